@@ -11,6 +11,8 @@
 
 #[macro_use]
 mod choice;
+#[cfg(feature = "cel")]
+pub mod check;
 pub mod conditions;
 pub mod conference;
 pub mod conference_class;

@@ -74,6 +74,12 @@ fn tidy(schema: &mut Value) {
             members.values_mut().for_each(tidy);
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
+        // The type of a definition keeps bounds as floats; integers read better and compare the same.
+        Value::Number(number) => {
+            if let Some(whole) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15) {
+                *number = serde_json::Number::from(whole as i64);
+            }
+        }
         _ => {}
     }
 }
@@ -82,7 +88,9 @@ fn tidy(schema: &mut Value) {
 #[must_use]
 pub fn crd_yaml(kind: &str) -> Option<(String, String)> {
     let definition = crd(kind)?;
-    let text = serde_saphyr::to_string(definition).expect("invariant: a definition is plain data");
+    let mut tree = serde_json::to_value(definition).expect("invariant: a definition is plain data");
+    tidy(&mut tree);
+    let text = serde_saphyr::to_string(&tree).expect("invariant: JSON is YAML");
     let name = format!("{}.{}.yaml", definition.spec.names.plural, definition.spec.group);
     Some((name, format!("# SPDX-License-Identifier: EUPL-1.2\n# Written by crdgen; do not edit.\n{text}")))
 }
