@@ -168,7 +168,7 @@ choice! {
 pub struct Condition {
     /// What the condition speaks of.
     #[serde(rename = "type")]
-    #[schemars(length(min = 1, max = 316))]
+    #[schemars(length(min = 1, max = 64))]
     pub type_: String,
     /// Whether it holds.
     pub status: ConditionStatus,
@@ -182,7 +182,7 @@ pub struct Condition {
     #[schemars(length(min = 1, max = 128), pattern(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"))]
     pub reason: String,
     /// Why, for people.
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     pub message: String,
 }
 
@@ -233,4 +233,4 @@ pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition
 }
 
 /// Longest message; with at most eight conditions an object stays far below its 10 kB.
-const MESSAGE_CHARS_MAX: usize = 1024;
+const MESSAGE_CHARS_MAX: usize = 512;

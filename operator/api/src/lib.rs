@@ -8,6 +8,7 @@
 //! Everything optional that has a default in the schema is a plain field here, so readers never repeat a default.
 
 #![allow(unreachable_pub, reason = "KubeSchema derives an inner type with the visibility of the outer one")]
+#![allow(clippy::duplicated_attributes, reason = "two printer columns may have the same type")]
 
 #[macro_use]
 mod choice;

@@ -395,7 +395,7 @@ pub struct Selector {
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements; all must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 8))]
     pub match_expressions: Vec<Requirement>,
 }
 
@@ -412,7 +412,7 @@ pub struct Requirement {
     pub operator: SelectorOperator,
     /// Values for `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 63)))]
+    #[schemars(length(max = 8), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 
@@ -455,7 +455,7 @@ pub(crate) fn label_map(_: &mut SchemaGenerator) -> Schema {
 
 /// Schema of a bounded map of annotations.
 pub(crate) fn annotation_map(_: &mut SchemaGenerator) -> Schema {
-    string_map(1024)
+    string_map(512)
 }
 
 fn string_map(value_max: u32) -> Schema {
