@@ -35,10 +35,18 @@ pub struct Violation {
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<Violation> {
     let Some(schema) = schema::schema_of(kind) else {
         let remedy = format!("use one of {}", schema::KINDS.join(", "));
-        return vec![violation("/kind", "kind", format!("{} is no kind of {}", quote(kind), names::GROUP), remedy)];
+        return vec![violation(
+            "/kind",
+            "kind",
+            format!("{} is no kind of {}", quote(kind), names::GROUP),
+            remedy,
+        )];
     };
     let mut object = object.clone();
-    let mut walk = Walk { found: Vec::new(), suspects: Vec::new() };
+    let mut walk = Walk {
+        found: Vec::new(),
+        suspects: Vec::new(),
+    };
     walk.root(kind, schema, &object);
     default_in_place(kind, &mut object);
     let old = old.map(|old| {
@@ -91,20 +99,37 @@ struct Walk {
 }
 
 impl Walk {
-    fn add(&mut self, pointer: &str, rule: &str, message: impl Into<String>, remedy: impl Into<String>) {
+    fn add(
+        &mut self,
+        pointer: &str,
+        rule: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.suspects.push(pointer.to_owned());
-        self.found.push(violation(pointer, rule, message.into(), remedy.into()));
+        self.found
+            .push(violation(pointer, rule, message.into(), remedy.into()));
     }
 
     fn root(&mut self, kind: &str, schema: &Value, object: &Value) {
         let Some(members) = object.as_object() else {
-            self.add("", "type", "an object is wanted", "write apiVersion, kind, metadata and spec");
+            self.add(
+                "",
+                "type",
+                "an object is wanted",
+                "write apiVersion, kind, metadata and spec",
+            );
             return;
         };
         let wanted = [("apiVersion", names::API_VERSION), ("kind", kind)];
         for (name, value) in wanted {
             if members.get(name).and_then(Value::as_str) != Some(value) {
-                self.add(&format!("/{name}"), "enum", format!("{name} must be {value}"), format!("write {name}: {value}"));
+                self.add(
+                    &format!("/{name}"),
+                    "enum",
+                    format!("{name} must be {value}"),
+                    format!("write {name}: {value}"),
+                );
             }
         }
         self.metadata(members.get("metadata").unwrap_or(&Value::Null));
@@ -117,26 +142,54 @@ impl Walk {
 
     fn metadata(&mut self, metadata: &Value) {
         let Some(members) = metadata.as_object() else {
-            self.add("/metadata", "required", "metadata is missing", "write metadata with a name");
+            self.add(
+                "/metadata",
+                "required",
+                "metadata is missing",
+                "write metadata with a name",
+            );
             return;
         };
-        for name in members.keys().filter(|name| !METADATA.contains(&name.as_str())) {
+        for name in members
+            .keys()
+            .filter(|name| !METADATA.contains(&name.as_str()))
+        {
             self.unknown("/metadata", name, METADATA.iter().copied());
         }
         match members.get("name") {
-            Some(Value::String(name)) if name.len() <= 253 && pattern(names::DNS_SUBDOMAIN).is_some_and(|p| p.is_match(name)) => {}
+            Some(Value::String(name))
+                if name.len() <= 253
+                    && pattern(names::DNS_SUBDOMAIN).is_some_and(|p| p.is_match(name)) => {}
             Some(name) => {
                 let message = format!("{} is no object name", quote_value(name));
-                self.add("/metadata/name", "pattern", message, "use at most 253 of a-z, 0-9, '-' and '.', letters or digits at both ends");
+                self.add(
+                    "/metadata/name",
+                    "pattern",
+                    message,
+                    "use at most 253 of a-z, 0-9, '-' and '.', letters or digits at both ends",
+                );
             }
             None if members.contains_key("generateName") => {}
-            None => self.add("/metadata/name", "required", "name is missing", "add metadata.name"),
+            None => self.add(
+                "/metadata/name",
+                "required",
+                "name is missing",
+                "add metadata.name",
+            ),
         }
-        if let Some(namespace) = members.get("namespace").filter(|namespace| !namespace.is_null()) {
+        if let Some(namespace) = members
+            .get("namespace")
+            .filter(|namespace| !namespace.is_null())
+        {
             let fits = |text: &str| pattern(names::DNS_LABEL).is_some_and(|p| p.is_match(text));
             if !namespace.as_str().is_some_and(fits) {
                 let message = format!("{} is no namespace", quote_value(namespace));
-                self.add("/metadata/namespace", "pattern", message, "use at most 63 of a-z, 0-9 and '-', letters or digits at both ends");
+                self.add(
+                    "/metadata/namespace",
+                    "pattern",
+                    message,
+                    "use at most 63 of a-z, 0-9 and '-', letters or digits at both ends",
+                );
             }
         }
         for name in ["labels", "annotations"] {
@@ -145,10 +198,20 @@ impl Walk {
                 Some(Value::Object(entries)) => {
                     for (key, value) in entries.iter().filter(|(_, value)| !value.is_string()) {
                         let pointer = format!("/metadata/{name}/{}", escape(key));
-                        self.add(&pointer, "type", format!("{} is no string", quote_value(value)), "put the value in quotes");
+                        self.add(
+                            &pointer,
+                            "type",
+                            format!("{} is no string", quote_value(value)),
+                            "put the value in quotes",
+                        );
                     }
                 }
-                Some(_) => self.add(&format!("/metadata/{name}"), "type", "a map of strings is wanted", format!("write {name} as key: value")),
+                Some(_) => self.add(
+                    &format!("/metadata/{name}"),
+                    "type",
+                    "a map of strings is wanted",
+                    format!("write {name} as key: value"),
+                ),
             }
         }
     }
@@ -157,8 +220,18 @@ impl Walk {
         if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
             match value {
                 Value::String(text) => self.string(schema, text, at),
-                Value::Number(number) if number.is_i64() || number.is_u64() => self.number(schema, value, at),
-                _ => self.add(at, "type", format!("{} is neither a whole number nor a string", quote_value(value)), "write a whole number or a string"),
+                Value::Number(number) if number.is_i64() || number.is_u64() => {
+                    self.number(schema, value, at)
+                }
+                _ => self.add(
+                    at,
+                    "type",
+                    format!(
+                        "{} is neither a whole number nor a string",
+                        quote_value(value)
+                    ),
+                    "write a whole number or a string",
+                ),
             }
             return;
         }
@@ -167,18 +240,27 @@ impl Walk {
             (Some("array"), Value::Array(items)) => self.array(schema, items, at),
             (Some("string"), Value::String(text)) => self.string(schema, text, at),
             (Some("boolean"), Value::Bool(_)) | (None, _) => {}
-            (Some("integer"), Value::Number(number)) if number.is_i64() || number.is_u64() => self.number(schema, value, at),
+            (Some("integer"), Value::Number(number)) if number.is_i64() || number.is_u64() => {
+                self.number(schema, value, at)
+            }
             (Some("number"), Value::Number(_)) => self.number(schema, value, at),
             (Some(wanted), _) => {
                 let (article, remedy) = wanted_type(wanted);
-                self.add(at, "type", format!("{} is not {article}", quote_value(value)), remedy);
+                self.add(
+                    at,
+                    "type",
+                    format!("{} is not {article}", quote_value(value)),
+                    remedy,
+                );
             }
         }
     }
 
     fn object(&mut self, schema: &Value, members: &Map<String, Value>, at: &str) {
         let known: BTreeMap<&String, &Value> = properties(schema).collect();
-        let others = schema.get("additionalProperties").filter(|others| others.is_object());
+        let others = schema
+            .get("additionalProperties")
+            .filter(|others| others.is_object());
         for (name, value) in members {
             let below = format!("{at}/{}", escape(name));
             match (known.get(name), others) {
@@ -189,16 +271,37 @@ impl Walk {
                 (None, None) => self.unknown(at, name, known.keys().map(|name| name.as_str())),
             }
         }
-        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let required = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         for name in required {
             if members.get(name).is_none_or(Value::is_null) {
-                let hint = known.iter().find(|(known, _)| known.as_str() == name).and_then(|(_, schema)| describe(schema));
-                let remedy = hint.map_or_else(|| format!("add {name}"), |hint| format!("add {name}: {hint}"));
-                self.add(&format!("{at}/{}", escape(name)), "required", format!("{name} is missing"), remedy);
+                let hint = known
+                    .iter()
+                    .find(|(known, _)| known.as_str() == name)
+                    .and_then(|(_, schema)| describe(schema));
+                let remedy = hint.map_or_else(
+                    || format!("add {name}"),
+                    |hint| format!("add {name}: {hint}"),
+                );
+                self.add(
+                    &format!("{at}/{}", escape(name)),
+                    "required",
+                    format!("{name} is missing"),
+                    remedy,
+                );
             }
         }
         if let Some(max) = bound(schema, "maxProperties").filter(|max| members.len() > *max) {
-            self.add(at, "maxProperties", format!("{} entries; at most {max} are allowed", members.len()), "remove entries");
+            self.add(
+                at,
+                "maxProperties",
+                format!("{} entries; at most {max} are allowed", members.len()),
+                "remove entries",
+            );
         }
     }
 
@@ -207,30 +310,48 @@ impl Walk {
         let nearest = nearest(name, &known);
         let remedy = match nearest {
             Some(nearest) => format!("did you mean {nearest}?"),
-            None if known.len() <= 20 && !known.is_empty() => format!("known here are {}", known.join(", ")),
+            None if known.len() <= 20 && !known.is_empty() => {
+                format!("known here are {}", known.join(", "))
+            }
             None => "remove it".to_owned(),
         };
         if let Some(nearest) = nearest {
             self.suspects.push(format!("{at}/{nearest}"));
         }
-        self.add(&format!("{at}/{}", escape(name)), "unknownField", format!("unknown field {}", quote(name)), remedy);
+        self.add(
+            &format!("{at}/{}", escape(name)),
+            "unknownField",
+            format!("unknown field {}", quote(name)),
+            remedy,
+        );
     }
 
     fn array(&mut self, schema: &Value, items: &[Value], at: &str) {
         if let Some(max) = bound(schema, "maxItems").filter(|max| items.len() > *max) {
-            self.add(at, "maxItems", format!("{} entries; at most {max} are allowed", items.len()), "remove entries");
+            self.add(
+                at,
+                "maxItems",
+                format!("{} entries; at most {max} are allowed", items.len()),
+                "remove entries",
+            );
         }
         if let Some(min) = bound(schema, "minItems").filter(|min| items.len() < *min) {
-            self.add(at, "minItems", format!("{} entries; at least {min} are wanted", items.len()), "add entries");
+            self.add(
+                at,
+                "minItems",
+                format!("{} entries; at least {min} are wanted", items.len()),
+                "add entries",
+            );
         }
-        let keys: Option<Vec<&str>> = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
-            Some("set") => Some(Vec::new()),
-            Some("map") => schema
-                .get("x-kubernetes-list-map-keys")
-                .and_then(Value::as_array)
-                .map(|keys| keys.iter().filter_map(Value::as_str).collect()),
-            _ => None,
-        };
+        let keys: Option<Vec<&str>> =
+            match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
+                Some("set") => Some(Vec::new()),
+                Some("map") => schema
+                    .get("x-kubernetes-list-map-keys")
+                    .and_then(Value::as_array)
+                    .map(|keys| keys.iter().filter_map(Value::as_str).collect()),
+                _ => None,
+            };
         let mut seen = BTreeSet::new();
         for (index, item) in items.iter().take(ITEMS_MAX).enumerate() {
             let below = format!("{at}/{index}");
@@ -240,12 +361,25 @@ impl Walk {
             let Some(keys) = &keys else { continue };
             let identity = match keys.as_slice() {
                 [] => item.to_string(),
-                keys => keys.iter().map(|key| item.get(key).unwrap_or(&Value::Null).to_string()).collect::<Vec<_>>().join(", "),
+                keys => keys
+                    .iter()
+                    .map(|key| item.get(key).unwrap_or(&Value::Null).to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
             };
             if !seen.insert(identity.clone()) {
-                let what = if keys.is_empty() { "value".to_owned() } else { keys.join(" and ") };
+                let what = if keys.is_empty() {
+                    "value".to_owned()
+                } else {
+                    keys.join(" and ")
+                };
                 let identity: String = identity.chars().take(ECHO_CHARS_MAX).collect();
-                self.add(&below, "duplicate", format!("{what} {identity} stands twice in the list"), "remove or rename one of them");
+                self.add(
+                    &below,
+                    "duplicate",
+                    format!("{what} {identity} stands twice in the list"),
+                    "remove or rename one of them",
+                );
             }
         }
     }
@@ -253,33 +387,63 @@ impl Walk {
     fn string(&mut self, schema: &Value, text: &str, at: &str) {
         let chars = text.chars().count();
         if let Some(max) = bound(schema, "maxLength").filter(|max| chars > *max) {
-            self.add(at, "maxLength", format!("{chars} characters; at most {max} are allowed"), "shorten it");
+            self.add(
+                at,
+                "maxLength",
+                format!("{chars} characters; at most {max} are allowed"),
+                "shorten it",
+            );
             return;
         }
         if let Some(min) = bound(schema, "minLength").filter(|min| chars < *min) {
-            self.add(at, "minLength", format!("{chars} characters; at least {min} are wanted"), "write more, or leave the field out");
+            self.add(
+                at,
+                "minLength",
+                format!("{chars} characters; at least {min} are wanted"),
+                "write more, or leave the field out",
+            );
             return;
         }
         if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
             let allowed: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
             if !allowed.contains(&text) {
                 let remedy = match nearest(text, &allowed) {
-                    Some(nearest) => format!("did you mean {nearest}? Allowed are {}", allowed.join(", ")),
+                    Some(nearest) => {
+                        format!("did you mean {nearest}? Allowed are {}", allowed.join(", "))
+                    }
                     None => format!("use one of {}", allowed.join(", ")),
                 };
-                self.add(at, "enum", format!("{} is not allowed", quote(text)), remedy);
+                self.add(
+                    at,
+                    "enum",
+                    format!("{} is not allowed", quote(text)),
+                    remedy,
+                );
             }
         }
         if let Some(wanted) = schema.get("pattern").and_then(Value::as_str)
             && !pattern(wanted).is_some_and(|pattern| pattern.is_match(text))
         {
-            let remedy = describe(schema).map_or_else(|| format!("it must match {wanted}"), |hint| format!("{hint} It must match {wanted}"));
-            self.add(at, "pattern", format!("{} does not have the wanted form", quote(text)), remedy);
+            let remedy = describe(schema).map_or_else(
+                || format!("it must match {wanted}"),
+                |hint| format!("{hint} It must match {wanted}"),
+            );
+            self.add(
+                at,
+                "pattern",
+                format!("{} does not have the wanted form", quote(text)),
+                remedy,
+            );
         }
         if schema.get("format").and_then(Value::as_str) == Some("date-time")
             && serde_json::from_value::<Time>(Value::String(text.to_owned())).is_err()
         {
-            self.add(at, "format", format!("{} is no moment", quote(text)), "write it as 2026-09-01T05:30:00Z");
+            self.add(
+                at,
+                "format",
+                format!("{} is no moment", quote(text)),
+                "write it as 2026-09-01T05:30:00Z",
+            );
         }
     }
 
@@ -287,7 +451,10 @@ impl Walk {
         let Some(number) = value.as_f64() else { return };
         let limit = |name| schema.get(name).and_then(Value::as_f64);
         let (min, max) = match schema.get("format").and_then(Value::as_str) {
-            Some("int32") => (limit("minimum").or(Some(f64::from(i32::MIN))), limit("maximum").or(Some(f64::from(i32::MAX)))),
+            Some("int32") => (
+                limit("minimum").or(Some(f64::from(i32::MIN))),
+                limit("maximum").or(Some(f64::from(i32::MAX))),
+            ),
             _ => (limit("minimum"), limit("maximum")),
         };
         let range = match (min, max) {
@@ -303,10 +470,16 @@ impl Walk {
     }
 
     fn rules(&mut self, kind: &str, object: &Value, old: Option<&Value>) {
-        let Some(compiled) = COMPILED.get(kind) else { return };
-        let context =
-            RootContext { api_version: names::API_VERSION.into(), api_group: names::GROUP.into(), kind: kind.into() };
-        let result = Validator::new().validate_compiled_with_context(compiled, object, old, Some(&context));
+        let Some(compiled) = COMPILED.get(kind) else {
+            return;
+        };
+        let context = RootContext {
+            api_version: names::API_VERSION.into(),
+            api_group: names::GROUP.into(),
+            kind: kind.into(),
+        };
+        let result =
+            Validator::new().validate_compiled_with_context(compiled, object, old, Some(&context));
         for error in result.err().into_iter().flatten() {
             let pointer = pointer_of(&error.field_path);
             if self.is_consequence(&pointer, &error.rule, &error.kind) {
@@ -316,37 +489,62 @@ impl Walk {
                 ErrorKind::ValidationFailure => format!("make this rule hold: {}", error.rule),
                 _ => "this rule cannot be evaluated on these values; check their form".to_owned(),
             };
-            self.found.push(violation(&pointer, &error.rule, error.message.clone(), remedy));
+            self.found.push(violation(
+                &pointer,
+                &error.rule,
+                error.message.clone(),
+                remedy,
+            ));
         }
     }
 
     /// Whether a rule failed only because a member it names is wrong in itself.
     fn is_consequence(&self, pointer: &str, rule: &str, kind: &ErrorKind) -> bool {
         self.suspects.iter().any(|suspect| {
-            let Some(below) = suspect.strip_prefix(pointer) else { return false };
+            let Some(below) = suspect.strip_prefix(pointer) else {
+                return false;
+            };
             if below.is_empty() || *kind != ErrorKind::ValidationFailure {
                 return true;
             }
-            below.strip_prefix('/').and_then(|below| below.split('/').next()).is_some_and(|member| rule.contains(member))
+            below
+                .strip_prefix('/')
+                .and_then(|below| below.split('/').next())
+                .is_some_and(|member| rule.contains(member))
         })
     }
 }
 
 fn violation(pointer: &str, rule: &str, message: String, remedy: String) -> Violation {
-    Violation { pointer: pointer.to_owned(), rule: rule.to_owned(), message, remedy }
+    Violation {
+        pointer: pointer.to_owned(),
+        rule: rule.to_owned(),
+        message,
+        remedy,
+    }
 }
 
 /// `spec.openers[0].key` as a JSON pointer. No rule stands below a map, so no segment holds a dot.
 fn pointer_of(path: &str) -> String {
-    path.split(['.', '[']).filter(|part| !part.is_empty()).map(|part| format!("/{}", escape(part.trim_end_matches(']')))).collect()
+    path.split(['.', '['])
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("/{}", escape(part.trim_end_matches(']'))))
+        .collect()
 }
 
 fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+    schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
 }
 
 fn bound(schema: &Value, name: &str) -> Option<usize> {
-    schema.get(name).and_then(Value::as_u64).and_then(|bound| usize::try_from(bound).ok())
+    schema
+        .get(name)
+        .and_then(Value::as_u64)
+        .and_then(|bound| usize::try_from(bound).ok())
 }
 
 fn describe(schema: &Value) -> Option<&str> {
@@ -419,15 +617,30 @@ fn pattern(text: &str) -> Option<&'static Regex> {
 }
 
 static COMPILED: LazyLock<BTreeMap<&'static str, CompiledSchema>> = LazyLock::new(|| {
-    schema::KINDS.iter().filter_map(|kind| Some((*kind, compile_schema(schema::schema_of(kind)?)))).collect()
+    schema::KINDS
+        .iter()
+        .filter_map(|kind| Some((*kind, compile_schema(schema::schema_of(kind)?))))
+        .collect()
 });
 
 static PATTERNS: LazyLock<BTreeMap<String, Regex>> = LazyLock::new(|| {
-    let mut patterns = BTreeSet::from([names::DNS_LABEL.to_owned(), names::DNS_SUBDOMAIN.to_owned()]);
+    let mut patterns =
+        BTreeSet::from([names::DNS_LABEL.to_owned(), names::DNS_SUBDOMAIN.to_owned()]);
     for kind in schema::KINDS {
-        collect_patterns(schema::schema_of(kind).unwrap_or(&Value::Null), &mut patterns);
+        collect_patterns(
+            schema::schema_of(kind).unwrap_or(&Value::Null),
+            &mut patterns,
+        );
     }
-    patterns.into_iter().map(|text| (text.clone(), Regex::new(&text).expect("invariant: tested for every pattern"))).collect()
+    patterns
+        .into_iter()
+        .map(|text| {
+            (
+                text.clone(),
+                Regex::new(&text).expect("invariant: tested for every pattern"),
+            )
+        })
+        .collect()
 });
 
 fn collect_patterns(value: &Value, patterns: &mut BTreeSet<String>) {
@@ -436,17 +649,34 @@ fn collect_patterns(value: &Value, patterns: &mut BTreeSet<String>) {
             if let Some(Value::String(pattern)) = members.get("pattern") {
                 patterns.insert(pattern.clone());
             }
-            members.values().for_each(|member| collect_patterns(member, patterns));
+            members
+                .values()
+                .for_each(|member| collect_patterns(member, patterns));
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, patterns)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_patterns(item, patterns)),
         _ => {}
     }
 }
 
 /// Members of `metadata` that a manifest may hold.
 const METADATA: &[&str] = &[
-    "annotations", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
-    "generation", "labels", "managedFields", "name", "namespace", "ownerReferences", "resourceVersion", "selfLink", "uid",
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
 ];
 /// More than anybody reads; keeps a hostile file from filling memory with messages.
 const VIOLATIONS_MAX: usize = 1_000;

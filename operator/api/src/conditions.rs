@@ -179,7 +179,10 @@ pub struct Condition {
     /// When the status changed last.
     pub last_transition_time: Time,
     /// Why, in one word.
-    #[schemars(length(min = 1, max = 128), pattern(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        pattern(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+    )]
     pub reason: String,
     /// Why, for people.
     #[schemars(length(max = 512))]
@@ -229,7 +232,9 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
 /// The condition of a type.
 #[must_use]
 pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == type_.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == type_.as_str())
 }
 
 /// Longest message; with at most eight conditions an object stays far below its 10 kB.

@@ -30,13 +30,45 @@ use crate::{
     printcolumn(name = "Room", type_ = "string", json_path = ".status.roomId"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Opens", type_ = "date", json_path = ".status.window.opensAt"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.assignment.nodes[*].name"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Site", type_ = "string", json_path = ".status.assignment.site", priority = 1),
-    printcolumn(name = "Peak", type_ = "integer", json_path = ".status.peakParticipants", priority = 1),
-    printcolumn(name = "Class", type_ = "string", json_path = ".status.class.name", priority = 1),
-    printcolumn(name = "Lobby", type_ = "string", json_path = ".spec.lobby", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Nodes",
+        type_ = "string",
+        json_path = ".status.assignment.nodes[*].name"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Site",
+        type_ = "string",
+        json_path = ".status.assignment.site",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Peak",
+        type_ = "integer",
+        json_path = ".status.peakParticipants",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Class",
+        type_ = "string",
+        json_path = ".status.class.name",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Lobby",
+        type_ = "string",
+        json_path = ".spec.lobby",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -28,8 +28,16 @@ use crate::{
     printcolumn(name = "Preset", type_ = "string", json_path = ".spec.preset"),
     printcolumn(name = "Lobby", type_ = "string", json_path = ".spec.lobby"),
     printcolumn(name = "Recording", type_ = "string", json_path = ".spec.recording"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.openers) || self.openers.all(o, o.type != 'Key')")
@@ -230,7 +238,15 @@ impl Preset {
             (Meeting, Guest) => (true, true, false, Everyone, false, Muted),
             (Webinar, Participant | Guest) => (false, false, false, Moderators, false, Muted),
         };
-        Permissions { microphone, camera, screen_share, chat, moderate, record: false, on_entry }
+        Permissions {
+            microphone,
+            camera,
+            screen_share,
+            chat,
+            moderate,
+            record: false,
+            on_entry,
+        }
     }
 
     /// Lobby that comes with the preset.
@@ -259,7 +275,16 @@ impl ConferenceClassSpec {
     pub fn permissions(&self, role: Role) -> Permissions {
         let mut cells = self.preset.permissions(role);
         for over in self.permissions.iter().filter(|over| over.role == role) {
-            let Permission { role: _, microphone, camera, screen_share, chat, moderate, record, on_entry } = over;
+            let Permission {
+                role: _,
+                microphone,
+                camera,
+                screen_share,
+                chat,
+                moderate,
+                record,
+                on_entry,
+            } = over;
             cells.microphone = microphone.unwrap_or(cells.microphone);
             cells.camera = camera.unwrap_or(cells.camera);
             cells.screen_share = screen_share.unwrap_or(cells.screen_share);

@@ -7,8 +7,14 @@
 //!
 //! Everything optional that has a default in the schema is a plain field here, so readers never repeat a default.
 
-#![allow(unreachable_pub, reason = "KubeSchema derives an inner type with the visibility of the outer one")]
-#![allow(clippy::duplicated_attributes, reason = "two printer columns may have the same type")]
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema derives an inner type with the visibility of the outer one"
+)]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "two printer columns may have the same type"
+)]
 
 #[macro_use]
 mod choice;
@@ -31,6 +37,7 @@ pub use media_node::{MediaNode, MediaNodeSpec, MediaNodeStatus};
 pub use media_pool::{MediaPool, MediaPoolSpec, MediaPoolStatus};
 pub use schema::{KINDS, crd, schema_of};
 pub use shared::{
-    DurationError, GoDuration, GroupRef, HourRange, LocalText, Period, PoolRef, Schedule, SecretRef, Selector, SubjectRef,
+    DurationError, GoDuration, GroupRef, HourRange, LocalText, Period, PoolRef, Schedule,
+    SecretRef, Selector, SubjectRef,
 };
 pub use tenant::{Tenant, TenantSpec, TenantStatus};

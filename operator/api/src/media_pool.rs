@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time, util::intstr::IntOrString},
+use k8s_openapi::apimachinery::pkg::{
+    api::resource::Quantity, apis::meta::v1::Time, util::intstr::IntOrString,
 };
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -34,13 +34,29 @@ use crate::{
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
+    printcolumn(
+        name = "Desired",
+        type_ = "integer",
+        json_path = ".status.desiredReplicas"
+    ),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas"),
-    printcolumn(name = "Accepting", type_ = "integer", json_path = ".status.acceptingReplicas"),
-    printcolumn(name = "Draining", type_ = "integer", json_path = ".status.drainingReplicas"),
+    printcolumn(
+        name = "Accepting",
+        type_ = "integer",
+        json_path = ".status.acceptingReplicas"
+    ),
+    printcolumn(
+        name = "Draining",
+        type_ = "integer",
+        json_path = ".status.drainingReplicas"
+    ),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used.rooms"),
     printcolumn(name = "Network", type_ = "string", json_path = ".spec.network.type"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.autoscaling) || has(self.replicas)").message("set replicas or autoscaling"))]
@@ -132,7 +148,12 @@ pub struct Buffer {
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self { type_: BufferType::Percent, percent: Some(25), rooms: None, participants: None }
+        Self {
+            type_: BufferType::Percent,
+            percent: Some(25),
+            rooms: None,
+            participants: None,
+        }
     }
 }
 
@@ -173,7 +194,10 @@ pub struct ScaleDown {
 
 impl Default for ScaleDown {
     fn default() -> Self {
-        Self { stabilization: "15m".into(), max_concurrent_drains: 2 }
+        Self {
+            stabilization: "15m".into(),
+            max_concurrent_drains: 2,
+        }
     }
 }
 
@@ -223,8 +247,16 @@ pub struct Network {
 }
 
 fn default_sources() -> Vec<AddressSource> {
-    let source = |type_| AddressSource { type_, key: None, addresses: Vec::new(), server: None };
-    vec![source(AddressSourceType::NodeExternalIP), source(AddressSourceType::NodeInternalIP)]
+    let source = |type_| AddressSource {
+        type_,
+        key: None,
+        addresses: Vec::new(),
+        server: None,
+    };
+    vec![
+        source(AddressSourceType::NodeExternalIP),
+        source(AddressSourceType::NodeInternalIP),
+    ]
 }
 
 fn default_families() -> Vec<IpFamily> {
@@ -233,7 +265,10 @@ fn default_families() -> Vec<IpFamily> {
 
 impl Network {
     /// Range of ports where the specification names none.
-    pub const RANGE_DEFAULT: PortRange = PortRange { min: 20_000, max: 20_255 };
+    pub const RANGE_DEFAULT: PortRange = PortRange {
+        min: 20_000,
+        max: 20_255,
+    };
 
     /// Range of ports that media may use.
     #[must_use]
@@ -504,7 +539,11 @@ fn default_unavailable() -> IntOrString {
 
 impl Default for UpdatePolicy {
     fn default() -> Self {
-        Self { max_surge: default_surge(), max_unavailable: default_unavailable(), order: UpdateOrder::default() }
+        Self {
+            max_surge: default_surge(),
+            max_unavailable: default_unavailable(),
+            order: UpdateOrder::default(),
+        }
     }
 }
 

@@ -14,7 +14,13 @@ use serde_json::Value;
 use crate::{Conference, ConferenceClass, MediaNode, MediaPool, Tenant};
 
 /// The kinds, in the order in which they depend on each other.
-pub const KINDS: &[&str] = &["Tenant", "ConferenceClass", "Conference", "MediaPool", "MediaNode"];
+pub const KINDS: &[&str] = &[
+    "Tenant",
+    "ConferenceClass",
+    "Conference",
+    "MediaPool",
+    "MediaNode",
+];
 
 /// The definition of a kind.
 #[must_use]
@@ -50,25 +56,47 @@ fn entry(kind: &str) -> Option<&'static Entry> {
 }
 
 fn finish(kind: &'static str, mut definition: CustomResourceDefinition) -> Entry {
-    let version = definition.spec.versions.first_mut().expect("invariant: the derive emits one version");
-    let validation = version.schema.as_mut().expect("invariant: the derive emits a schema");
-    let mut schema = serde_json::to_value(validation.open_api_v3_schema.as_ref().expect("invariant: the derive emits a schema"))
-        .expect("invariant: a schema is JSON");
+    let version = definition
+        .spec
+        .versions
+        .first_mut()
+        .expect("invariant: the derive emits one version");
+    let validation = version
+        .schema
+        .as_mut()
+        .expect("invariant: the derive emits a schema");
+    let mut schema = serde_json::to_value(
+        validation
+            .open_api_v3_schema
+            .as_ref()
+            .expect("invariant: the derive emits a schema"),
+    )
+    .expect("invariant: a schema is JSON");
     tidy(&mut schema);
     // Names of objects and namespaces end up in DNS; the bound also lets rules over the name stay within their budget.
     if let Some(metadata) = schema.pointer_mut("/properties/metadata") {
         *metadata = serde_json::json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": 253 } } });
     }
-    validation.open_api_v3_schema =
-        Some(serde_json::from_value(schema.clone()).expect("invariant: tidying keeps the shape of a schema"));
-    Entry { kind, definition, schema }
+    validation.open_api_v3_schema = Some(
+        serde_json::from_value(schema.clone())
+            .expect("invariant: tidying keeps the shape of a schema"),
+    );
+    Entry {
+        kind,
+        definition,
+        schema,
+    }
 }
 
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
             members.remove("nullable");
-            if members.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+            if members
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
                 members.remove("format");
             }
             members.values_mut().for_each(tidy);
@@ -76,7 +104,10 @@ fn tidy(schema: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(tidy),
         // The type of a definition keeps bounds as floats; integers read better and compare the same.
         Value::Number(number) => {
-            if let Some(whole) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15) {
+            if let Some(whole) = number
+                .as_f64()
+                .filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15)
+            {
                 *number = serde_json::Number::from(whole as i64);
             }
         }
@@ -91,6 +122,12 @@ pub fn crd_yaml(kind: &str) -> Option<(String, String)> {
     let mut tree = serde_json::to_value(definition).expect("invariant: a definition is plain data");
     tidy(&mut tree);
     let text = serde_saphyr::to_string(&tree).expect("invariant: JSON is YAML");
-    let name = format!("{}.{}.yaml", definition.spec.names.plural, definition.spec.group);
-    Some((name, format!("# SPDX-License-Identifier: EUPL-1.2\n# Written by crdgen; do not edit.\n{text}")))
+    let name = format!(
+        "{}.{}.yaml",
+        definition.spec.names.plural, definition.spec.group
+    );
+    Some((
+        name,
+        format!("# SPDX-License-Identifier: EUPL-1.2\n# Written by crdgen; do not edit.\n{text}"),
+    ))
 }

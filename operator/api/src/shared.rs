@@ -20,7 +20,10 @@ use crate::names;
 #[x_kube(validation = Rule::new("has(self.duration) != has(self.until)").message("set exactly one of duration and until"))]
 pub struct Schedule {
     /// Local date and time of the (first) start, without offset: `2026-09-01T07:30`.
-    #[schemars(length(max = 19), pattern(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?$"))]
+    #[schemars(
+        length(max = 19),
+        pattern(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?$")
+    )]
     pub start: String,
     /// IANA time zone: `Europe/Berlin`.
     #[schemars(length(min = 1, max = 64), pattern(r"^[A-Za-z][A-Za-z0-9_+/-]*$"))]
@@ -34,11 +37,17 @@ pub struct Schedule {
     pub until: Option<String>,
     /// RRULE without the property name: FREQ (DAILY, WEEKLY, MONTHLY, YEARLY), INTERVAL, BYDAY, BYMONTHDAY, COUNT, UNTIL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256), pattern(r"^FREQ=(DAILY|WEEKLY|MONTHLY|YEARLY)(;[A-Z]+=[A-Z0-9,+-]+)*$"))]
+    #[schemars(
+        length(min = 1, max = 256),
+        pattern(r"^FREQ=(DAILY|WEEKLY|MONTHLY|YEARLY)(;[A-Z]+=[A-Z0-9,+-]+)*$")
+    )]
     pub recurrence: Option<String>,
     /// Local dates on which it does not take place: `2026-12-24`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 10), pattern(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 10), pattern(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub except: Vec<String>,
 }
@@ -48,11 +57,15 @@ impl Schedule {
     ///
     /// # Errors
     /// Names the member that is wrong and why.
-    pub fn to_evaluator(&self) -> Result<plenum_schedule::Schedule, plenum_schedule::ScheduleError> {
+    pub fn to_evaluator(
+        &self,
+    ) -> Result<plenum_schedule::Schedule, plenum_schedule::ScheduleError> {
         let end = match (&self.duration, &self.until) {
             (Some(duration), None) => {
-                plenum_schedule::End::After(duration.to_std().map_err(|_| plenum_schedule::ScheduleError::Duration {
-                    text: duration.as_str().to_owned(),
+                plenum_schedule::End::After(duration.to_std().map_err(|_| {
+                    plenum_schedule::ScheduleError::Duration {
+                        text: duration.as_str().to_owned(),
+                    }
                 })?)
             }
             (None, Some(until)) => plenum_schedule::End::parse_until(until)?,
@@ -154,7 +167,9 @@ pub struct NameRef {
 }
 
 /// A media pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRef {
     /// Namespace of the pool.
@@ -248,7 +263,9 @@ impl GoDuration {
     /// # Errors
     /// [`DurationError::Malformed`] when the text is none; objects stored before a rule existed may hold such.
     pub fn to_std(&self) -> Result<Duration, DurationError> {
-        let malformed = || DurationError::Malformed { text: self.0.chars().take(Self::TEXT_MAX).collect() };
+        let malformed = || DurationError::Malformed {
+            text: self.0.chars().take(Self::TEXT_MAX).collect(),
+        };
         if self.0.len() > Self::TEXT_MAX {
             return Err(malformed());
         }
@@ -271,7 +288,11 @@ impl GoDuration {
             total += length;
             rest = &unit[unit_bytes..];
         }
-        if terms == 0 { Err(malformed()) } else { Ok(total) }
+        if terms == 0 {
+            Err(malformed())
+        } else {
+            Ok(total)
+        }
     }
 }
 
@@ -336,9 +357,18 @@ impl Period {
         }
         let number: u32 = number.parse().ok()?;
         match unit {
-            'D' => Some(PeriodLength { months: 0, days: number }),
-            'M' => Some(PeriodLength { months: number, days: 0 }),
-            'Y' => Some(PeriodLength { months: number * 12, days: 0 }),
+            'D' => Some(PeriodLength {
+                months: 0,
+                days: number,
+            }),
+            'M' => Some(PeriodLength {
+                months: number,
+                days: 0,
+            }),
+            'Y' => Some(PeriodLength {
+                months: number * 12,
+                days: 0,
+            }),
             _ => None,
         }
     }
@@ -434,7 +464,9 @@ impl Selector {
     /// Whether an object with these labels is selected.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|wanted| {
                 let found = labels.get(&wanted.key);
                 let listed = || found.is_some_and(|value| wanted.values.contains(value));

@@ -233,7 +233,10 @@ pub struct TenantSites {
     pub preferred: Vec<String>,
     /// Second hard filter: ISO 3166 codes; a country admits all its subdivisions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(max = 6), pattern(r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")))]
+    #[schemars(
+        length(max = 8),
+        inner(length(max = 6), pattern(r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub jurisdictions: Vec<String>,
 }

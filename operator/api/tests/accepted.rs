@@ -46,9 +46,21 @@ fn values() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
-        prop_oneof![Just(0i64), Just(1), Just(2000), -5i64..70_000, any::<i64>()].prop_map(Value::from),
+        prop_oneof![Just(0i64), Just(1), Just(2000), -5i64..70_000, any::<i64>()]
+            .prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
-        prop::sample::select(vec!["", "a", "1h", "High", "2026-09-01T05:30:00Z", "https://example.org", "50%", "P1M", "Key"]).prop_map(Value::from),
+        prop::sample::select(vec![
+            "",
+            "a",
+            "1h",
+            "High",
+            "2026-09-01T05:30:00Z",
+            "https://example.org",
+            "50%",
+            "P1M",
+            "Key"
+        ])
+        .prop_map(Value::from),
         ".{0,12}".prop_map(Value::from),
         Just(json!([])),
         Just(json!({})),
@@ -59,7 +71,9 @@ fn values() -> impl Strategy<Value = Value> {
 
 /// A value inside an object, chosen by steps; stops at a leaf.
 fn pick<'a>(value: &'a mut Value, steps: &[prop::sample::Index]) -> &'a mut Value {
-    let Some((step, rest)) = steps.split_first() else { return value };
+    let Some((step, rest)) = steps.split_first() else {
+        return value;
+    };
     let length = match value {
         Value::Object(members) => members.len(),
         Value::Array(items) => items.len(),
@@ -78,67 +92,82 @@ fn pick<'a>(value: &'a mut Value, steps: &[prop::sample::Index]) -> &'a mut Valu
 
 fn full() -> Vec<(&'static str, Value)> {
     let specs = [
-        ("Tenant", json!({
-            "displayName": "City", "orderers": { "name": "orderers" }, "admins": ["city-admins"], "activeFrom": "2026-09-01T05:30:00Z",
-            "contacts": [
-                { "type": "Technical", "mailbox": "it@example.org", "phone": "+49 431 1", "group": { "name": "it" }, "detailsSecretRef": { "name": "it" } },
-                { "type": "Functional", "mailbox": "office@example.org" },
-            ],
-            "protectionNeed": "Normal", "namespace": { "name": "city", "mode": "Adopt", "deletionPolicy": "Delete" },
-            "isolation": "DedicatedPool", "pools": [{ "namespace": "media", "name": "own" }],
-            "sites": { "allowed": ["kiel"], "preferred": ["kiel"], "jurisdictions": ["DE-SH"] },
-            "limits": { "concurrentRooms": 10, "participants": 100, "participantsPerRoom": 50, "publishersPerRoom": 20, "egressMbps": 500 },
-            "auth": {
-                "issuers": [{ "name": "main", "issuer": "https://id.example.org", "audience": "plenum", "jwks": { "type": "Url", "url": "https://id.example.org/jwks" } }],
-                "apiKeySecretRefs": [{ "name": "key-a" }],
-            },
-            "policy": { "e2ee": "Allowed", "recording": "Forbidden", "guests": "Allowed", "codecs": ["Opus", "VP8"] },
-            "adHoc": { "rooms": "OnJoin", "className": "meeting", "maxDuration": "4h" },
-            "retention": { "chat": "P0D", "audit": "P1Y" },
-            "branding": { "name": "City", "colour": "#00aa11", "texts": [{ "key": "Welcome", "lang": "de", "text": "Moin" }] },
-            "webhooks": [{ "name": "hook", "url": "https://example.org/h", "events": ["room_started"], "signingKeyRef": { "name": "key-a" }, "caSecretRef": { "name": "ca" } }],
-            "serviceLevelName": "gold", "suspended": false, "suspendMode": "Terminate",
-        })),
-        ("ConferenceClass", json!({
-            "displayName": "Lesson", "preset": "Classroom", "openers": [{ "type": "Group", "group": { "name": "teachers" } }],
-            "permissions": [{ "role": "Guest", "microphone": true, "chat": "Off", "onEntry": "Muted" }],
-            "lobby": "Guests", "guests": "Forbidden", "recording": "Allowed",
-            "notices": [{ "id": "rules", "texts": [{ "lang": "de", "text": "Regeln" }], "acknowledge": true }],
-            "retention": { "recordings": "P1M" }, "capacity": { "maxPublishers": 12 }, "media": { "profile": "Standard" },
-            "lifecycle": { "emptyTimeout": "10m" },
-            "poolSelector": { "matchLabels": { "tier": "shared" }, "matchExpressions": [{ "key": "zone", "operator": "Exists" }] },
-        })),
-        ("Conference", json!({
-            "displayName": "Council", "openers": [{ "type": "Key", "key": { "name": "opener" } }, { "type": "Subject", "subject": { "id": "7f3a" } }],
-            "roles": [{ "role": "Presenter", "groups": [{ "name": "board" }], "subjects": [{ "id": "7f3b" }] }],
-            "schedule": { "start": "2026-09-01T18:00", "timeZone": "Europe/Berlin", "until": "21:00", "recurrence": "FREQ=DAILY", "except": ["2026-09-02"] },
-            "placement": { "poolRef": { "namespace": "media", "name": "a" }, "sites": ["kiel"], "topology": "Spread", "maxNodes": 2 },
-        })),
-        ("MediaPool", json!({
-            "autoscaling": {
-                "minReplicas": 1, "maxReplicas": 4, "buffer": { "type": "Rooms", "rooms": 5 },
-                "schedule": [{ "start": "2026-09-01T07:30", "timeZone": "Europe/Berlin", "duration": "6h", "minReplicas": 3 }],
-                "scaleDown": { "stabilization": "5m" },
-            },
-            "network": {
-                "type": "HostPort", "hostPort": { "range": { "min": 20000, "max": 20255 } }, "mux": "PortPerShard",
-                "addressSources": [{ "type": "Static", "addresses": ["192.0.2.1"] }, { "type": "PodIP" }], "ipFamilies": ["IPv4"],
-            },
-            "security": { "srtpLegacy": "Allowed" }, "capacity": { "rooms": 10 }, "drain": { "timeout": "1h" },
-            "update": { "maxSurge": 1, "maxUnavailable": "10%" }, "disruption": { "protect": "Never" },
-            "tenancy": { "allowedTenants": { "selector": {} } },
-            "template": {
-                "metadata": { "labels": { "a": "b" }, "annotations": { "c": "d" } },
-                "resources": { "requests": { "cpu": 4, "memory": "2Gi" }, "limits": { "memory": "2Gi" } },
-                "nodeSelector": { "media": "yes" }, "tolerations": [{ "key": "media", "operator": "Exists", "effect": "NoSchedule" }],
-                "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway" }],
-                "priorityClassName": "media", "image": "", "imagePullSecrets": [{ "name": "registry" }],
-            },
-        })),
-        ("MediaNode", json!({
-            "poolRef": { "name": "a" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 }, "unschedulable": true,
-            "drain": { "requestedAt": "2026-09-01T05:30:00Z", "reason": "Update", "onDeadline": "Move" },
-        })),
+        (
+            "Tenant",
+            json!({
+                "displayName": "City", "orderers": { "name": "orderers" }, "admins": ["city-admins"], "activeFrom": "2026-09-01T05:30:00Z",
+                "contacts": [
+                    { "type": "Technical", "mailbox": "it@example.org", "phone": "+49 431 1", "group": { "name": "it" }, "detailsSecretRef": { "name": "it" } },
+                    { "type": "Functional", "mailbox": "office@example.org" },
+                ],
+                "protectionNeed": "Normal", "namespace": { "name": "city", "mode": "Adopt", "deletionPolicy": "Delete" },
+                "isolation": "DedicatedPool", "pools": [{ "namespace": "media", "name": "own" }],
+                "sites": { "allowed": ["kiel"], "preferred": ["kiel"], "jurisdictions": ["DE-SH"] },
+                "limits": { "concurrentRooms": 10, "participants": 100, "participantsPerRoom": 50, "publishersPerRoom": 20, "egressMbps": 500 },
+                "auth": {
+                    "issuers": [{ "name": "main", "issuer": "https://id.example.org", "audience": "plenum", "jwks": { "type": "Url", "url": "https://id.example.org/jwks" } }],
+                    "apiKeySecretRefs": [{ "name": "key-a" }],
+                },
+                "policy": { "e2ee": "Allowed", "recording": "Forbidden", "guests": "Allowed", "codecs": ["Opus", "VP8"] },
+                "adHoc": { "rooms": "OnJoin", "className": "meeting", "maxDuration": "4h" },
+                "retention": { "chat": "P0D", "audit": "P1Y" },
+                "branding": { "name": "City", "colour": "#00aa11", "texts": [{ "key": "Welcome", "lang": "de", "text": "Moin" }] },
+                "webhooks": [{ "name": "hook", "url": "https://example.org/h", "events": ["room_started"], "signingKeyRef": { "name": "key-a" }, "caSecretRef": { "name": "ca" } }],
+                "serviceLevelName": "gold", "suspended": false, "suspendMode": "Terminate",
+            }),
+        ),
+        (
+            "ConferenceClass",
+            json!({
+                "displayName": "Lesson", "preset": "Classroom", "openers": [{ "type": "Group", "group": { "name": "teachers" } }],
+                "permissions": [{ "role": "Guest", "microphone": true, "chat": "Off", "onEntry": "Muted" }],
+                "lobby": "Guests", "guests": "Forbidden", "recording": "Allowed",
+                "notices": [{ "id": "rules", "texts": [{ "lang": "de", "text": "Regeln" }], "acknowledge": true }],
+                "retention": { "recordings": "P1M" }, "capacity": { "maxPublishers": 12 }, "media": { "profile": "Standard" },
+                "lifecycle": { "emptyTimeout": "10m" },
+                "poolSelector": { "matchLabels": { "tier": "shared" }, "matchExpressions": [{ "key": "zone", "operator": "Exists" }] },
+            }),
+        ),
+        (
+            "Conference",
+            json!({
+                "displayName": "Council", "openers": [{ "type": "Key", "key": { "name": "opener" } }, { "type": "Subject", "subject": { "id": "7f3a" } }],
+                "roles": [{ "role": "Presenter", "groups": [{ "name": "board" }], "subjects": [{ "id": "7f3b" }] }],
+                "schedule": { "start": "2026-09-01T18:00", "timeZone": "Europe/Berlin", "until": "21:00", "recurrence": "FREQ=DAILY", "except": ["2026-09-02"] },
+                "placement": { "poolRef": { "namespace": "media", "name": "a" }, "sites": ["kiel"], "topology": "Spread", "maxNodes": 2 },
+            }),
+        ),
+        (
+            "MediaPool",
+            json!({
+                "autoscaling": {
+                    "minReplicas": 1, "maxReplicas": 4, "buffer": { "type": "Rooms", "rooms": 5 },
+                    "schedule": [{ "start": "2026-09-01T07:30", "timeZone": "Europe/Berlin", "duration": "6h", "minReplicas": 3 }],
+                    "scaleDown": { "stabilization": "5m" },
+                },
+                "network": {
+                    "type": "HostPort", "hostPort": { "range": { "min": 20000, "max": 20255 } }, "mux": "PortPerShard",
+                    "addressSources": [{ "type": "Static", "addresses": ["192.0.2.1"] }, { "type": "PodIP" }], "ipFamilies": ["IPv4"],
+                },
+                "security": { "srtpLegacy": "Allowed" }, "capacity": { "rooms": 10 }, "drain": { "timeout": "1h" },
+                "update": { "maxSurge": 1, "maxUnavailable": "10%" }, "disruption": { "protect": "Never" },
+                "tenancy": { "allowedTenants": { "selector": {} } },
+                "template": {
+                    "metadata": { "labels": { "a": "b" }, "annotations": { "c": "d" } },
+                    "resources": { "requests": { "cpu": 4, "memory": "2Gi" }, "limits": { "memory": "2Gi" } },
+                    "nodeSelector": { "media": "yes" }, "tolerations": [{ "key": "media", "operator": "Exists", "effect": "NoSchedule" }],
+                    "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway" }],
+                    "priorityClassName": "media", "image": "", "imagePullSecrets": [{ "name": "registry" }],
+                },
+            }),
+        ),
+        (
+            "MediaNode",
+            json!({
+                "poolRef": { "name": "a" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 }, "unschedulable": true,
+                "drain": { "requestedAt": "2026-09-01T05:30:00Z", "reason": "Update", "onDeadline": "Move" },
+            }),
+        ),
     ];
     specs
         .into_iter()

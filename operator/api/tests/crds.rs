@@ -10,9 +10,15 @@ use serde_json::{Value, json};
 fn committed_definitions_do_not_drift() {
     for kind in KINDS {
         let (name, text) = crd_yaml(kind).expect("a kind has a definition");
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds").join(&name);
-        let found = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("crds/{name}: {error}"));
-        assert!(found == text, "crds/{name} differs from the types; run crdgen");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../crds")
+            .join(&name);
+        let found =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("crds/{name}: {error}"));
+        assert!(
+            found == text,
+            "crds/{name} differs from the types; run crdgen"
+        );
     }
 }
 
@@ -41,7 +47,11 @@ fn every_string_list_and_number_is_bounded() {
     }
     let mut missing = Vec::new();
     for kind in KINDS {
-        walk(schema_of(kind).expect("a kind has a schema"), kind, &mut missing);
+        walk(
+            schema_of(kind).expect("a kind has a schema"),
+            kind,
+            &mut missing,
+        );
     }
     assert_eq!(missing, Vec::<String>::new());
 }
@@ -50,7 +60,15 @@ fn every_string_list_and_number_is_bounded() {
 fn definitions_are_structural_and_small() {
     for kind in KINDS {
         let text = schema_of(kind).expect("a kind has a schema").to_string();
-        for word in ["oneOf", "anyOf", "allOf", "$ref", "nullable", "uint", "preserve-unknown"] {
+        for word in [
+            "oneOf",
+            "anyOf",
+            "allOf",
+            "$ref",
+            "nullable",
+            "uint",
+            "preserve-unknown",
+        ] {
             assert!(!text.contains(word), "{kind} has {word}");
         }
         assert!(text.len() < 100_000, "{kind}: {} bytes", text.len());
@@ -60,9 +78,14 @@ fn definitions_are_structural_and_small() {
 #[test]
 fn conditions_are_a_map_by_type() {
     for kind in KINDS {
-        let conditions = &schema_of(kind).expect("a kind has a schema")["properties"]["status"]["properties"]["conditions"];
+        let conditions = &schema_of(kind).expect("a kind has a schema")["properties"]["status"]["properties"]
+            ["conditions"];
         assert_eq!(conditions["x-kubernetes-list-type"], "map", "{kind}");
-        assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]), "{kind}");
+        assert_eq!(
+            conditions["x-kubernetes-list-map-keys"],
+            json!(["type"]),
+            "{kind}"
+        );
     }
 }
 
@@ -77,10 +100,19 @@ fn names_scopes_and_subresources_are_as_published() {
     ];
     for (kind, short, scope) in wanted {
         let spec = &crd(kind).expect("a kind has a definition").spec;
-        assert_eq!(spec.names.short_names.as_deref(), Some(&[short.to_owned()][..]));
-        assert_eq!(spec.names.categories.as_deref(), Some(&["plenum".to_owned()][..]));
+        assert_eq!(
+            spec.names.short_names.as_deref(),
+            Some(&[short.to_owned()][..])
+        );
+        assert_eq!(
+            spec.names.categories.as_deref(),
+            Some(&["plenum".to_owned()][..])
+        );
         assert_eq!(spec.scope, scope);
-        let subresources = spec.versions[0].subresources.as_ref().expect("a status subresource");
+        let subresources = spec.versions[0]
+            .subresources
+            .as_ref()
+            .expect("a status subresource");
         assert!(subresources.status.is_some());
         assert_eq!(subresources.scale.is_some(), kind == "MediaPool");
     }
@@ -94,9 +126,13 @@ fn defaulted_objects_are_valid_and_read_back_the_same() {
     });
     check::default_in_place("MediaPool", &mut pool);
     assert_eq!(pool["spec"]["drain"]["timeout"], "4h");
-    assert!(pool["spec"]["network"].get("hostPort").is_none(), "an explicit null means not set");
+    assert!(
+        pool["spec"]["network"].get("hostPort").is_none(),
+        "an explicit null means not set"
+    );
     assert_eq!(check::validate("MediaPool", &pool, None), []);
-    let typed: plenum_api::MediaPool = serde_json::from_value(pool.clone()).expect("a valid object is readable");
+    let typed: plenum_api::MediaPool =
+        serde_json::from_value(pool.clone()).expect("a valid object is readable");
     let back = serde_json::to_value(&typed).expect("a readable object is writable");
     assert_eq!(back["spec"], pool["spec"]);
 }
@@ -117,8 +153,15 @@ fn all_errors_come_at_once_and_in_order() {
         },
     });
     let found = check::validate("Tenant", &tenant, None);
-    let brief: Vec<_> = found.iter().map(|v| (v.pointer.as_str(), v.remedy.as_str())).collect();
-    assert_eq!(found, check::validate("Tenant", &tenant, None), "the order is the same each time");
+    let brief: Vec<_> = found
+        .iter()
+        .map(|v| (v.pointer.as_str(), v.remedy.as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        check::validate("Tenant", &tenant, None),
+        "the order is the same each time"
+    );
     let pointers: Vec<_> = brief.iter().map(|(pointer, _)| *pointer).collect();
     assert_eq!(
         pointers,
@@ -134,7 +177,10 @@ fn all_errors_come_at_once_and_in_order() {
         ]
     );
     assert!(brief.contains(&("/spec/displayname", "did you mean displayName?")));
-    assert!(brief.iter().any(|(at, remedy)| *at == "/spec/policy/guests" && remedy.starts_with("did you mean Allowed?")));
+    assert!(
+        brief.iter().any(|(at, remedy)| *at == "/spec/policy/guests"
+            && remedy.starts_with("did you mean Allowed?"))
+    );
 }
 
 #[test]
@@ -152,8 +198,13 @@ fn one_typing_error_is_one_violation() {
 fn largest_valid_objects_stay_within_their_budget() {
     // The more objects of a kind there are, the smaller the budget. Notices of a class and the maps of a pool's template
     // are wide by design; there are fewer than 50 of either.
-    let budgets =
-        [("Conference", 60_000), ("MediaNode", 15_000), ("Tenant", 60_000), ("ConferenceClass", 75_000), ("MediaPool", 110_000)];
+    let budgets = [
+        ("Conference", 60_000),
+        ("MediaNode", 15_000),
+        ("Tenant", 60_000),
+        ("ConferenceClass", 75_000),
+        ("MediaPool", 110_000),
+    ];
     for (kind, budget) in budgets {
         let properties = &schema_of(kind).expect("a kind has a schema")["properties"];
         let size = largest(&properties["spec"]) + largest(&properties["status"]);
@@ -169,19 +220,26 @@ fn largest(schema: &Value) -> u64 {
     }
     match schema["type"].as_str() {
         Some("string") => match schema["enum"].as_array() {
-            Some(values) => values.iter().map(|value| value.to_string().len() as u64).max().unwrap_or(0),
+            Some(values) => values
+                .iter()
+                .map(|value| value.to_string().len() as u64)
+                .max()
+                .unwrap_or(0),
             None if schema["format"] == "date-time" => 22,
             None => number("maxLength") + 2,
         },
         Some("array") => 2 + number("maxItems") * (largest(&schema["items"]) + 1),
         Some("object") => {
             let members = schema["properties"].as_object().into_iter().flatten();
-            let sizes = members.map(|(name, property)| (name, name.len() as u64 + 4 + largest(property)));
+            let sizes =
+                members.map(|(name, property)| (name, name.len() as u64 + 4 + largest(property)));
             let rules = schema["x-kubernetes-validations"].to_string();
             // Of a union only one member is set beside its type.
             let fixed: u64 = if rules.contains("set exactly the member") {
-                let (discriminator, members): (Vec<_>, Vec<_>) = sizes.partition(|(name, _)| *name == "type");
-                let sum = |sizes: &[(&String, u64)]| sizes.iter().map(|(_, size)| size).sum::<u64>();
+                let (discriminator, members): (Vec<_>, Vec<_>) =
+                    sizes.partition(|(name, _)| *name == "type");
+                let sum =
+                    |sizes: &[(&String, u64)]| sizes.iter().map(|(_, size)| size).sum::<u64>();
                 sum(&discriminator) + members.iter().map(|(_, size)| *size).max().unwrap_or(0)
             } else {
                 sizes.map(|(_, size)| size).sum()
@@ -208,7 +266,17 @@ fn realistic_full_conference_fits_into_ten_kilobytes() {
             "lastTransitionTime": "2026-09-01T05:30:00Z", "message": "everything that was declared is in effect",
         })
     };
-    let conditions = ["Ready", "Reconciling", "Stalled", "Admitted", "Published", "CapacityReserved", "Placed", "Active"].map(condition);
+    let conditions = [
+        "Ready",
+        "Reconciling",
+        "Stalled",
+        "Admitted",
+        "Published",
+        "CapacityReserved",
+        "Placed",
+        "Active",
+    ]
+    .map(condition);
     let conference = json!({
         "apiVersion": "plenum.dev/v1alpha1", "kind": "Conference", "metadata": { "name": "council", "namespace": "tenant-city" },
         "spec": {
@@ -240,10 +308,25 @@ fn realistic_full_conference_fits_into_ten_kilobytes() {
         },
     });
     assert_eq!(check::validate("Conference", &conference, None), []);
-    assert!(conference.to_string().len() < 8_000, "{} bytes, and managedFields come on top", conference.to_string().len());
-    let typed: plenum_api::Conference = serde_json::from_value(conference.clone()).expect("a valid object is readable");
-    typed.spec.schedule.as_ref().expect("a schedule").schedule.to_evaluator().expect("a schedule that can be evaluated");
+    assert!(
+        conference.to_string().len() < 8_000,
+        "{} bytes, and managedFields come on top",
+        conference.to_string().len()
+    );
+    let typed: plenum_api::Conference =
+        serde_json::from_value(conference.clone()).expect("a valid object is readable");
+    typed
+        .spec
+        .schedule
+        .as_ref()
+        .expect("a schedule")
+        .schedule
+        .to_evaluator()
+        .expect("a schedule that can be evaluated");
     let mut defaulted = conference;
     check::default_in_place("Conference", &mut defaulted);
-    assert_eq!(serde_json::to_value(&typed).expect("writable")["spec"], defaulted["spec"]);
+    assert_eq!(
+        serde_json::to_value(&typed).expect("writable")["spec"],
+        defaulted["spec"]
+    );
 }

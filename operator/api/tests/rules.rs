@@ -24,12 +24,40 @@ struct Case {
 #[test]
 fn every_rule_accepts_and_rejects() {
     for case in cases() {
-        let accepted = check::validate(case.kind, &object(case.kind, &case.accept), old(&case).as_ref());
-        assert_eq!(accepted, [], "{} {}: must be accepted", case.kind, case.rule);
-        let rejected = check::validate(case.kind, &object(case.kind, &case.reject), old(&case).as_ref());
-        let (others, wanted): (Vec<_>, Vec<_>) = rejected.iter().partition(|v| Some(v.message.as_str()) == case.also);
-        assert_eq!(wanted.len(), 1, "{} {}: exactly one violation, got {rejected:#?}", case.kind, case.rule);
-        assert_eq!(others.len(), usize::from(case.also.is_some()), "{} {}", case.kind, case.rule);
+        let accepted = check::validate(
+            case.kind,
+            &object(case.kind, &case.accept),
+            old(&case).as_ref(),
+        );
+        assert_eq!(
+            accepted,
+            [],
+            "{} {}: must be accepted",
+            case.kind,
+            case.rule
+        );
+        let rejected = check::validate(
+            case.kind,
+            &object(case.kind, &case.reject),
+            old(&case).as_ref(),
+        );
+        let (others, wanted): (Vec<_>, Vec<_>) = rejected
+            .iter()
+            .partition(|v| Some(v.message.as_str()) == case.also);
+        assert_eq!(
+            wanted.len(),
+            1,
+            "{} {}: exactly one violation, got {rejected:#?}",
+            case.kind,
+            case.rule
+        );
+        assert_eq!(
+            others.len(),
+            usize::from(case.also.is_some()),
+            "{} {}",
+            case.kind,
+            case.rule
+        );
         assert_eq!(wanted[0].message, case.rule);
         assert_eq!(wanted[0].pointer, case.at, "{} {}", case.kind, case.rule);
         assert!(!wanted[0].remedy.is_empty());
@@ -38,16 +66,30 @@ fn every_rule_accepts_and_rejects() {
 
 #[test]
 fn no_rule_is_without_cases() {
-    let tested: BTreeSet<(String, String, String)> =
-        cases().iter().map(|case| (case.kind.to_owned(), without_indices(case.at), case.rule.to_owned())).collect();
+    let tested: BTreeSet<(String, String, String)> = cases()
+        .iter()
+        .map(|case| {
+            (
+                case.kind.to_owned(),
+                without_indices(case.at),
+                case.rule.to_owned(),
+            )
+        })
+        .collect();
     let mut missing = Vec::new();
     let mut found = 0;
     for kind in KINDS {
         let mut rules = Vec::new();
-        collect(schema_of(kind).expect("a kind has a schema"), String::new(), &mut rules);
+        collect(
+            schema_of(kind).expect("a kind has a schema"),
+            String::new(),
+            &mut rules,
+        );
         found += rules.len();
         for (at, rule) in rules {
-            let message = rule["message"].as_str().unwrap_or_else(|| panic!("{kind}{at}: {rule} has no message"));
+            let message = rule["message"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{kind}{at}: {rule} has no message"));
             let known = tested.contains(&((*kind).to_owned(), at.clone(), message.to_owned()));
             if !known {
                 missing.push(format!("{kind} {at}: {message}"));
@@ -55,7 +97,10 @@ fn no_rule_is_without_cases() {
         }
     }
     assert_eq!(missing, Vec::<String>::new());
-    assert!(found >= 30, "only {found} rules found: does the walk still see them?");
+    assert!(
+        found >= 30,
+        "only {found} rules found: does the walk still see them?"
+    );
 }
 
 #[test]
@@ -66,16 +111,26 @@ fn rules_stay_within_scope_and_budget() {
         collect(schema, String::new(), &mut rules);
         for (at, rule) in rules {
             let text = rule["rule"].as_str().expect("a rule has a text");
-            let node = at.split('/').filter(|part| !part.is_empty()).fold(schema, |node, part| match part {
-                "*" => &node["items"],
-                name => &node["properties"][name],
-            });
+            let node = at
+                .split('/')
+                .filter(|part| !part.is_empty())
+                .fold(schema, |node, part| match part {
+                    "*" => &node["items"],
+                    name => &node["properties"][name],
+                });
             let compiled = kube_cel::compile_schema(node);
-            let warnings = kube_cel::analyze_rule(text, &compiled, kube_cel::ScopeContext::CrdValidation);
+            let warnings =
+                kube_cel::analyze_rule(text, &compiled, kube_cel::ScopeContext::CrdValidation);
             // The analysis takes the variable of a comprehension for a foreign one.
-            let own = |message: &str| [" 'w' ", " 'k' ", " 's' ", " 'o' "].iter().any(|name| message.contains(name));
-            let warnings: Vec<_> =
-                warnings.into_iter().filter(|w| w.kind != kube_cel::WarningKind::WrongScope || !own(&w.message)).collect();
+            let own = |message: &str| {
+                [" 'w' ", " 'k' ", " 's' ", " 'o' "]
+                    .iter()
+                    .any(|name| message.contains(name))
+            };
+            let warnings: Vec<_> = warnings
+                .into_iter()
+                .filter(|w| w.kind != kube_cel::WarningKind::WrongScope || !own(&w.message))
+                .collect();
             assert!(warnings.is_empty(), "{kind}{at}: {warnings:#?}");
         }
     }
@@ -83,7 +138,11 @@ fn rules_stay_within_scope_and_budget() {
 
 /// All rules below a schema, with the place they stand at; `*` is any item of a list.
 fn collect(schema: &Value, at: String, rules: &mut Vec<(String, Value)>) {
-    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+    for rule in schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         rules.push((at.clone(), rule.clone()));
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -95,7 +154,13 @@ fn collect(schema: &Value, at: String, rules: &mut Vec<(String, Value)>) {
 }
 
 fn without_indices(pointer: &str) -> String {
-    let parts = pointer.split('/').map(|part| if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part });
+    let parts = pointer.split('/').map(|part| {
+        if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
+            "*"
+        } else {
+            part
+        }
+    });
     parts.collect::<Vec<_>>().join("/")
 }
 
@@ -116,7 +181,9 @@ fn object(kind: &str, change: &Value) -> Value {
         "ConferenceClass" => json!({ "preset": "Meeting" }),
         "Conference" => json!({}),
         "MediaPool" => json!({ "replicas": 2, "network": { "type": "None" } }),
-        "MediaNode" => json!({ "poolRef": { "name": "pool" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 } }),
+        "MediaNode" => {
+            json!({ "poolRef": { "name": "pool" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 } })
+        }
         other => panic!("no base for {other}"),
     };
     let mut object = json!({
@@ -145,27 +212,55 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn case(kind: &'static str, rule: &'static str, at: &'static str, accept: Value, reject: Value) -> Case {
-    Case { kind, rule, at, accept: json!({ "spec": accept }), reject: json!({ "spec": reject }), old: None, also: None }
+fn case(
+    kind: &'static str,
+    rule: &'static str,
+    at: &'static str,
+    accept: Value,
+    reject: Value,
+) -> Case {
+    Case {
+        kind,
+        rule,
+        at,
+        accept: json!({ "spec": accept }),
+        reject: json!({ "spec": reject }),
+        old: None,
+        also: None,
+    }
 }
 
-fn change(kind: &'static str, rule: &'static str, at: &'static str, old: Value, accept: Value, reject: Value) -> Case {
+fn change(
+    kind: &'static str,
+    rule: &'static str,
+    at: &'static str,
+    old: Value,
+    accept: Value,
+    reject: Value,
+) -> Case {
     let spec = |value| json!({ "spec": value });
-    Case { kind, rule, at, accept: spec(accept), reject: spec(reject), old: Some(spec(old)), also: None }
+    Case {
+        kind,
+        rule,
+        at,
+        accept: spec(accept),
+        reject: spec(reject),
+        old: Some(spec(old)),
+        also: None,
+    }
 }
 
 fn cases() -> Vec<Case> {
-    [tenant(), class(), conference(), pool(), node()].into_iter().flatten().collect()
+    [tenant(), class(), conference(), pool(), node()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn tenant() -> Vec<Case> {
-    let issuer = |issuer: &str, jwks: Value| {
-        json!({ "auth": { "issuers": [{ "name": "main", "issuer": issuer, "audience": "plenum", "jwks": jwks }] } })
-    };
+    let issuer = |issuer: &str, jwks: Value| json!({ "auth": { "issuers": [{ "name": "main", "issuer": issuer, "audience": "plenum", "jwks": jwks }] } });
     let keys = || json!({ "type": "Url", "url": "https://id.example.org/jwks" });
-    let webhook = |url: &str, key: &str| {
-        json!({ "auth": { "apiKeySecretRefs": [{ "name": "key-a" }] }, "webhooks": [{ "name": "hook", "url": url, "signingKeyRef": { "name": key } }] })
-    };
+    let webhook = |url: &str, key: &str| json!({ "auth": { "apiKeySecretRefs": [{ "name": "key-a" }] }, "webhooks": [{ "name": "hook", "url": url, "signingKeyRef": { "name": key } }] });
     let mut cases = vec![
         case(
             "Tenant",
@@ -228,15 +323,24 @@ fn tenant() -> Vec<Case> {
             "Tenant",
             "set exactly the member that type names: url for Url, secretRef for Secret",
             "/spec/auth/issuers/0/jwks",
-            issuer("https://id.example.org", json!({ "type": "Secret", "secretRef": { "name": "jwks" } })),
-            issuer("https://id.example.org", json!({ "type": "Secret", "url": "https://id.example.org/jwks" })),
+            issuer(
+                "https://id.example.org",
+                json!({ "type": "Secret", "secretRef": { "name": "jwks" } }),
+            ),
+            issuer(
+                "https://id.example.org",
+                json!({ "type": "Secret", "url": "https://id.example.org/jwks" }),
+            ),
         ),
         case(
             "Tenant",
             "url must be an https URL",
             "/spec/auth/issuers/0/jwks",
             issuer("https://id.example.org", keys()),
-            issuer("https://id.example.org", json!({ "type": "Url", "url": "http://id.example.org/jwks" })),
+            issuer(
+                "https://id.example.org",
+                json!({ "type": "Url", "url": "http://id.example.org/jwks" }),
+            ),
         ),
     ];
     cases.push(Case {
@@ -276,8 +380,12 @@ fn selector(kind: &'static str, at: &'static str, within: fn(Value) -> Value) ->
         kind,
         "set values exactly when operator is In or NotIn",
         at,
-        within(json!({ "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["shared"] }] })),
-        within(json!({ "matchExpressions": [{ "key": "tier", "operator": "Exists", "values": ["shared"] }] })),
+        within(
+            json!({ "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["shared"] }] }),
+        ),
+        within(
+            json!({ "matchExpressions": [{ "key": "tier", "operator": "Exists", "values": ["shared"] }] }),
+        ),
     )
 }
 
@@ -285,7 +393,11 @@ fn class() -> Vec<Case> {
     vec![
         opener_union("ConferenceClass"),
         expected_participants("ConferenceClass"),
-        selector("ConferenceClass", "/spec/poolSelector/matchExpressions/0", |selector| json!({ "poolSelector": selector })),
+        selector(
+            "ConferenceClass",
+            "/spec/poolSelector/matchExpressions/0",
+            |selector| json!({ "poolSelector": selector }),
+        ),
         case(
             "ConferenceClass",
             "openers of a class are subjects or groups; a key belongs to one conference",
@@ -305,7 +417,8 @@ fn class() -> Vec<Case> {
 
 fn conference() -> Vec<Case> {
     let schedule = |members: Value| {
-        let mut schedule = json!({ "start": "2026-09-01T08:00", "timeZone": "Europe/Berlin", "duration": "1h" });
+        let mut schedule =
+            json!({ "start": "2026-09-01T08:00", "timeZone": "Europe/Berlin", "duration": "1h" });
         merge(&mut schedule, &members);
         json!({ "schedule": schedule })
     };
@@ -370,7 +483,13 @@ fn pool() -> Vec<Case> {
     };
     let source = |source: Value| json!({ "network": { "addressSources": [source] } });
     let mut cases = vec![
-        case("MediaPool", "set replicas or autoscaling", "/spec", scaling(json!({})), json!({ "replicas": null })),
+        case(
+            "MediaPool",
+            "set replicas or autoscaling",
+            "/spec",
+            scaling(json!({})),
+            json!({ "replicas": null }),
+        ),
         case(
             "MediaPool",
             "minReplicas must not exceed maxReplicas",
@@ -427,14 +546,20 @@ fn pool() -> Vec<Case> {
             json!({ "update": { "maxSurge": "0%", "maxUnavailable": 1 } }),
             json!({ "update": { "maxSurge": "0%" } }),
         ),
-        selector("MediaPool", "/spec/tenancy/allowedTenants/selector/matchExpressions/0", |selector| {
-            json!({ "tenancy": { "allowedTenants": { "selector": selector } } })
-        }),
+        selector(
+            "MediaPool",
+            "/spec/tenancy/allowedTenants/selector/matchExpressions/0",
+            |selector| json!({ "tenancy": { "allowedTenants": { "selector": selector } } }),
+        ),
         case(
             "MediaPool",
             "loadBalancer must be set exactly when type is LoadBalancer",
             "/spec/network",
-            network("LoadBalancer", "loadBalancer", json!({ "class": "metallb" })),
+            network(
+                "LoadBalancer",
+                "loadBalancer",
+                json!({ "class": "metallb" }),
+            ),
             network("LoadBalancer", "mux", json!("SinglePort")),
         ),
         case(
@@ -460,19 +585,52 @@ fn pool() -> Vec<Case> {
         ),
     ];
     let members = [
-        ("HostPort", "hostPort", "hostPort must be set exactly when type is HostPort", "/spec/network/hostPort/range"),
-        ("HostNetwork", "hostNetwork", "hostNetwork must be set exactly when type is HostNetwork", "/spec/network/hostNetwork/range"),
-        ("NodePort", "nodePort", "nodePort must be set exactly when type is NodePort", "/spec/network/nodePort/range"),
+        (
+            "HostPort",
+            "hostPort",
+            "hostPort must be set exactly when type is HostPort",
+            "/spec/network/hostPort/range",
+        ),
+        (
+            "HostNetwork",
+            "hostNetwork",
+            "hostNetwork must be set exactly when type is HostNetwork",
+            "/spec/network/hostNetwork/range",
+        ),
+        (
+            "NodePort",
+            "nodePort",
+            "nodePort must be set exactly when type is NodePort",
+            "/spec/network/nodePort/range",
+        ),
     ];
     for (type_, member, rule, at) in members {
         let base = if type_ == "NodePort" { 30_000 } else { 20_000 };
         let fine = network(type_, member, range(base, base + 255));
-        cases.push(case("MediaPool", rule, "/spec/network", fine.clone(), network("None", member, range(base, base + 255))));
-        cases.push(case("MediaPool", "min must not exceed max", at, fine, network(type_, member, range(base + 1, base))));
+        cases.push(case(
+            "MediaPool",
+            rule,
+            "/spec/network",
+            fine.clone(),
+            network("None", member, range(base, base + 255)),
+        ));
+        cases.push(case(
+            "MediaPool",
+            "min must not exceed max",
+            at,
+            fine,
+            network(type_, member, range(base + 1, base)),
+        ));
         let (widest, wider) = (range(base, base + 2_767), range(base, base + 4_096));
         // The NodePorts are fewer than 4096, so there the rule of the place fails as well.
         let also = (type_ == "NodePort").then_some("nodePort.range must lie inside 30000-32767");
-        let width = case("MediaPool", "a range has at most 4096 ports", at, network(type_, member, widest), network(type_, member, wider));
+        let width = case(
+            "MediaPool",
+            "a range has at most 4096 ports",
+            at,
+            network(type_, member, widest),
+            network(type_, member, wider),
+        );
         cases.push(Case { also, ..width });
     }
     cases
@@ -481,12 +639,24 @@ fn pool() -> Vec<Case> {
 fn node() -> Vec<Case> {
     let status = |phase: &str| json!({ "drain": { "phase": phase } });
     let mut cases: Vec<Case> = [
-        ("poolRef is immutable", json!({ "poolRef": { "name": "other" } })),
+        (
+            "poolRef is immutable",
+            json!({ "poolRef": { "name": "other" } }),
+        ),
         ("revision is immutable", json!({ "revision": "def456" })),
         ("ports are immutable", json!({ "ports": { "base": 20001 } })),
     ]
     .into_iter()
-    .map(|(rule, reject)| change("MediaNode", rule, "/spec", json!({}), json!({ "unschedulable": true }), reject))
+    .map(|(rule, reject)| {
+        change(
+            "MediaNode",
+            rule,
+            "/spec",
+            json!({}),
+            json!({ "unschedulable": true }),
+            reject,
+        )
+    })
     .collect();
     for phase in ["Announced", "Waiting", "Moving", "Drained"] {
         cases.push(Case {
@@ -504,31 +674,61 @@ fn node() -> Vec<Case> {
 
 #[test]
 fn drain_in_phase_closing_can_be_cancelled() {
-    let with = |spec: Value| object("MediaNode", &json!({ "spec": spec, "status": { "drain": { "phase": "Closing" } } }));
-    assert_eq!(check::validate("MediaNode", &with(json!({})), Some(&with(json!({ "drain": {} })))), []);
+    let with = |spec: Value| {
+        object(
+            "MediaNode",
+            &json!({ "spec": spec, "status": { "drain": { "phase": "Closing" } } }),
+        )
+    };
+    assert_eq!(
+        check::validate(
+            "MediaNode",
+            &with(json!({})),
+            Some(&with(json!({ "drain": {} })))
+        ),
+        []
+    );
 }
 
 #[test]
 fn hour_range_wants_from_before_to() {
-    let mut generator = schemars::generate::SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true).into_generator();
-    let schema = generator.root_schema_for::<plenum_api::HourRange>().to_value();
+    let mut generator = schemars::generate::SchemaSettings::openapi3()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
+    let schema = generator
+        .root_schema_for::<plenum_api::HourRange>()
+        .to_value();
     let judge = |from: &str, to: &str| {
-        kube_cel::Validator::new().validate(&schema, &json!({ "days": ["MO"], "from": from, "to": to }), None)
+        kube_cel::Validator::new().validate(
+            &schema,
+            &json!({ "days": ["MO"], "from": from, "to": to }),
+            None,
+        )
     };
     assert!(judge("08:00", "24:00").is_ok());
     let refused = judge("22:00", "06:00").expect_err("a range over midnight");
-    assert_eq!(refused[0].message, "from must be before to; write a range over midnight as two");
+    assert_eq!(
+        refused[0].message,
+        "from must be before to; write a range over midnight as two"
+    );
 }
 
 #[test]
 fn messages_of_a_place_are_unique() {
     for kind in KINDS {
         let mut rules = Vec::new();
-        collect(schema_of(kind).expect("a kind has a schema"), String::new(), &mut rules);
+        collect(
+            schema_of(kind).expect("a kind has a schema"),
+            String::new(),
+            &mut rules,
+        );
         let mut seen = BTreeMap::new();
         for (at, rule) in rules {
             let message = rule["message"].as_str().unwrap_or_default().to_owned();
-            assert!(seen.insert((at.clone(), message.clone()), ()).is_none(), "{kind}{at}: {message} stands twice");
+            assert!(
+                seen.insert((at.clone(), message.clone()), ()).is_none(),
+                "{kind}{at}: {message} stands twice"
+            );
         }
     }
 }

@@ -54,7 +54,12 @@ impl End {
         if hour.len() != 2 || minute.len() != 2 {
             return Err(wrong());
         }
-        let time = Time::new(hour.parse().map_err(|_| wrong())?, minute.parse().map_err(|_| wrong())?, 0, 0);
+        let time = Time::new(
+            hour.parse().map_err(|_| wrong())?,
+            minute.parse().map_err(|_| wrong())?,
+            0,
+            0,
+        );
         time.map(End::Until).map_err(|_| wrong())
     }
 }
@@ -63,7 +68,9 @@ impl End {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// The start is no local date and time.
-    #[error("start {text:?} is not a local date and time; write it as 2026-09-01T07:30, without offset")]
+    #[error(
+        "start {text:?} is not a local date and time; write it as 2026-09-01T07:30, without offset"
+    )]
     Start {
         /// What was written.
         text: String,
@@ -145,25 +152,46 @@ impl Schedule {
         let start = parse_start(text.start)?;
         let zone = TimeZoneDatabase::bundled()
             .get(text.time_zone)
-            .map_err(|_| ScheduleError::TimeZone { text: cut(text.time_zone) })?;
+            .map_err(|_| ScheduleError::TimeZone {
+                text: cut(text.time_zone),
+            })?;
         if let End::After(length) = text.end
             && (length.is_zero() || length > DURATION_MAX)
         {
-            return Err(ScheduleError::Duration { text: format!("{}s", length.as_secs_f64()) });
+            return Err(ScheduleError::Duration {
+                text: format!("{}s", length.as_secs_f64()),
+            });
         }
         if text.except.len() > EXCEPTIONS_MAX {
-            return Err(ScheduleError::TooManyExceptions { count: text.except.len() });
+            return Err(ScheduleError::TooManyExceptions {
+                count: text.except.len(),
+            });
         }
-        let mut except = text.except.iter().map(|date| parse_date(date)).collect::<Result<Vec<_>, _>>()?;
+        let mut except = text
+            .except
+            .iter()
+            .map(|date| parse_date(date))
+            .collect::<Result<Vec<_>, _>>()?;
         except.sort_unstable();
-        let rule = text.recurrence.map(|rule| Rule::parse(rule, start, &zone)).transpose()?;
-        Ok(Self { start, zone, end: text.end, rule, except })
+        let rule = text
+            .recurrence
+            .map(|rule| Rule::parse(rule, start, &zone))
+            .transpose()?;
+        Ok(Self {
+            start,
+            zone,
+            end: text.end,
+            rule,
+            except,
+        })
     }
 
     /// The window that a moment lies in; of several the one that closes last.
     #[must_use]
     pub fn window_at(&self, now: Timestamp) -> Option<Window> {
-        self.windows_from(now).take_while(|window| window.opens <= now).max_by_key(|window| window.closes)
+        self.windows_from(now)
+            .take_while(|window| window.opens <= now)
+            .max_by_key(|window| window.closes)
     }
 
     /// The first window that opens after a moment.
@@ -175,7 +203,10 @@ impl Schedule {
     /// Windows that overlap `from..to`, in order, at most `count_max`.
     #[must_use]
     pub fn windows_between(&self, from: Timestamp, to: Timestamp, count_max: usize) -> Vec<Window> {
-        self.windows_from(from).take_while(|window| window.opens < to).take(count_max).collect()
+        self.windows_from(from)
+            .take_while(|window| window.opens < to)
+            .take(count_max)
+            .collect()
     }
 
     /// Whether the series has a last window.
@@ -187,20 +218,35 @@ impl Schedule {
     /// End of the last window; `None` for a series without end.
     #[must_use]
     pub fn ends_at(&self) -> Option<Timestamp> {
-        let Some(rule) = &self.rule else { return self.window(self.start).map(|window| window.closes) };
+        let Some(rule) = &self.rule else {
+            return self.window(self.start).map(|window| window.closes);
+        };
         let last = rule.last()?;
-        let from = last.checked_sub(LOOKBACK_DAYS.days()).unwrap_or(DateTime::MIN);
+        let from = last
+            .checked_sub(LOOKBACK_DAYS.days())
+            .unwrap_or(DateTime::MIN);
         let from = self.zone.to_timestamp(from).unwrap_or(Timestamp::MIN);
         let near = self.windows_from(from).map(|window| window.closes).max();
         // Nothing near the bound: the series thins out (or is all exceptions), so look from its start.
-        near.or_else(|| self.windows_from(Timestamp::MIN).map(|window| window.closes).max())
+        near.or_else(|| {
+            self.windows_from(Timestamp::MIN)
+                .map(|window| window.closes)
+                .max()
+        })
     }
 
     /// Windows that close after a moment, in order of their start.
     fn windows_from(&self, from: Timestamp) -> impl Iterator<Item = Window> + '_ {
-        let day = from.checked_sub(DURATION_MAX_SIGNED).unwrap_or(Timestamp::MIN).to_zoned(self.zone.clone()).date();
+        let day = from
+            .checked_sub(DURATION_MAX_SIGNED)
+            .unwrap_or(Timestamp::MIN)
+            .to_zoned(self.zone.clone())
+            .date();
         let once = self.rule.is_none().then_some(self.start);
-        let many = self.rule.iter().flat_map(move |rule| rule.starts_from(self.start, day));
+        let many = self
+            .rule
+            .iter()
+            .flat_map(move |rule| rule.starts_from(self.start, day));
         once.into_iter()
             .chain(many)
             .filter(|start| self.except.binary_search(&start.date()).is_err())
@@ -211,14 +257,27 @@ impl Schedule {
     fn window(&self, start: DateTime) -> Option<Window> {
         let opens = self.zone.to_ambiguous_timestamp(start).compatible().ok()?;
         let closes = match self.end {
-            End::After(length) => opens.checked_add(SignedDuration::try_from(length).ok()?).ok()?,
+            End::After(length) => opens
+                .checked_add(SignedDuration::try_from(length).ok()?)
+                .ok()?,
             End::Until(time) => {
                 let same_day = DateTime::from_parts(start.date(), time);
                 let next_day = DateTime::from_parts(start.date().tomorrow().ok()?, time);
-                let wall = if time > start.time() { same_day } else { next_day };
+                let wall = if time > start.time() {
+                    same_day
+                } else {
+                    next_day
+                };
                 let closes = self.zone.to_ambiguous_timestamp(wall).compatible().ok()?;
                 // A start moved out of a gap may have passed the end of its own day.
-                if closes > opens { closes } else { self.zone.to_ambiguous_timestamp(next_day).compatible().ok()? }
+                if closes > opens {
+                    closes
+                } else {
+                    self.zone
+                        .to_ambiguous_timestamp(next_day)
+                        .compatible()
+                        .ok()?
+                }
             }
         };
         Some(Window { opens, closes })
@@ -227,13 +286,18 @@ impl Schedule {
 
 fn parse_start(text: &str) -> Result<DateTime, ScheduleError> {
     let wrong = || ScheduleError::Start { text: cut(text) };
-    let shape = matches!(text.len(), 16 | 19) && text.as_bytes().get(10) == Some(&b'T') && text.is_ascii();
+    let shape =
+        matches!(text.len(), 16 | 19) && text.as_bytes().get(10) == Some(&b'T') && text.is_ascii();
     if !shape {
         return Err(wrong());
     }
     let start: DateTime = text.parse().map_err(|_| wrong())?;
     // The years of the bundled rules; it also keeps all arithmetic far from the ends of the calendar.
-    if (1970..=2999).contains(&start.year()) { Ok(start) } else { Err(wrong()) }
+    if (1970..=2999).contains(&start.year()) {
+        Ok(start)
+    } else {
+        Err(wrong())
+    }
 }
 
 fn parse_date(text: &str) -> Result<Date, ScheduleError> {

@@ -6,7 +6,7 @@
 //! read. Like `rrule` and most calendars, a start that does not match the rule is not an occurrence by itself.
 
 use jiff::{
-    ToSpan, Timestamp,
+    Timestamp, ToSpan,
     civil::{Date, DateTime, Time, Weekday},
     tz::TimeZone,
 };
@@ -31,7 +31,11 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    pub(crate) fn parse(text: &str, start: DateTime, zone: &TimeZone) -> Result<Self, ScheduleError> {
+    pub(crate) fn parse(
+        text: &str,
+        start: DateTime,
+        zone: &TimeZone,
+    ) -> Result<Self, ScheduleError> {
         if text.len() > TEXT_MAX {
             return Err(problem(format!("longer than {TEXT_MAX} characters")));
         }
@@ -39,7 +43,9 @@ impl Rule {
         let (mut by_day, mut by_month_day) = (Vec::new(), Vec::new());
         let mut seen: Vec<&str> = Vec::new();
         for part in text.split(';') {
-            let (name, value) = part.split_once('=').ok_or_else(|| problem(format!("{:?} is not NAME=VALUE", cut(part))))?;
+            let (name, value) = part
+                .split_once('=')
+                .ok_or_else(|| problem(format!("{:?} is not NAME=VALUE", cut(part))))?;
             if seen.contains(&name) {
                 return Err(problem(format!("{name} stands twice")));
             }
@@ -50,9 +56,19 @@ impl Rule {
                 "INTERVAL" => interval = Some(bounded(value, 1, INTERVAL_MAX).ok_or_else(wrong)?),
                 "COUNT" => count = Some(bounded(value, 1, COUNT_MAX).ok_or_else(wrong)?),
                 "UNTIL" => until = Some(parse_until(value, zone).ok_or_else(wrong)?),
-                "BYDAY" => by_day = value.split(',').map(parse_day).collect::<Option<_>>().ok_or_else(wrong)?,
+                "BYDAY" => {
+                    by_day = value
+                        .split(',')
+                        .map(parse_day)
+                        .collect::<Option<_>>()
+                        .ok_or_else(wrong)?
+                }
                 "BYMONTHDAY" => {
-                    by_month_day = value.split(',').map(parse_month_day).collect::<Option<_>>().ok_or_else(wrong)?;
+                    by_month_day = value
+                        .split(',')
+                        .map(parse_month_day)
+                        .collect::<Option<_>>()
+                        .ok_or_else(wrong)?;
                 }
                 _ => {
                     return Err(problem(format!(
@@ -67,17 +83,35 @@ impl Rule {
             return Err(problem("COUNT and UNTIL exclude each other".to_owned()));
         }
         let ordinals = by_day.iter().any(|(ordinal, _)| ordinal.is_some());
-        if ordinals && (matches!(frequency, Frequency::Daily | Frequency::Weekly) || !by_month_day.is_empty()) {
-            return Err(problem("an ordinal in BYDAY needs FREQ=MONTHLY or YEARLY and no BYMONTHDAY".to_owned()));
+        if ordinals
+            && (matches!(frequency, Frequency::Daily | Frequency::Weekly)
+                || !by_month_day.is_empty())
+        {
+            return Err(problem(
+                "an ordinal in BYDAY needs FREQ=MONTHLY or YEARLY and no BYMONTHDAY".to_owned(),
+            ));
         }
         if frequency == Frequency::Weekly && !by_month_day.is_empty() {
-            return Err(problem("BYMONTHDAY does not go with FREQ=WEEKLY".to_owned()));
+            return Err(problem(
+                "BYMONTHDAY does not go with FREQ=WEEKLY".to_owned(),
+            ));
         }
-        let mut rule = Self { frequency, interval: interval.unwrap_or(1), by_day, by_month_day, last: until };
+        let mut rule = Self {
+            frequency,
+            interval: interval.unwrap_or(1),
+            by_day,
+            by_month_day,
+            last: until,
+        };
         if let Some(count) = count {
             // The last of `count` occurrences; a rule that never yields that many ends where counting stopped.
             let count = usize::try_from(count).unwrap_or(usize::MAX);
-            rule.last = Some(rule.starts(start, 0, COUNT_PERIODS_MAX).take(count).last().unwrap_or(start));
+            rule.last = Some(
+                rule.starts(start, 0, COUNT_PERIODS_MAX)
+                    .take(count)
+                    .last()
+                    .unwrap_or(start),
+            );
         }
         Ok(rule)
     }
@@ -88,7 +122,11 @@ impl Rule {
     }
 
     /// Starts on or after a day, and perhaps some before it.
-    pub(crate) fn starts_from(&self, start: DateTime, day: Date) -> impl Iterator<Item = DateTime> + '_ {
+    pub(crate) fn starts_from(
+        &self,
+        start: DateTime,
+        day: Date,
+    ) -> impl Iterator<Item = DateTime> + '_ {
         let first = start.date();
         let units = match self.frequency {
             Frequency::Daily => days_between(first, day),
@@ -96,10 +134,19 @@ impl Rule {
             Frequency::Monthly => months(day) - months(first),
             Frequency::Yearly => i64::from(day.year()) - i64::from(first.year()),
         };
-        self.starts(start, (units.max(0) / self.interval).max(0), QUERY_PERIODS_MAX)
+        self.starts(
+            start,
+            (units.max(0) / self.interval).max(0),
+            QUERY_PERIODS_MAX,
+        )
     }
 
-    fn starts(&self, start: DateTime, period: i64, periods_max: i64) -> impl Iterator<Item = DateTime> + '_ {
+    fn starts(
+        &self,
+        start: DateTime,
+        period: i64,
+        periods_max: i64,
+    ) -> impl Iterator<Item = DateTime> + '_ {
         (period..period.saturating_add(periods_max))
             .map_while(move |period| self.dates(start.date(), period))
             .flatten()
@@ -115,10 +162,18 @@ impl Rule {
             Frequency::Daily => vec![first.checked_add(units.days()).ok()?],
             Frequency::Weekly => {
                 let monday = monday(first).checked_add(units.weeks()).ok()?;
-                (0..7).filter_map(|day| monday.checked_add(day.days()).ok()).collect()
+                (0..7)
+                    .filter_map(|day| monday.checked_add(day.days()).ok())
+                    .collect()
             }
-            Frequency::Monthly => span(first.first_of_month().checked_add(units.months()).ok()?, Date::days_in_month),
-            Frequency::Yearly => span(first.first_of_year().checked_add(units.years()).ok()?, Date::days_in_year),
+            Frequency::Monthly => span(
+                first.first_of_month().checked_add(units.months()).ok()?,
+                Date::days_in_month,
+            ),
+            Frequency::Yearly => span(
+                first.first_of_year().checked_add(units.years()).ok()?,
+                Date::days_in_year,
+            ),
         };
         dates.retain(|date| self.admits(first, *date));
         Some(dates)
@@ -127,10 +182,18 @@ impl Rule {
     fn admits(&self, first: Date, date: Date) -> bool {
         let by_month_day = self.by_month_day.is_empty()
             || self.by_month_day.iter().any(|wanted| {
-                let wanted = if *wanted > 0 { *wanted } else { date.days_in_month() + 1 + *wanted };
+                let wanted = if *wanted > 0 {
+                    *wanted
+                } else {
+                    date.days_in_month() + 1 + *wanted
+                };
                 date.day() == wanted
             });
-        let by_day = self.by_day.is_empty() || self.by_day.iter().any(|(ordinal, day)| self.is_nth(date, *ordinal, *day));
+        let by_day = self.by_day.is_empty()
+            || self
+                .by_day
+                .iter()
+                .any(|(ordinal, day)| self.is_nth(date, *ordinal, *day));
         let free = self.by_day.is_empty() && self.by_month_day.is_empty();
         let by_start = !free
             || match self.frequency {
@@ -152,13 +215,19 @@ impl Rule {
             Frequency::Yearly => (date.day_of_year(), date.days_in_year()),
             _ => (i16::from(date.day()), i16::from(date.days_in_month())),
         };
-        let nth = if ordinal > 0 { (position - 1) / 7 + 1 } else { -((length - position) / 7 + 1) };
+        let nth = if ordinal > 0 {
+            (position - 1) / 7 + 1
+        } else {
+            -((length - position) / 7 + 1)
+        };
         nth == i16::from(ordinal)
     }
 }
 
 fn span<N: Into<i64>>(first: Date, length: fn(Date) -> N) -> Vec<Date> {
-    (0..length(first).into()).filter_map(|day| first.checked_add(day.days()).ok()).collect()
+    (0..length(first).into())
+        .filter_map(|day| first.checked_add(day.days()).ok())
+        .collect()
 }
 
 fn monday(date: Date) -> Date {
@@ -186,7 +255,11 @@ fn parse_frequency(text: &str) -> Option<Frequency> {
 
 fn bounded(text: &str, min: i64, max: i64) -> Option<i64> {
     let digits = (1..=6).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits { text.parse().ok()? } else { return None };
+    let number = if digits {
+        text.parse().ok()?
+    } else {
+        return None;
+    };
     (min..=max).contains(&number).then_some(number)
 }
 
@@ -225,16 +298,32 @@ fn parse_until(text: &str, zone: &TimeZone) -> Option<DateTime> {
         if !digits {
             return None;
         }
-        Date::new(text[..4].parse().ok()?, text[4..6].parse().ok()?, text[6..].parse().ok()?).ok()
+        Date::new(
+            text[..4].parse().ok()?,
+            text[4..6].parse().ok()?,
+            text[6..].parse().ok()?,
+        )
+        .ok()
     };
     let Some((day, time)) = text.split_once('T') else {
-        return Some(DateTime::from_parts(date(text)?, Time::new(23, 59, 59, 0).ok()?));
+        return Some(DateTime::from_parts(
+            date(text)?,
+            Time::new(23, 59, 59, 0).ok()?,
+        ));
     };
-    let (time, utc) = time.strip_suffix('Z').map_or((time, false), |time| (time, true));
+    let (time, utc) = time
+        .strip_suffix('Z')
+        .map_or((time, false), |time| (time, true));
     if time.len() != 6 || !time.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let time = Time::new(time[..2].parse().ok()?, time[2..4].parse().ok()?, time[4..].parse().ok()?, 0).ok()?;
+    let time = Time::new(
+        time[..2].parse().ok()?,
+        time[2..4].parse().ok()?,
+        time[4..].parse().ok()?,
+        0,
+    )
+    .ok()?;
     let at = DateTime::from_parts(date(day)?, time);
     if !utc {
         return Some(at);

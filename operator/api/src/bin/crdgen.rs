@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     }
     let mut failed = false;
     for kind in KINDS {
-        let Some((name, text)) = crd_yaml(kind) else { continue };
+        let Some((name, text)) = crd_yaml(kind) else {
+            continue;
+        };
         let path = folder.join(name);
         if check {
             match std::fs::read_to_string(&path) {
@@ -34,10 +36,16 @@ fn main() -> ExitCode {
                     failed = true;
                 }
             }
-        } else if let Err(error) = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text)) {
+        } else if let Err(error) =
+            std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text))
+        {
             eprintln!("{}: {error}", path.display());
             failed = true;
         }
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
