@@ -1,2 +1,2 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Skeleton.
+//! Holds nothing yet; `docs/plan.md` says what comes here.

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Skeleton.
+//! Holds nothing yet; `docs/plan.md` says what comes here.
 fn main() {}
