@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! `plenum validate` as a person runs it: exit codes, places and remedies.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+const QUICKSTART: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../docs/examples/quickstart"
+);
+
+#[test]
+fn quickstart_is_valid() {
+    let (code, report) = validate(Path::new(QUICKSTART));
+    assert_eq!(report["findings"], serde_json::json!([]));
+    assert_eq!((code, &report["objects"]), (0, &9.into()));
+}
+
+/// Each case: the file of the quickstart, what is replaced in it, by what; then line, field and rule of the finding.
+const WRONG: &[(&str, &str, &str, u64, &str, &str)] = &[
+    (
+        "conferences.yaml",
+        "className: meeting",
+        "clasName: meeting",
+        9,
+        "spec.clasName",
+        "unknownField",
+    ),
+    (
+        "conferences.yaml",
+        "type: Key",
+        "type: Door",
+        11,
+        "spec.openers[0].type",
+        "enum",
+    ),
+    (
+        "conferences.yaml",
+        "name: classroom-7b\n",
+        "name: council\n",
+        18,
+        "metadata.name",
+        "unique name",
+    ),
+    (
+        "conferences.yaml",
+        "displayName: Council meeting",
+        "displayName: [1, 2]",
+        8,
+        "spec.displayName",
+        "type",
+    ),
+    (
+        "pool.yaml",
+        "replicas: 2",
+        "replicas: -1",
+        8,
+        "spec.replicas",
+        "minimum",
+    ),
+    (
+        "pool.yaml",
+        "kind: MediaPool",
+        "kind: MediaPond",
+        3,
+        "kind",
+        "kind",
+    ),
+    (
+        "tenant.yaml",
+        "colour: \"#1f4e79\"",
+        "colour: blue",
+        22,
+        "spec.branding.colour",
+        "pattern",
+    ),
+    (
+        "tenant.yaml",
+        "an-example-secret-change-it-before-use",
+        "short",
+        32,
+        "stringData.apiSecret",
+        "api key",
+    ),
+    (
+        "class.yaml",
+        "preset: Meeting",
+        "preset: Meeting\n  preset: Webinar",
+        11,
+        "",
+        "YAML",
+    ),
+    (
+        "class.yaml",
+        "  displayName: Meeting",
+        "  displayName: \"Meeting",
+        9,
+        "",
+        "YAML",
+    ),
+];
+
+#[test]
+fn each_mistake_is_named_with_line_field_and_rule() {
+    let folder = Folder::new("mistakes");
+    let mut wrong = Vec::new();
+    for (file, from, to, line, field, rule) in WRONG {
+        let text = fs::read_to_string(Path::new(QUICKSTART).join(file)).expect("an example");
+        assert!(text.contains(from), "{file} holds {from}");
+        let path = folder.write(file, &text.replacen(from, to, 1));
+        let (code, report) = validate(&path);
+        let findings = report["findings"].as_array().expect("a list");
+        let hit = findings.iter().any(|found| {
+            (found["field"] == *field && found["rule"] == *rule)
+                && found["line"] == *line
+                && found["remedy"]
+                    .as_str()
+                    .is_some_and(|remedy| !remedy.is_empty())
+        });
+        if code != 2 || !hit {
+            wrong.push(format!("{file}: {to}: exit {code}: {findings:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn all_errors_of_all_files_come_at_once() {
+    let folder = Folder::new("all");
+    for (file, from, to) in [
+        ("pool.yaml", "replicas: 2", "replicas: -1"),
+        ("conferences.yaml", "type: Key", "type: Door"),
+    ] {
+        let text = fs::read_to_string(Path::new(QUICKSTART).join(file)).expect("an example");
+        folder.write(file, &text.replacen(from, to, 1));
+    }
+    let (code, report) = validate(&folder.0);
+    let files: Vec<&Value> = report["findings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|found| &found["file"])
+        .collect();
+    assert_eq!(code, 2);
+    for file in ["pool.yaml", "conferences.yaml"] {
+        assert!(
+            files
+                .iter()
+                .any(|name| name.as_str().is_some_and(|name| name.ends_with(file))),
+            "{files:?}"
+        );
+    }
+}
+
+#[test]
+fn alias_bomb_and_deep_nesting_are_refused() {
+    let folder = Folder::new("bombs");
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..10 {
+        let below = format!("*a{}", level - 1);
+        bomb.push_str(&format!(
+            "a{level}: &a{level} [{}]\n",
+            [below.as_str(); 10].join(", ")
+        ));
+    }
+    let deep = format!("a: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (name, text) in [("bomb.yaml", bomb), ("deep.yaml", deep)] {
+        let (code, report) = validate(&folder.write(name, &text));
+        assert_eq!(
+            (code, &report["findings"][0]["rule"]),
+            (2, &"YAML".into()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn nothing_to_read_is_an_error() {
+    let folder = Folder::new("empty");
+    assert_eq!(validate(&folder.0).0, 2);
+    let output = run(&folder.0.join("absent.yaml"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("absent.yaml"));
+}
+
+fn validate(path: &Path) -> (i32, Value) {
+    let output = run(path);
+    let report = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    (output.status.code().expect("an exit code"), report)
+}
+
+fn run(path: &Path) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_plenum"))
+        .args(["validate", "--output", "json", "-f"])
+        .arg(path)
+        .output()
+        .expect("plenum runs")
+}
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).expect("a file for the test");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder left behind is harmless: it lies in the build directory.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
