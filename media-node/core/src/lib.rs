@@ -1,2 +1,12 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Holds nothing yet; `docs/plan.md` says what comes here.
+//! The packet path as a pure state machine: [`shard::Shard`] and everything below it.
+//!
+//! No clock, no socket, no thread, no runtime: datagrams, commands and time come in as arguments, datagrams, events and deadlines
+//! come out. Cryptography is a trait ([`crypto::Crypto`]).
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod crypto;
+pub mod ids;
+pub mod io;
+pub mod time;
