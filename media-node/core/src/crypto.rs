@@ -2,6 +2,7 @@
 //! Cryptography as traits: the core names no backend. `media-crypto` implements them on aws-lc and rtc-dtls.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::api::Fingerprint;
 use crate::time::Timestamp;
@@ -118,6 +119,12 @@ pub trait Crypto: Send + 'static {
 
     /// Begins a DTLS association in the server role that accepts only a client certificate with `remote`.
     fn dtls_server(&mut self, remote: Fingerprint, now: Timestamp) -> Self::Dtls;
+
+    /// `now` as the `Instant` that libraries below want; a fixed offset, no clock is read.
+    fn instant(&self, now: Timestamp) -> Instant;
+
+    /// The inverse of [`Crypto::instant`].
+    fn timestamp(&self, instant: Instant) -> Timestamp;
 
     /// SHA-256 fingerprint of the node's DTLS certificate.
     fn local_fingerprint(&self) -> Fingerprint;

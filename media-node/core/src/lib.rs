@@ -9,4 +9,6 @@ pub mod api;
 pub mod crypto;
 pub mod ids;
 pub mod io;
+pub mod limits;
 pub mod time;
+pub mod transport;

@@ -6,6 +6,7 @@ mod aead;
 mod dtls;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
@@ -23,6 +24,8 @@ pub struct AwsLc {
     certificate: Arc<Certificate>,
     random: Random,
     legacy: bool,
+    /// Stands for [`Timestamp::ZERO`].
+    base: Instant,
 }
 
 /// Where randomness comes from.
@@ -43,6 +46,7 @@ impl AwsLc {
             certificate,
             random: Random::System(SystemRandom::new()),
             legacy,
+            base: Instant::now(),
         }
     }
 
@@ -53,6 +57,7 @@ impl AwsLc {
             certificate,
             random: Random::Seeded { seed, counter: 0 },
             legacy: false,
+            base: Instant::now(),
         }
     }
 
@@ -129,6 +134,14 @@ impl Crypto for AwsLc {
             self.legacy,
             now,
         )
+    }
+
+    fn instant(&self, now: Timestamp) -> Instant {
+        self.base + now.since(Timestamp::ZERO)
+    }
+
+    fn timestamp(&self, instant: Instant) -> Timestamp {
+        Timestamp::ZERO + instant.saturating_duration_since(self.base)
     }
 
     fn local_fingerprint(&self) -> Fingerprint {
