@@ -10,5 +10,6 @@ pub mod crypto;
 pub mod ids;
 pub mod io;
 pub mod limits;
+pub mod rtp;
 pub mod time;
 pub mod transport;
