@@ -1,2 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Holds nothing yet; `docs/plan.md` says what comes here.
+//! Load client of Plenum: LiveKit signalling and media without a browser, for load, simulation and tests.
+#![forbid(unsafe_code)]
+
+pub mod headless;
+pub mod leg;
+pub mod sdp;
