@@ -13,6 +13,7 @@ pub mod limits;
 pub mod rewrite;
 pub mod ring;
 pub mod rtp;
+pub mod shard;
 pub mod srtp;
 pub mod time;
 pub mod transport;

@@ -51,14 +51,12 @@ pub struct Rewriter {
 }
 
 impl Rewriter {
-    /// Begins with `first` as the first outgoing number.
+    /// Begins with `first` as the first outgoing number; its rollover count is 0, as a receiver assumes (RFC 3711 §3.3.1).
     #[must_use]
     pub fn new(first: u16) -> Self {
-        // One rollover in hand, so that nothing ever lies below zero.
-        let first = 0x1_0000 | u64::from(first);
         Self {
             segments: VecDeque::new(),
-            next_out: first,
+            next_out: u64::from(first),
             highest_in: None,
             last_timestamp: None,
             last_picture: None,
@@ -120,8 +118,12 @@ impl Rewriter {
 
     /// Leaves a packet out, in order or not; those after it close up. With `frame` the packet begins a frame with a picture id.
     pub fn leave_out(&mut self, encoding: u8, sequence: ExtSeq, frame: bool) {
-        let Some(highest) = self.highest_in else { return };
-        let Some(open) = self.segments.back().copied() else { return };
+        let Some(highest) = self.highest_in else {
+            return;
+        };
+        let Some(open) = self.segments.back().copied() else {
+            return;
+        };
         if open.encoding != encoding || sequence.0 <= highest {
             return;
         }
@@ -135,16 +137,30 @@ impl Rewriter {
             in_first: sequence.0 + 1,
             out_first: self.next_out,
             picture_offset: open.picture_offset.wrapping_sub(u16::from(frame)),
-            ..Segment { in_end: u64::MAX, ..open }
+            ..Segment {
+                in_end: u64::MAX,
+                ..open
+            }
         });
         self.highest_in = Some(sequence.0);
     }
 
     /// Numbers for a packet that shall be forwarded; `None` when it is late for a segment that is gone or lies in a gap.
-    pub fn forward(&mut self, encoding: u8, sequence: ExtSeq, timestamp: u32, picture: Option<u16>, tl0: Option<u8>) -> Option<Numbers> {
+    pub fn forward(
+        &mut self,
+        encoding: u8,
+        sequence: ExtSeq,
+        timestamp: u32,
+        picture: Option<u16>,
+        tl0: Option<u8>,
+    ) -> Option<Numbers> {
         let segment = *self.find(encoding, sequence)?;
         let out = segment.out_first + (sequence.0 - segment.in_first);
-        if segment.in_end == u64::MAX && self.highest_in.is_none_or(|highest| sequence.0 > highest || highest == u64::MAX) {
+        if segment.in_end == u64::MAX
+            && self
+                .highest_in
+                .is_none_or(|highest| sequence.0 > highest || highest == u64::MAX)
+        {
             self.highest_in = Some(sequence.0);
             self.next_out = out + 1;
             self.last_timestamp = Some(timestamp.wrapping_add(segment.timestamp_offset));
@@ -164,10 +180,9 @@ impl Rewriter {
     }
 
     fn find(&self, encoding: u8, sequence: ExtSeq) -> Option<&Segment> {
-        self.segments
-            .iter()
-            .rev()
-            .find(|segment| segment.encoding == encoding && (segment.in_first..segment.in_end).contains(&sequence.0))
+        self.segments.iter().rev().find(|segment| {
+            segment.encoding == encoding && (segment.in_first..segment.in_end).contains(&sequence.0)
+        })
     }
 
     /// The packet behind an outgoing 16-bit sequence number near the last one: encoding, incoming number, numbers.
@@ -179,19 +194,23 @@ impl Rewriter {
             return None;
         }
         let wanted = last.checked_add_signed(delta)?;
-        self.segments.iter().rev().find(|segment| segment.out_first <= wanted).and_then(|segment| {
-            let sequence = segment.in_first + (wanted - segment.out_first);
-            (sequence < segment.in_end).then_some((
-                segment.encoding,
-                ExtSeq(sequence),
-                Numbers {
-                    sequence: ExtSeq(wanted),
-                    timestamp_offset: segment.timestamp_offset,
-                    picture_offset: segment.picture_offset,
-                    tl0_offset: segment.tl0_offset,
-                },
-            ))
-        })
+        self.segments
+            .iter()
+            .rev()
+            .find(|segment| segment.out_first <= wanted)
+            .and_then(|segment| {
+                let sequence = segment.in_first + (wanted - segment.out_first);
+                (sequence < segment.in_end).then_some((
+                    segment.encoding,
+                    ExtSeq(sequence),
+                    Numbers {
+                        sequence: ExtSeq(wanted),
+                        timestamp_offset: segment.timestamp_offset,
+                        picture_offset: segment.picture_offset,
+                        tl0_offset: segment.tl0_offset,
+                    },
+                ))
+            })
     }
 }
 
@@ -202,7 +221,9 @@ mod tests {
     use std::collections::HashMap;
 
     fn out(rewriter: &mut Rewriter, encoding: u8, sequence: u64) -> Option<u64> {
-        rewriter.forward(encoding, ExtSeq(sequence), 0, None, None).map(|numbers| numbers.sequence.0)
+        rewriter
+            .forward(encoding, ExtSeq(sequence), 0, None, None)
+            .map(|numbers| numbers.sequence.0)
     }
 
     #[test]
@@ -210,12 +231,20 @@ mod tests {
         let mut rewriter = Rewriter::new(100);
         rewriter.switch(0, ExtSeq(5000), 0, 0, None, None);
         let first = out(&mut rewriter, 0, 5000).expect("first");
-        assert_eq!(first & 0xffff, 100);
+        assert_eq!(first, 100);
         assert_eq!(out(&mut rewriter, 0, 5002), Some(first + 2));
         rewriter.switch(1, ExtSeq(9), 0, 0, None, None);
         assert_eq!(out(&mut rewriter, 1, 9), Some(first + 3));
-        assert_eq!(out(&mut rewriter, 0, 5001), Some(first + 1), "the hole is filled");
-        assert_eq!(out(&mut rewriter, 0, 5003), None, "late packet after switch is dropped");
+        assert_eq!(
+            out(&mut rewriter, 0, 5001),
+            Some(first + 1),
+            "the hole is filled"
+        );
+        assert_eq!(
+            out(&mut rewriter, 0, 5003),
+            None,
+            "late packet after switch is dropped"
+        );
         assert_eq!(out(&mut rewriter, 1, 8), None, "before the key frame");
         let (encoding, sequence, _) = rewriter.reverse(102).expect("sent");
         assert_eq!((encoding, sequence), (0, ExtSeq(5002)));
@@ -225,14 +254,21 @@ mod tests {
     fn picture_ids_stay_contiguous_over_switches_and_left_out_frames() {
         let mut rewriter = Rewriter::new(0);
         rewriter.switch(0, ExtSeq(1), 0, 0, Some(500), Some(7));
-        let picture = |numbers: Numbers, picture: u16| picture.wrapping_add(numbers.picture_offset) & 0x7fff;
-        let numbers = rewriter.forward(0, ExtSeq(1), 0, Some(500), Some(7)).expect("key frame");
+        let picture =
+            |numbers: Numbers, picture: u16| picture.wrapping_add(numbers.picture_offset) & 0x7fff;
+        let numbers = rewriter
+            .forward(0, ExtSeq(1), 0, Some(500), Some(7))
+            .expect("key frame");
         assert_eq!(picture(numbers, 500), 500);
         rewriter.leave_out(0, ExtSeq(2), true);
-        let numbers = rewriter.forward(0, ExtSeq(3), 0, Some(502), Some(8)).expect("next");
+        let numbers = rewriter
+            .forward(0, ExtSeq(3), 0, Some(502), Some(8))
+            .expect("next");
         assert_eq!(picture(numbers, 502), 501);
         rewriter.switch(2, ExtSeq(77), 0, 0, Some(9000), Some(200));
-        let numbers = rewriter.forward(2, ExtSeq(77), 0, Some(9000), Some(200)).expect("switched");
+        let numbers = rewriter
+            .forward(2, ExtSeq(77), 0, Some(9000), Some(200))
+            .expect("switched");
         assert_eq!(picture(numbers, 9000), 502);
         assert_eq!(200_u8.wrapping_add(numbers.tl0_offset), 9);
     }

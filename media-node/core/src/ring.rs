@@ -46,7 +46,11 @@ impl Ring {
     #[must_use]
     pub fn new(bytes: usize, slots: usize) -> Self {
         debug_assert!(bytes.is_power_of_two() && slots.is_power_of_two());
-        Self { bytes: vec![0; bytes], slots: vec![None; slots], written: 0 }
+        Self {
+            bytes: vec![0; bytes],
+            slots: vec![None; slots],
+            written: 0,
+        }
     }
 
     fn index(&self, sequence: ExtSeq) -> usize {
@@ -89,7 +93,11 @@ impl Ring {
         }
         let at = (slot.at % self.bytes.len() as u64) as usize;
         let payload_at = at + usize::from(slot.descriptor);
-        Some((slot, &self.bytes[at..payload_at], &self.bytes[payload_at..payload_at + usize::from(slot.payload)]))
+        Some((
+            slot,
+            &self.bytes[at..payload_at],
+            &self.bytes[payload_at..payload_at + usize::from(slot.payload)],
+        ))
     }
 }
 

@@ -53,7 +53,12 @@ impl<C: Crypto> Direction<C> {
         let rtcp = C::Aead::new(&key[..key_bytes]);
         derive::<C>(master, 5, &mut salts[1]);
         key.fill(0);
-        Self { rtp, rtp_salt: salts[0], rtcp, rtcp_salt: salts[1] }
+        Self {
+            rtp,
+            rtp_salt: salts[0],
+            rtcp,
+            rtcp_salt: salts[1],
+        }
     }
 
     /// IV of RFC 7714 §8.1.
@@ -84,7 +89,13 @@ impl<C: Crypto> Direction<C> {
     }
 
     /// Opens in place; the length of the plaintext packet, or `None` when it is not authentic.
-    pub fn open_rtp(&self, ssrc: Ssrc, index: ExtSeq, packet: &mut [u8], payload_at: usize) -> Option<usize> {
+    pub fn open_rtp(
+        &self,
+        ssrc: Ssrc,
+        index: ExtSeq,
+        packet: &mut [u8],
+        payload_at: usize,
+    ) -> Option<usize> {
         if packet.len() < payload_at + TAG_BYTES {
             return None;
         }
@@ -97,7 +108,11 @@ impl<C: Crypto> Direction<C> {
 
     /// Seals a compound RTCP packet: appends tag and index to `packet`.
     pub fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>) {
-        let ssrc = Ssrc(u32::from_be_bytes(packet[4..8].try_into().expect("invariant: RTCP has 8 bytes")));
+        let ssrc = Ssrc(u32::from_be_bytes(
+            packet[4..8]
+                .try_into()
+                .expect("invariant: RTCP has 8 bytes"),
+        ));
         let nonce = self.rtcp_nonce(ssrc, index);
         let word = (index | 0x8000_0000).to_be_bytes();
         let mut aad = [0; 12];
@@ -122,7 +137,9 @@ impl<C: Crypto> Direction<C> {
             return None;
         }
         let index = index & 0x7fff_ffff;
-        let ssrc = Ssrc(u32::from_be_bytes(packet[4..8].try_into().expect("invariant: four bytes")));
+        let ssrc = Ssrc(u32::from_be_bytes(
+            packet[4..8].try_into().expect("invariant: four bytes"),
+        ));
         let nonce = self.rtcp_nonce(ssrc, index);
         let mut aad = [0; 12];
         aad[..8].copy_from_slice(&packet[..8]);
@@ -162,9 +179,15 @@ impl Replay {
     /// Notes an authentic packet.
     pub fn accept(&mut self, index: u64) {
         match self.highest {
-            Some(highest) if index <= highest => self.seen |= 1_u128.checked_shl((highest - index) as u32).unwrap_or(0),
+            Some(highest) if index <= highest => {
+                self.seen |= 1_u128.checked_shl((highest - index) as u32).unwrap_or(0)
+            }
             Some(highest) => {
-                self.seen = self.seen.checked_shl(u32::try_from(index - highest).unwrap_or(u32::MAX)).unwrap_or(0) | 1;
+                self.seen = self
+                    .seen
+                    .checked_shl(u32::try_from(index - highest).unwrap_or(u32::MAX))
+                    .unwrap_or(0)
+                    | 1;
                 self.highest = Some(index);
             }
             None => {
@@ -182,7 +205,11 @@ impl Replay {
             Some(highest) => {
                 let delta = i64::from(sequence.wrapping_sub(highest as u16) as i16);
                 // Before the first rollover nothing lies below zero.
-                ExtSeq(highest.checked_add_signed(delta).unwrap_or(u64::from(sequence)))
+                ExtSeq(
+                    highest
+                        .checked_add_signed(delta)
+                        .unwrap_or(u64::from(sequence)),
+                )
             }
         }
     }

@@ -49,8 +49,14 @@ impl Header {
             let bytes = 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
             at += 4;
             extension = match profile {
-                0xbede => Extension::OneByte { at, end: at + bytes },
-                0x1000..=0x100f => Extension::TwoByte { at, end: at + bytes },
+                0xbede => Extension::OneByte {
+                    at,
+                    end: at + bytes,
+                },
+                0x1000..=0x100f => Extension::TwoByte {
+                    at,
+                    end: at + bytes,
+                },
                 _ => Extension::None,
             };
             at += bytes;
@@ -64,7 +70,9 @@ impl Header {
             payload_type: PayloadType(fixed[1] & 0x7f),
             sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
             timestamp: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
-            ssrc: Ssrc(u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]])),
+            ssrc: Ssrc(u32::from_be_bytes([
+                fixed[8], fixed[9], fixed[10], fixed[11],
+            ])),
             payload_at: at,
             extension,
         })
@@ -120,13 +128,25 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Writes the fixed part. `out` holds at least the header and its extensions.
     #[must_use]
-    pub fn new(out: &'a mut [u8], marker: bool, payload_type: PayloadType, sequence: u16, timestamp: u32, ssrc: Ssrc) -> Self {
+    pub fn new(
+        out: &'a mut [u8],
+        marker: bool,
+        payload_type: PayloadType,
+        sequence: u16,
+        timestamp: u32,
+        ssrc: Ssrc,
+    ) -> Self {
         out[0] = 0x80;
         out[1] = u8::from(marker) << 7 | payload_type.0;
         out[2..4].copy_from_slice(&sequence.to_be_bytes());
         out[4..8].copy_from_slice(&timestamp.to_be_bytes());
         out[8..12].copy_from_slice(&ssrc.0.to_be_bytes());
-        Self { out, at: FIXED_BYTES, two_byte: false, extension_at: None }
+        Self {
+            out,
+            at: FIXED_BYTES,
+            two_byte: false,
+            extension_at: None,
+        }
     }
 
     /// Uses the two-byte form; to be said before the first extension.
@@ -183,17 +203,27 @@ mod tests {
     fn what_is_written_is_read() {
         for two_byte in [false, true] {
             let mut packet = [0; 100];
-            let mut writer =
-                Writer::new(&mut packet, true, PayloadType(96), 65_535, 7, Ssrc(9)).two_byte(two_byte);
+            let mut writer = Writer::new(&mut packet, true, PayloadType(96), 65_535, 7, Ssrc(9))
+                .two_byte(two_byte);
             writer.extension(ExtensionId(3), b"abc");
             writer.extension(ExtensionId(0), b"not negotiated");
             writer.extension(ExtensionId(14), b"x");
             let length = writer.finish();
             let header = Header::parse(&packet).expect("valid");
             assert_eq!(header.payload_at, length);
-            assert_eq!((header.marker, header.sequence, header.timestamp, header.ssrc), (true, 65_535, 7, Ssrc(9)));
+            assert_eq!(
+                (
+                    header.marker,
+                    header.sequence,
+                    header.timestamp,
+                    header.ssrc
+                ),
+                (true, 65_535, 7, Ssrc(9))
+            );
             let mut seen = Vec::new();
-            header.extensions(&packet, |id, at, len| seen.push((id.0, packet[at..at + len].to_vec())));
+            header.extensions(&packet, |id, at, len| {
+                seen.push((id.0, packet[at..at + len].to_vec()))
+            });
             assert_eq!(seen, vec![(3, b"abc".to_vec()), (14, b"x".to_vec())]);
         }
     }

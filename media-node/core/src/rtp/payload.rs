@@ -29,19 +29,34 @@ pub struct Vp8 {
 #[must_use]
 pub fn inspect(codec: Codec, payload: &[u8]) -> Info {
     match codec {
-        Codec::Opus | Codec::Red => Info { key_frame: true, vp8: None },
+        Codec::Opus | Codec::Red => Info {
+            key_frame: true,
+            vp8: None,
+        },
         Codec::Vp8 => vp8(payload).unwrap_or_default(),
-        Codec::Vp9 => Info { key_frame: vp9_key(payload).unwrap_or(false), vp8: None },
-        Codec::H264 => Info { key_frame: h264_key(payload), vp8: None },
+        Codec::Vp9 => Info {
+            key_frame: vp9_key(payload).unwrap_or(false),
+            vp8: None,
+        },
+        Codec::H264 => Info {
+            key_frame: h264_key(payload),
+            vp8: None,
+        },
         // N bit of the aggregation header: first packet of a coded video sequence.
-        Codec::Av1 => Info { key_frame: payload.first().is_some_and(|byte| byte & 0x08 != 0), vp8: None },
+        Codec::Av1 => Info {
+            key_frame: payload.first().is_some_and(|byte| byte & 0x08 != 0),
+            vp8: None,
+        },
     }
 }
 
 fn vp8(payload: &[u8]) -> Option<Info> {
     let first = *payload.first()?;
     let mut at = 1_usize;
-    let mut vp8 = Vp8 { start: first & 0x10 != 0 && first & 0x07 == 0, ..Vp8::default() };
+    let mut vp8 = Vp8 {
+        start: first & 0x10 != 0 && first & 0x07 == 0,
+        ..Vp8::default()
+    };
     if first & 0x80 != 0 {
         let extended = *payload.get(at)?;
         at += 1;
@@ -68,19 +83,30 @@ fn vp8(payload: &[u8]) -> Option<Info> {
         }
     }
     let key_frame = vp8.start && payload.get(at).is_some_and(|byte| byte & 0x01 == 0);
-    Some(Info { key_frame, vp8: Some(vp8) })
+    Some(Info {
+        key_frame,
+        vp8: Some(vp8),
+    })
 }
 
 /// VP9 payload descriptor (RFC 9628 §4.2): begins a frame, not predicted, lowest spatial layer.
 fn vp9_key(payload: &[u8]) -> Option<bool> {
     let first = *payload.first()?;
-    let (picture, predicted, layers, begins) =
-        (first & 0x80 != 0, first & 0x40 != 0, first & 0x20 != 0, first & 0x08 != 0);
+    let (picture, predicted, layers, begins) = (
+        first & 0x80 != 0,
+        first & 0x40 != 0,
+        first & 0x20 != 0,
+        first & 0x08 != 0,
+    );
     let mut at = 1;
     if picture {
         at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
     }
-    let spatial = if layers { payload.get(at)? >> 1 & 0x07 } else { 0 };
+    let spatial = if layers {
+        payload.get(at)? >> 1 & 0x07
+    } else {
+        0
+    };
     Some(begins && !predicted && spatial == 0)
 }
 
@@ -88,7 +114,9 @@ fn vp9_key(payload: &[u8]) -> Option<bool> {
 fn h264_key(payload: &[u8]) -> bool {
     const IDR: u8 = 5;
     const SPS: u8 = 7;
-    let Some(first) = payload.first() else { return false };
+    let Some(first) = payload.first() else {
+        return false;
+    };
     match first & 0x1f {
         IDR | SPS => true,
         24 => {
@@ -101,7 +129,9 @@ fn h264_key(payload: &[u8]) -> bool {
             }
             false
         }
-        28 => payload.get(1).is_some_and(|fragment| fragment & 0x80 != 0 && matches!(fragment & 0x1f, IDR | SPS)),
+        28 => payload
+            .get(1)
+            .is_some_and(|fragment| fragment & 0x80 != 0 && matches!(fragment & 0x1f, IDR | SPS)),
         _ => false,
     }
 }
@@ -140,7 +170,10 @@ mod tests {
         assert_eq!(vp8.tl0, Some((4, 0x33)));
         assert_eq!(vp8.tid, 1);
         assert!(!inspect(Codec::Vp8, &[0x10, 0x01]).key_frame, "P frame");
-        assert!(!inspect(Codec::Vp8, &[0x00, 0x00]).key_frame, "not the first packet");
+        assert!(
+            !inspect(Codec::Vp8, &[0x00, 0x00]).key_frame,
+            "not the first packet"
+        );
     }
 
     #[test]
@@ -148,7 +181,10 @@ mod tests {
         assert!(inspect(Codec::H264, &[0x65]).key_frame);
         assert!(inspect(Codec::H264, &[0x78, 0, 1, 0x67, 0, 1, 0x68]).key_frame);
         assert!(inspect(Codec::H264, &[0x7c, 0x85]).key_frame);
-        assert!(!inspect(Codec::H264, &[0x7c, 0x05]).key_frame, "middle of a fragment");
+        assert!(
+            !inspect(Codec::H264, &[0x7c, 0x05]).key_frame,
+            "middle of a fragment"
+        );
         assert!(!inspect(Codec::H264, &[0x41]).key_frame);
     }
 

@@ -63,18 +63,26 @@ pub enum Message<'a> {
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
+    bytes
+        .get(at..at + 4)?
+        .first_chunk()
+        .map(|chunk| u32::from_be_bytes(*chunk))
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.first_chunk().map(|chunk| u16::from_be_bytes(*chunk))
+    bytes
+        .get(at..at + 2)?
+        .first_chunk()
+        .map(|chunk| u16::from_be_bytes(*chunk))
 }
 
 /// Visits the messages of a compound packet. `false` when it is cut short or malformed; what stood before was visited.
 pub fn parse<'a>(packet: &'a [u8], mut visit: impl FnMut(Message<'a>)) -> bool {
     let mut rest = packet;
     while !rest.is_empty() {
-        let Some(&[first, kind, high, low]) = rest.get(..4) else { return false };
+        let Some(&[first, kind, high, low]) = rest.get(..4) else {
+            return false;
+        };
         let length = 4 * (usize::from(u16::from_be_bytes([high, low])) + 1);
         if first >> 6 != 2 || length > rest.len() {
             return false;
@@ -115,20 +123,30 @@ fn one<'a>(count: u8, kind: u8, body: &'a [u8], visit: &mut impl FnMut(Message<'
         }
         (203, sources) => {
             for index in 0..usize::from(sources) {
-                visit(Message::Bye { ssrc: Ssrc(word(body, 4 + 4 * index)?) });
+                visit(Message::Bye {
+                    ssrc: Ssrc(word(body, 4 + 4 * index)?),
+                });
             }
         }
         (205, 1) => {
             let ssrc = Ssrc(word(body, 8)?);
             for at in (12..body.len()).step_by(4) {
-                visit(Message::Nack { ssrc, pid: half(body, at)?, mask: half(body, at + 2)? });
+                visit(Message::Nack {
+                    ssrc,
+                    pid: half(body, at)?,
+                    mask: half(body, at + 2)?,
+                });
             }
         }
         (205, 15) => visit(Message::TransportFeedback(body)),
-        (206, 1) => visit(Message::KeyFrameRequest { ssrc: Ssrc(word(body, 8)?) }),
+        (206, 1) => visit(Message::KeyFrameRequest {
+            ssrc: Ssrc(word(body, 8)?),
+        }),
         (206, 4) => {
             for at in (12..body.len()).step_by(8) {
-                visit(Message::KeyFrameRequest { ssrc: Ssrc(word(body, at)?) });
+                visit(Message::KeyFrameRequest {
+                    ssrc: Ssrc(word(body, at)?),
+                });
             }
         }
         _ => {}
@@ -147,7 +165,9 @@ pub fn receiver_report(out: &mut Vec<u8>, from: Ssrc, reports: &[Report]) {
     out.extend_from_slice(&from.0.to_be_bytes());
     for report in reports {
         out.extend_from_slice(&report.ssrc.to_be_bytes());
-        out.extend_from_slice(&(u32::from(report.fraction_lost) << 24 | report.lost & 0x00ff_ffff).to_be_bytes());
+        out.extend_from_slice(
+            &(u32::from(report.fraction_lost) << 24 | report.lost & 0x00ff_ffff).to_be_bytes(),
+        );
         for value in [report.highest, report.jitter, report.last_sr, report.delay] {
             out.extend_from_slice(&value.to_be_bytes());
         }
@@ -216,7 +236,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut packet = Vec::new();
-        let report = Report { ssrc: 5, fraction_lost: 3, lost: 7, highest: 9, jitter: 11, last_sr: 13, delay: 15 };
+        let report = Report {
+            ssrc: 5,
+            fraction_lost: 3,
+            lost: 7,
+            highest: 9,
+            jitter: 11,
+            last_sr: 13,
+            delay: 15,
+        };
         receiver_report(&mut packet, Ssrc(1), &[report]);
         source_description(&mut packet, Ssrc(1));
         picture_loss(&mut packet, Ssrc(1), Ssrc(2));
@@ -229,9 +257,21 @@ mod tests {
             vec![
                 Message::Report(report),
                 Message::KeyFrameRequest { ssrc: Ssrc(2) },
-                Message::Nack { ssrc: Ssrc(2), pid: 65_535, mask: 1 | 1 << 15 },
-                Message::Nack { ssrc: Ssrc(2), pid: 40, mask: 0 },
-                Message::SenderReport { ssrc: Ssrc(3), ntp: 1 << 40, rtp: 77 },
+                Message::Nack {
+                    ssrc: Ssrc(2),
+                    pid: 65_535,
+                    mask: 1 | 1 << 15
+                },
+                Message::Nack {
+                    ssrc: Ssrc(2),
+                    pid: 40,
+                    mask: 0
+                },
+                Message::SenderReport {
+                    ssrc: Ssrc(3),
+                    ntp: 1 << 40,
+                    rtp: 77
+                },
             ]
         );
     }

@@ -40,9 +40,14 @@ impl Feedback {
             }
         };
         if self.highest.is_none() {
+            // Once, so that no packet after it allocates.
+            self.arrivals.reserve_exact(ARRIVALS_MAX);
             self.next = extended;
         }
-        self.highest = Some(self.highest.map_or(extended, |highest| highest.max(extended)));
+        self.highest = Some(
+            self.highest
+                .map_or(extended, |highest| highest.max(extended)),
+        );
         let first = self.arrivals.is_empty();
         if self.arrivals.len() < ARRIVALS_MAX && extended >= self.next {
             self.arrivals.push((extended, now));
@@ -54,7 +59,11 @@ impl Feedback {
     pub fn write(&mut self, out: &mut Vec<u8>, from: Ssrc, media: Ssrc) {
         self.arrivals.sort_unstable();
         self.arrivals.dedup_by_key(|arrival| arrival.0);
-        let (Some(&(last, _)), Some(&(_, first_at))) = (self.arrivals.last(), self.arrivals.first()) else { return };
+        let (Some(&(last, _)), Some(&(_, first_at))) =
+            (self.arrivals.last(), self.arrivals.first())
+        else {
+            return;
+        };
         let base = self.next.max(last.saturating_sub(SPAN_MAX - 1));
         let span = last - base + 1;
         let reference = first_at.as_nanos() / REFERENCE_NANOS;
@@ -67,7 +76,11 @@ impl Feedback {
         out.extend_from_slice(&((reference as u32) << 8 | u32::from(self.count)).to_be_bytes());
         self.count = self.count.wrapping_add(1);
         // Status chunks: seven two-bit symbols each (§3.1.4).
-        let mut at = self.arrivals.iter().position(|(sequence, _)| *sequence >= base).unwrap_or(0);
+        let mut at = self
+            .arrivals
+            .iter()
+            .position(|(sequence, _)| *sequence >= base)
+            .unwrap_or(0);
         let first = at;
         let mut time = reference * REFERENCE_NANOS / TICK_NANOS;
         let mut deltas = Vec::with_capacity(2 * span as usize);
@@ -124,12 +137,18 @@ mod tests {
         let mut out = Vec::new();
         feedback.write(&mut out, Ssrc(1), Ssrc(2));
         let read = TransportLayerCc::unmarshal(&mut out.as_slice()).expect("valid feedback");
-        assert_eq!((read.base_sequence_number, read.packet_status_count), (65_534, 5));
+        assert_eq!(
+            (read.base_sequence_number, read.packet_status_count),
+            (65_534, 5)
+        );
         assert_eq!(read.recv_deltas.len(), 4);
         let total: i64 = read.recv_deltas.iter().map(|delta| delta.delta).sum();
         // Reference 64 ms, last packet 103 ms.
         assert_eq!(total, 39_000);
-        assert!(matches!(read.packet_chunks[0], PacketStatusChunk::StatusVectorChunk(_)));
+        assert!(matches!(
+            read.packet_chunks[0],
+            PacketStatusChunk::StatusVectorChunk(_)
+        ));
     }
 
     #[test]

@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! From rings to subscribers: layer decisions, numbers, headers, sealing, runs.
+
+use super::receive::ENCODING_ALIVE;
+use super::state::Published;
+use super::{DropReason, Job, Shard};
+use crate::api::{Codec, ExtensionMap, Kind};
+use crate::crypto::{Crypto, TAG_BYTES};
+use crate::ids::{ExtSeq, PayloadType, Ssrc};
+use crate::io::Path;
+use crate::limits::{RUN_BYTES_MAX, RUN_DATAGRAMS_MAX};
+use crate::rewrite::Numbers;
+use crate::ring::Slot;
+use crate::rtp::header::Writer;
+use crate::rtp::payload;
+use crate::time::Timestamp;
+
+/// Packets whose sizes differ by at most this are padded to one size.
+const PAD_MAX: usize = 24;
+/// Header with all extensions.
+const HEADER_BYTES_MAX: usize = 400;
+
+/// One packet to be written.
+struct Outgoing<'a> {
+    slot: &'a Slot,
+    descriptor: &'a [u8],
+    payload: &'a [u8],
+    numbers: Numbers,
+    payload_type: PayloadType,
+    ssrc: Ssrc,
+    /// Sequence number and index under which it is sealed; differs from `numbers` for retransmissions.
+    sequence: ExtSeq,
+    original: Option<u16>,
+    extensions: &'a ExtensionMap,
+    transport_sequence: u16,
+    now: Timestamp,
+}
+
+/// Writes one packet without its tag; where the payload begins and where the packet ends.
+fn write(out: &mut [u8], packet: &Outgoing<'_>, pad_to: usize) -> (usize, usize) {
+    let map = packet.extensions;
+    let ids = [
+        map.audio_level,
+        map.video_orientation,
+        map.abs_send_time,
+        map.transport_cc,
+        map.dependency_descriptor,
+    ];
+    let two_byte = packet.descriptor.len() > 16 || ids.iter().any(|id| id.0 > 14);
+    let timestamp = packet
+        .slot
+        .timestamp
+        .wrapping_add(packet.numbers.timestamp_offset);
+    let mut writer = Writer::new(
+        out,
+        packet.slot.marker,
+        packet.payload_type,
+        packet.sequence.0 as u16,
+        timestamp,
+        packet.ssrc,
+    )
+    .two_byte(two_byte);
+    if let Some(level) = packet.slot.audio_level {
+        writer.extension(map.audio_level, &[level]);
+    }
+    if let Some(orientation) = packet.slot.orientation {
+        writer.extension(map.video_orientation, &[orientation]);
+    }
+    // 24 bits, 6.18 fixed point.
+    let send_time = ((packet.now.as_nanos() as u128) << 18) / 1_000_000_000;
+    writer.extension(map.abs_send_time, &(send_time as u32).to_be_bytes()[1..]);
+    writer.extension(map.transport_cc, &packet.transport_sequence.to_be_bytes());
+    writer.extension(map.dependency_descriptor, packet.descriptor);
+    let mut at = writer.finish();
+    let payload_at = at;
+    if let Some(original) = packet.original {
+        out[at..at + 2].copy_from_slice(&original.to_be_bytes());
+        at += 2;
+    }
+    let body = at;
+    out[at..at + packet.payload.len()].copy_from_slice(packet.payload);
+    at += packet.payload.len();
+    if let Some(vp8) = packet.slot.vp8 {
+        if let Some((offset, picture, long)) = vp8.picture {
+            let place = body + usize::from(offset);
+            let picture = picture.wrapping_add(packet.numbers.picture_offset);
+            if long {
+                out[place..place + 2].copy_from_slice(&(picture & 0x7fff | 0x8000).to_be_bytes());
+            } else {
+                out[place] = (picture & 0x7f) as u8;
+            }
+        }
+        if let Some((offset, tl0)) = vp8.tl0 {
+            out[body + usize::from(offset)] = tl0.wrapping_add(packet.numbers.tl0_offset);
+        }
+    }
+    let padding = pad_to.saturating_sub(at);
+    if (1..=PAD_MAX).contains(&padding) {
+        out[at..at + padding - 1].fill(0);
+        out[at + padding - 1] = padding as u8;
+        out[0] |= 0x20;
+        at += padding;
+    }
+    (payload_at, at)
+}
+
+impl<C: Crypto> Shard<C> {
+    /// Highest living encoding within the wish; the lowest declared one while none lives.
+    pub(super) fn target(&self, subscription: usize) -> Option<u8> {
+        let subscribed = self.subscriptions.get(subscription)?;
+        if !subscribed.wish.enabled {
+            return None;
+        }
+        let published = self.publications.get(subscribed.publication)?;
+        let mut target = None;
+        for (index, encoding) in published.encodings.iter().enumerate() {
+            let alive =
+                encoding.highest.is_some() && self.now.since(encoding.last_packet) < ENCODING_ALIVE;
+            if alive && (target.is_none() || index <= usize::from(subscribed.wish.max_encoding)) {
+                target = Some(index as u8);
+            }
+        }
+        target.or(subscribed.current)
+    }
+
+    /// Makes the next run into `self.run`: destination, bytes, segment.
+    pub(super) fn next_run(&mut self) -> Option<(Path, usize, usize)> {
+        while let Some((subscription, sequence)) = self.retransmissions.pop_front() {
+            if let Some(run) = self.retransmit(subscription, sequence) {
+                return Some(run);
+            }
+        }
+        loop {
+            if self.job.is_none() {
+                let publication = self.queue.pop_front()?;
+                let Some(published) = self.publications.get_mut(publication) else {
+                    continue;
+                };
+                published.queued = false;
+                self.batch.clear();
+                std::mem::swap(&mut self.batch, &mut published.fresh);
+                self.job = Some(Job {
+                    publication,
+                    subscriber: 0,
+                    at: 0,
+                });
+            }
+            let Some(job) = &self.job else { continue };
+            let (publication, subscriber, at) = (job.publication, job.subscriber, job.at);
+            let subscription = self
+                .publications
+                .get(publication)
+                .and_then(|published| published.subscriptions.get(subscriber).copied());
+            let Some(subscription) = subscription else {
+                self.job = None;
+                continue;
+            };
+            let (run, next) = self.run_for(subscription, at);
+            let finished = next >= self.batch.len();
+            if let Some(job) = &mut self.job {
+                if finished {
+                    job.subscriber += 1;
+                    job.at = 0;
+                } else {
+                    job.at = next;
+                }
+            }
+            if run.is_some() {
+                return run;
+            }
+        }
+    }
+
+    /// Begins or changes the encoding of a subscription when this packet allows it. True when it is to be forwarded as the current.
+    fn choose(
+        &mut self,
+        subscription: usize,
+        target: Option<u8>,
+        encoding: u8,
+        slot: &Slot,
+    ) -> bool {
+        let now = self.now;
+        let Some(subscribed) = self.subscriptions.get_mut(subscription) else {
+            return false;
+        };
+        if subscribed.current == Some(encoding) {
+            return true;
+        }
+        if target != Some(encoding) || !slot.key_frame {
+            return false;
+        }
+        let Some(published) = self.publications.get(subscribed.publication) else {
+            return false;
+        };
+        let clock = published
+            .encodings
+            .get(usize::from(encoding))
+            .map_or(90_000, |state| state.clock_rate);
+        let in_timestamp = slot.timestamp;
+        let timestamp = match subscribed.rewriter.last_timestamp() {
+            None => in_timestamp,
+            Some(last) => {
+                let elapsed =
+                    now.since(subscribed.last_at).as_nanos() * u128::from(clock) / 1_000_000_000;
+                let by_arrival = last.wrapping_add((elapsed as u32).max(clock / 1000));
+                // Both encodings' sender reports tell the same instant in both clocks; arrival times only guess it.
+                let by_report = subscribed.current.and_then(|current| {
+                    let old = published.encodings.get(usize::from(current))?.report?;
+                    let new = published.encodings.get(usize::from(encoding))?.report?;
+                    let ntp =
+                        (new.ntp.wrapping_sub(old.ntp) as i64 as i128 * i128::from(clock)) >> 32;
+                    let delta = i128::from(in_timestamp.wrapping_sub(new.rtp) as i32) + ntp;
+                    Some(
+                        old.rtp
+                            .wrapping_add(delta as u32)
+                            .wrapping_add(subscribed.rewriter.timestamp_offset()?),
+                    )
+                });
+                match by_report {
+                    Some(exact)
+                        if (exact.wrapping_sub(last) as i32) > 0
+                            && (exact.wrapping_sub(by_arrival) as i32).unsigned_abs() < clock =>
+                    {
+                        exact
+                    }
+                    _ => by_arrival,
+                }
+            }
+        };
+        let picture = slot
+            .vp8
+            .and_then(|vp8| vp8.picture)
+            .map(|(_, picture, _)| picture);
+        let tl0 = slot.vp8.and_then(|vp8| vp8.tl0).map(|(_, tl0)| tl0);
+        subscribed.rewriter.switch(
+            encoding,
+            slot.sequence,
+            in_timestamp,
+            timestamp,
+            picture,
+            tl0,
+        );
+        subscribed.current = Some(encoding);
+        self.announce(subscription);
+        true
+    }
+
+    /// Writes as many packets of the batch from `at` on as make one run. Returns the run and where to go on.
+    fn run_for(
+        &mut self,
+        subscription: usize,
+        mut at: usize,
+    ) -> (Option<(Path, usize, usize)>, usize) {
+        let end = self.batch.len();
+        let now = self.now;
+        let Some((peer, publication)) = self
+            .subscriptions
+            .get(subscription)
+            .map(|s| (s.peer, s.publication))
+        else {
+            return (None, end);
+        };
+        let Some(path) = self
+            .peers
+            .get(peer)
+            .filter(|peer| peer.keys.is_some())
+            .and_then(|peer| peer.ice.path())
+        else {
+            return (None, end);
+        };
+        let Some(kind) = self
+            .publications
+            .get(publication)
+            .map(|published| published.declared.kind)
+        else {
+            return (None, end);
+        };
+        let target = self.target(subscription);
+        let wanted = self
+            .subscriptions
+            .get(subscription)
+            .is_some_and(|subscribed| subscribed.current != target);
+        if wanted && let Some(target) = target {
+            self.request_key_frame(publication, target);
+        }
+        let (mut bytes, mut segment, mut count) = (0, 0, 0);
+        let (mut packets_out, mut bytes_out) = (0_u32, 0_u32);
+        while at < end && count < RUN_DATAGRAMS_MAX && bytes + 2048 < RUN_BYTES_MAX {
+            let (encoding, sequence) = self.batch[at];
+            let slot = self.publications.get(publication).and_then(|published| {
+                let ring = published
+                    .encodings
+                    .get(usize::from(encoding))?
+                    .ring
+                    .as_ref()?;
+                ring.get(sequence).map(|(slot, ..)| *slot)
+            });
+            let Some(slot) = slot else {
+                // Padding without payload, or overwritten already: its number is not used.
+                if let Some(subscribed) = self.subscriptions.get_mut(subscription) {
+                    subscribed.rewriter.leave_out(encoding, sequence, false);
+                }
+                at += 1;
+                continue;
+            };
+            if !self.choose(subscription, target, encoding, &slot) {
+                at += 1;
+                continue;
+            }
+            let (Some(subscribed), Some(peer), Some(published)) = (
+                self.subscriptions.get_mut(subscription),
+                self.peers.get_mut(peer),
+                self.publications.get(publication),
+            ) else {
+                break;
+            };
+            let ring = published
+                .encodings
+                .get(usize::from(encoding))
+                .and_then(|state| state.ring.as_ref());
+            let Some((_, descriptor, payload)) = ring.and_then(|ring| ring.get(sequence)) else {
+                at += 1;
+                continue;
+            };
+            let Some((binding, unpack)) = subscribed.binding(slot.format) else {
+                at += 1;
+                continue;
+            };
+            let payload_type = binding.payload_type;
+            let payload = if unpack {
+                match payload::red_primary(payload) {
+                    Some(primary) => &payload[primary..],
+                    None => {
+                        subscribed.rewriter.leave_out(encoding, sequence, false);
+                        at += 1;
+                        continue;
+                    }
+                }
+            } else {
+                payload
+            };
+            if let Some(vp8) = slot.vp8
+                && vp8.tid > subscribed.wish.max_temporal
+            {
+                subscribed.rewriter.leave_out(encoding, sequence, vp8.start);
+                at += 1;
+                continue;
+            }
+            let picture = slot
+                .vp8
+                .and_then(|vp8| vp8.picture)
+                .map(|(_, picture, _)| picture);
+            let tl0 = slot.vp8.and_then(|vp8| vp8.tl0).map(|(_, tl0)| tl0);
+            // The size decides first whether it belongs to this run: a number once given must be sealed.
+            let estimate =
+                header_bytes(&subscribed.declared.extensions, &slot, descriptor) + payload.len();
+            let pad_to = if count == 0 {
+                if self.config.pad_runs && kind == Kind::Video {
+                    estimate + largest_of_run(published, &self.batch[at + 1..], payload.len())
+                        - payload.len()
+                } else {
+                    0
+                }
+            } else if self.config.pad_runs && kind == Kind::Video {
+                segment - TAG_BYTES
+            } else {
+                0
+            };
+            if count > 0 && estimate + TAG_BYTES > segment {
+                break;
+            }
+            let Some(subscribed) = self.subscriptions.get_mut(subscription) else {
+                break;
+            };
+            let Some(numbers) =
+                subscribed
+                    .rewriter
+                    .forward(encoding, sequence, slot.timestamp, picture, tl0)
+            else {
+                at += 1;
+                continue;
+            };
+            let transport_sequence = peer.next_transport_sequence;
+            if subscribed.declared.extensions.transport_cc.0 != 0 {
+                peer.next_transport_sequence = transport_sequence.wrapping_add(1);
+            }
+            let outgoing = Outgoing {
+                slot: &slot,
+                descriptor,
+                payload,
+                numbers,
+                payload_type,
+                ssrc: subscribed.declared.ssrc,
+                sequence: numbers.sequence,
+                original: None,
+                extensions: &subscribed.declared.extensions,
+                transport_sequence,
+                now,
+            };
+            let room = &mut self.run[bytes..];
+            let (payload_at, length) = write(room, &outgoing, pad_to);
+            let Some(keys) = &peer.keys else { break };
+            keys.local.seal_rtp(
+                outgoing.ssrc,
+                outgoing.sequence,
+                &mut room[..length + TAG_BYTES],
+                payload_at,
+            );
+            let size = length + TAG_BYTES;
+            subscribed.last_at = now;
+            packets_out += 1;
+            bytes_out += payload.len() as u32;
+            at += 1;
+            if count == 0 {
+                segment = size;
+            }
+            bytes += size;
+            count += 1;
+            if size < segment {
+                // A shorter segment ends a run.
+                break;
+            }
+        }
+        if count == 0 {
+            return (None, at);
+        }
+        if let Some(subscribed) = self.subscriptions.get_mut(subscription) {
+            subscribed.packets = subscribed.packets.wrapping_add(packets_out);
+            subscribed.bytes = subscribed.bytes.wrapping_add(bytes_out);
+        }
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.stats.sent_packets += u64::from(packets_out);
+            peer.stats.sent_bytes += bytes as u64;
+        }
+        self.counters.runs += 1;
+        self.counters.segmented_runs += u64::from(count > 1);
+        self.counters.forwarded_packets += count as u64;
+        self.counters.forwarded_bytes += bytes as u64;
+        self.arm_reports(now, peer);
+        (Some((path, bytes, segment)), at)
+    }
+
+    fn retransmit(&mut self, subscription: usize, wanted: u16) -> Option<(Path, usize, usize)> {
+        let now = self.now;
+        let subscribed = self.subscriptions.get_mut(subscription)?;
+        let rtx_ssrc = subscribed.declared.rtx_ssrc?;
+        let Some((encoding, sequence, numbers)) = subscribed.rewriter.reverse(wanted) else {
+            self.counters.drop(DropReason::RetransmissionGone);
+            return None;
+        };
+        let published = self.publications.get(subscribed.publication)?;
+        if published.muted || !self.rooms.get(published.room).is_some_and(|room| room.open) {
+            return None;
+        }
+        let ring = published
+            .encodings
+            .get(usize::from(encoding))?
+            .ring
+            .as_ref()?;
+        let Some((slot, descriptor, payload)) = ring.get(sequence) else {
+            self.counters.drop(DropReason::RetransmissionGone);
+            return None;
+        };
+        let (binding, unpack) = subscribed.binding(slot.format)?;
+        let payload_type = binding.rtx?;
+        if unpack || slot.format.codec == Codec::Red {
+            return None;
+        }
+        let peer = self.peers.get_mut(subscribed.peer)?;
+        let path = peer.ice.path()?;
+        let sequence = ExtSeq(subscribed.rtx_next);
+        subscribed.rtx_next += 1;
+        let transport_sequence = peer.next_transport_sequence;
+        if subscribed.declared.extensions.transport_cc.0 != 0 {
+            peer.next_transport_sequence = transport_sequence.wrapping_add(1);
+        }
+        let outgoing = Outgoing {
+            slot,
+            descriptor,
+            payload,
+            numbers,
+            payload_type,
+            ssrc: rtx_ssrc,
+            sequence,
+            original: Some(wanted),
+            extensions: &subscribed.declared.extensions,
+            transport_sequence,
+            now,
+        };
+        let (payload_at, length) = write(&mut self.run, &outgoing, 0);
+        let keys = peer.keys.as_ref()?;
+        let size = length + TAG_BYTES;
+        keys.local
+            .seal_rtp(rtx_ssrc, sequence, &mut self.run[..size], payload_at);
+        peer.stats.sent_packets += 1;
+        peer.stats.sent_bytes += size as u64;
+        self.counters.retransmitted_packets += 1;
+        Some((path, size, size))
+    }
+}
+
+/// Bytes of the header that [`write`] will make.
+fn header_bytes(map: &ExtensionMap, slot: &Slot, descriptor: &[u8]) -> usize {
+    let ids = [
+        map.audio_level,
+        map.video_orientation,
+        map.abs_send_time,
+        map.transport_cc,
+        map.dependency_descriptor,
+    ];
+    let each = if descriptor.len() > 16 || ids.iter().any(|id| id.0 > 14) {
+        2
+    } else {
+        1
+    };
+    let mut body = 0;
+    let mut add = |id: crate::ids::ExtensionId, len: usize| {
+        if id.0 != 0 && len > 0 {
+            body += each + len;
+        }
+    };
+    add(map.audio_level, usize::from(slot.audio_level.is_some()));
+    add(
+        map.video_orientation,
+        usize::from(slot.orientation.is_some()),
+    );
+    add(map.abs_send_time, 3);
+    add(map.transport_cc, 2);
+    add(map.dependency_descriptor, descriptor.len());
+    let extension = if body == 0 {
+        0
+    } else {
+        4 + usize::next_multiple_of(body, 4)
+    };
+    debug_assert!(12 + extension <= HEADER_BYTES_MAX);
+    12 + extension
+}
+
+/// Payload size to which the first packet of a run is padded: the largest of those after it that differ little.
+fn largest_of_run(published: &Published, rest: &[(u8, ExtSeq)], first: usize) -> usize {
+    let mut largest = first;
+    for (encoding, sequence) in rest.iter().take(RUN_DATAGRAMS_MAX) {
+        let ring = published
+            .encodings
+            .get(usize::from(*encoding))
+            .and_then(|state| state.ring.as_ref());
+        let Some((slot, ..)) = ring.and_then(|ring| ring.get(*sequence)) else {
+            break;
+        };
+        let size = usize::from(slot.payload);
+        if size.abs_diff(first) > PAD_MAX {
+            break;
+        }
+        largest = largest.max(size);
+    }
+    largest
+}
