@@ -36,19 +36,19 @@ id! {
 }
 id! {
     /// One participant of one room; a rejoin is another participant.
-    ParticipantId(u32)
+    ParticipantId(u64)
 }
 id! {
     /// One peer connection: an ICE, DTLS and SCTP association. A participant has one per [`crate::api::Side`].
-    TransportId(u32)
+    TransportId(u64)
 }
 id! {
     /// One published track with all its simulcast encodings.
-    PublicationId(u32)
+    PublicationId(u64)
 }
 id! {
     /// One publication forwarded to one transport.
-    SubscriptionId(u32)
+    SubscriptionId(u64)
 }
 id! {
     /// Synchronisation source (RFC 3550 §3).

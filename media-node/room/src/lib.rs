@@ -1,2 +1,5 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Holds nothing yet; `docs/plan.md` says what comes here.
+//! The room actor as a pure state machine: LiveKit signalling, SDP bookkeeping, permissions, the opening gate.
+#![forbid(unsafe_code)]
+
+pub mod api;

@@ -162,7 +162,7 @@ pub(crate) struct World {
     legs: Vec<Leg>,
     flight: BTreeMap<(Timestamp, u64), (bool, Path, Vec<u8>)>,
     order: u64,
-    next_id: u32,
+    next_id: u64,
     forwarded: HashMap<SubscriptionId, Option<u8>>,
     fingerprint: media_core::api::Fingerprint,
 }
@@ -261,11 +261,11 @@ impl World {
             true,
             self.now,
         );
-        let transport = TransportId(leg as u32);
+        let transport = TransportId(leg as u64);
         self.command(Command::AddTransport {
             transport,
             room: ROOM,
-            participant: ParticipantId(leg as u32),
+            participant: ParticipantId(leg as u64),
             side: Side::Publisher,
             local: ours,
         });
@@ -291,7 +291,7 @@ impl World {
         leg
     }
 
-    fn id(&mut self) -> u32 {
+    fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -325,7 +325,7 @@ impl World {
         let id = PublicationId(self.id());
         self.command(Command::Publish(Box::new(Publication {
             id,
-            transport: TransportId(leg as u32),
+            transport: TransportId(leg as u64),
             kind,
             mid: "0".to_owned(),
             encodings,
@@ -413,7 +413,7 @@ impl World {
         self.command(Command::Subscribe(Box::new(Subscription {
             id,
             publication,
-            transport: TransportId(leg as u32),
+            transport: TransportId(leg as u64),
             mid: "1".to_owned(),
             ssrc,
             rtx_ssrc: Some(rtx_ssrc),
