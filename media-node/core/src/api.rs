@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::crypto::{DtlsFailure, SrtpProfile};
 use crate::ids::{
     ExtensionId, ParticipantId, PayloadType, PublicationId, RoomIndex, Ssrc, SubscriptionId,
@@ -12,7 +14,7 @@ use crate::ids::{
 use crate::io::Path;
 
 /// ICE credentials of one side (RFC 8839 §5.4).
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct IceCredentials {
     /// `ice-ufrag`, 4..=256 characters. The node's own begin with two hexadecimal digits: the shard.
     pub ufrag: String,
@@ -27,11 +29,11 @@ impl fmt::Debug for IceCredentials {
 }
 
 /// SHA-256 fingerprint of a certificate (RFC 8122).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 32]);
 
 /// Which of a participant's two peer connections, by who sends media on it towards the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// The client publishes; the client offers.
     Publisher,
@@ -40,7 +42,7 @@ pub enum Side {
 }
 
 /// Kind of media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// Audio.
     Audio,
@@ -49,7 +51,7 @@ pub enum Kind {
 }
 
 /// Codecs that are forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Codec {
     /// Opus, 48 kHz (RFC 7587).
     Opus,
@@ -66,7 +68,7 @@ pub enum Codec {
 }
 
 /// A codec with the format parameters that two sides must share: `variant` numbers them within the room's codec table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Format {
     /// Codec.
     pub codec: Codec,
@@ -75,7 +77,7 @@ pub struct Format {
 }
 
 /// One negotiated payload type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadBinding {
     /// Payload type of the media.
     pub payload_type: PayloadType,
@@ -88,7 +90,7 @@ pub struct PayloadBinding {
 }
 
 /// Negotiated header extensions; [`ExtensionId`] 0 = not negotiated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtensionMap {
     /// `urn:ietf:params:rtp-hdrext:sdes:mid`.
     pub mid: ExtensionId,
@@ -126,7 +128,7 @@ impl ExtensionMap {
 }
 
 /// How one encoding (simulcast layer) of a publication is recognised. Layers are ordered from low to high quality.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encoding {
     /// Restriction identifier (RFC 8851), when layers are told apart by RID.
     pub rid: Option<String>,
@@ -177,7 +179,7 @@ pub struct Subscription {
 }
 
 /// What a subscriber wishes of a publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerWish {
     /// False pauses the stream.
     pub enabled: bool,
@@ -188,7 +190,7 @@ pub struct LayerWish {
 }
 
 /// Data channel of LiveKit's data plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Channel {
     /// `_reliable`: ordered, retransmitted.
     Reliable,

@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use media_core::api::{Command, Event, Fingerprint};
 use media_core::ids::{RoomIndex, ShardId};
 use media_core::io::Protocol;
+use media_core::time::WallAnchor;
+use serde::{Deserialize, Serialize};
 
 /// One signalling attachment; the shell numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 /// One person at the door; the shell numbers them.
@@ -30,7 +32,7 @@ pub enum Frame {
 }
 
 /// Role of a participant in a declared conference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// Opens, admits, mutes, removes.
     Moderator,
@@ -164,7 +166,7 @@ pub struct Facts {
 }
 
 /// Grants of a verified token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// Enter.
     pub room_join: bool,
@@ -286,6 +288,9 @@ pub enum JoinRefusal {
     /// The room ends.
     #[error("the room is closing")]
     Closing,
+    /// Not let in from the lobby.
+    #[error("nobody has let this person in from the lobby")]
+    NotAdmitted,
 }
 
 impl JoinRefusal {
@@ -301,6 +306,7 @@ impl JoinRefusal {
             Self::NotGranted => "NotGranted",
             Self::WrongEpoch => "WrongEpoch",
             Self::Closing => "Closing",
+            Self::NotAdmitted => "NotAdmitted",
         }
     }
 
@@ -463,6 +469,8 @@ pub struct RoomConfig {
     pub fingerprint: Fingerprint,
     /// Where the shard is reached.
     pub candidates: Vec<Candidate>,
+    /// Ties the clock to wall time: joining times, revocations, webhook times.
+    pub wall: WallAnchor,
 }
 
 /// Randomness, given in so that simulations repeat.
