@@ -120,6 +120,14 @@ pub trait Crypto: Send + 'static {
     /// Begins a DTLS association in the server role that accepts only a client certificate with `remote`.
     fn dtls_server(&mut self, remote: Fingerprint, now: Timestamp) -> Self::Dtls;
 
+    /// Goes on with an association that [`DtlsServer::export`] gave away; `None` when it cannot be read or is another client's.
+    fn dtls_import(
+        &mut self,
+        remote: Fingerprint,
+        exported: &[u8],
+        now: Timestamp,
+    ) -> Option<(Self::Dtls, SrtpKeys)>;
+
     /// `now` as the `Instant` that libraries below want; a fixed offset, no clock is read.
     fn instant(&self, now: Timestamp) -> Instant;
 
@@ -176,6 +184,7 @@ pub trait DtlsServer: Send {
     fn send(&mut self, now: Timestamp, data: &[u8]);
     /// Sends close_notify.
     fn close(&mut self, now: Timestamp);
-    /// State for a hand-over: opaque, versioned. `None` while the handshake runs or when the backend cannot.
+    /// State for a hand-over: opaque, versioned. It is a move: nothing is sealed here afterwards. `None` while the handshake runs
+    /// or when the backend cannot.
     fn export(&mut self) -> Option<Vec<u8>>;
 }

@@ -677,6 +677,10 @@ impl<C: Crypto> Shard<C> {
                         rtcp_replay: srtp::Replay::default(),
                     });
                     self.counters.connected_transports += 1;
+                    if material.profile == crate::crypto::SrtpProfile::Aes128CmSha1_80 {
+                        self.counters.legacy_transports += 1;
+                        tracing::warn!(%transport, "SRTP falls back to AES-CM with HMAC-SHA1, which this pool allows");
+                    }
                     if let Some(path) = peer.ice.path() {
                         self.events.push_back(Event::Connected {
                             transport,

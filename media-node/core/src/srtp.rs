@@ -1,34 +1,54 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! SRTP and SRTCP with AES-GCM (RFC 3711, RFC 7714): key derivation, rollover, replay windows, sealing in place.
+//! SRTP and SRTCP (RFC 3711, RFC 7714): key derivation, rollover, replay windows, sealing in place.
 //!
-//! The SHA1 profile is not carried: [`keys`] refuses it, and the transport ends with a counted failure.
+//! AES-GCM is the profile of every call; AES-CM with HMAC-SHA1 exists for pools that allow it by configuration.
 
 use crate::crypto::{AeadKey, Crypto, MasterKey, SrtpKeys, SrtpProfile, TAG_BYTES};
 use crate::ids::{ExtSeq, Ssrc};
 
-/// Bytes that SRTCP adds: tag and index.
+/// Most bytes that SRTCP adds: tag and index.
 pub const SRTCP_OVERHEAD: usize = TAG_BYTES + 4;
+/// Bytes of a tag of the SHA1 profile.
+const SHA1_TAG_BYTES: usize = 10;
 
 /// Keys of one direction.
-pub struct Direction<C: Crypto> {
-    rtp: C::Aead,
-    rtp_salt: [u8; 12],
-    rtcp: C::Aead,
-    rtcp_salt: [u8; 12],
+pub struct Direction<C: Crypto>(Suite<C>);
+
+enum Suite<C: Crypto> {
+    Gcm {
+        rtp: C::Aead,
+        rtp_salt: [u8; 12],
+        rtcp: C::Aead,
+        rtcp_salt: [u8; 12],
+    },
+    /// RTP and RTCP.
+    Sha1(Box<[Sha1Keys; 2]>),
 }
 
-/// Derives both directions; local first. `None` for a profile without AEAD.
+/// Session keys of the SHA1 profile.
+struct Sha1Keys {
+    cipher: [u8; 16],
+    salt: [u8; 14],
+    auth: [u8; 20],
+}
+
+/// Derives both directions; local first. `None` when the material does not fit its profile.
 #[must_use]
 pub fn keys<C: Crypto>(keys: &SrtpKeys) -> Option<(Direction<C>, Direction<C>)> {
-    match keys.profile {
-        SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => {
-            Some((Direction::new(&keys.local), Direction::new(&keys.remote)))
-        }
-        SrtpProfile::Aes128CmSha1_80 => None,
-    }
+    let fits = |master: &MasterKey| {
+        master.key.len() == keys.profile.key_bytes()
+            && master.salt.len() == keys.profile.salt_bytes()
+    };
+    (fits(&keys.local) && fits(&keys.remote)).then(|| {
+        (
+            Direction::new(keys.profile, &keys.local),
+            Direction::new(keys.profile, &keys.remote),
+        )
+    })
 }
 
-/// The pseudo-random function of RFC 3711 §4.3.3 with the 96-bit salt of RFC 7714 §11, key derivation rate 0.
+/// The pseudo-random function of RFC 3711 §4.3.3, with the 96-bit salt of RFC 7714 §11 where GCM asks for it; key derivation
+/// rate 0.
 fn derive<C: Crypto>(master: &MasterKey, label: u8, out: &mut [u8]) {
     let mut block = [0; 16];
     block[..master.salt.len()].copy_from_slice(&master.salt);
@@ -41,8 +61,86 @@ fn derive<C: Crypto>(master: &MasterKey, label: u8, out: &mut [u8]) {
     }
 }
 
+impl Sha1Keys {
+    /// `label` is 0 for RTP, 3 for RTCP.
+    fn new<C: Crypto>(master: &MasterKey, label: u8) -> Self {
+        let mut keys = Self {
+            cipher: [0; 16],
+            salt: [0; 14],
+            auth: [0; 20],
+        };
+        derive::<C>(master, label, &mut keys.cipher);
+        derive::<C>(master, label + 1, &mut keys.auth);
+        derive::<C>(master, label + 2, &mut keys.salt);
+        keys
+    }
+
+    /// Encrypts or decrypts (RFC 3711 §4.1.1).
+    fn cipher<C: Crypto>(&self, ssrc: Ssrc, index: u64, text: &mut [u8]) {
+        let mut iv = [0; 16];
+        iv[..14].copy_from_slice(&self.salt);
+        xor(&mut iv[4..8], &ssrc.0.to_be_bytes());
+        xor(&mut iv[8..14], &index.to_be_bytes()[2..]);
+        C::aes_ctr(&self.cipher, &iv, text);
+    }
+
+    fn tag<C: Crypto>(&self, parts: &[&[u8]]) -> [u8; SHA1_TAG_BYTES] {
+        let mut tag = [0; SHA1_TAG_BYTES];
+        tag.copy_from_slice(&C::hmac_sha1(&self.auth, parts)[..SHA1_TAG_BYTES]);
+        tag
+    }
+
+    fn is_authentic<C: Crypto>(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
+        // Constant time: the difference of all bytes is gathered before it is judged.
+        tag.len() == SHA1_TAG_BYTES
+            && self
+                .tag::<C>(parts)
+                .iter()
+                .zip(tag)
+                .fold(0, |sum, (a, b)| sum | (a ^ b))
+                == 0
+    }
+}
+
+/// Upper 32 bits of the index, which the SHA1 profile authenticates beside the packet.
+fn rollover(index: ExtSeq) -> [u8; 4] {
+    ((index.0 >> 16) as u32).to_be_bytes()
+}
+
+/// IV of RFC 7714 §8.1.
+fn rtp_nonce(salt: &[u8; 12], ssrc: Ssrc, index: ExtSeq) -> [u8; 12] {
+    let mut nonce = *salt;
+    xor(&mut nonce[2..6], &ssrc.0.to_be_bytes());
+    xor(&mut nonce[6..12], &index.0.to_be_bytes()[2..]);
+    nonce
+}
+
+/// IV of RFC 7714 §9.1 and what is authenticated beside the ciphertext (§9.2): header, E bit and index.
+fn rtcp_nonce(salt: &[u8; 12], packet: &[u8], index: u32) -> ([u8; 12], [u8; 12]) {
+    let mut nonce = *salt;
+    xor(&mut nonce[2..6], &packet[4..8]);
+    xor(&mut nonce[8..12], &index.to_be_bytes());
+    let mut aad = [0; 12];
+    aad[..8].copy_from_slice(&packet[..8]);
+    aad[8..].copy_from_slice(&(index | 0x8000_0000).to_be_bytes());
+    (nonce, aad)
+}
+
+/// First SSRC of a compound packet of at least eight bytes.
+fn rtcp_ssrc(packet: &[u8]) -> Ssrc {
+    Ssrc(u32::from_be_bytes([
+        packet[4], packet[5], packet[6], packet[7],
+    ]))
+}
+
 impl<C: Crypto> Direction<C> {
-    fn new(master: &MasterKey) -> Self {
+    fn new(profile: SrtpProfile, master: &MasterKey) -> Self {
+        if profile == SrtpProfile::Aes128CmSha1_80 {
+            return Self(Suite::Sha1(Box::new([
+                Sha1Keys::new::<C>(master, 0),
+                Sha1Keys::new::<C>(master, 3),
+            ])));
+        }
         let mut key = [0; 32];
         let key_bytes = master.key.len();
         let mut salts = [[0; 12]; 2];
@@ -53,39 +151,42 @@ impl<C: Crypto> Direction<C> {
         let rtcp = C::Aead::new(&key[..key_bytes]);
         derive::<C>(master, 5, &mut salts[1]);
         key.fill(0);
-        Self {
+        Self(Suite::Gcm {
             rtp,
             rtp_salt: salts[0],
             rtcp,
             rtcp_salt: salts[1],
+        })
+    }
+
+    /// Bytes of the tag behind an RTP packet.
+    #[must_use]
+    pub fn tag_bytes(&self) -> usize {
+        match &self.0 {
+            Suite::Gcm { .. } => TAG_BYTES,
+            Suite::Sha1(_) => SHA1_TAG_BYTES,
         }
     }
 
-    /// IV of RFC 7714 §8.1.
-    fn rtp_nonce(&self, ssrc: Ssrc, index: ExtSeq) -> [u8; 12] {
-        let mut nonce = self.rtp_salt;
-        xor(&mut nonce[2..6], &ssrc.0.to_be_bytes());
-        xor(&mut nonce[6..12], &index.0.to_be_bytes()[2..]);
-        nonce
-    }
-
-    /// IV of RFC 7714 §9.1.
-    fn rtcp_nonce(&self, ssrc: Ssrc, index: u32) -> [u8; 12] {
-        let mut nonce = self.rtcp_salt;
-        xor(&mut nonce[2..6], &ssrc.0.to_be_bytes());
-        xor(&mut nonce[8..12], &index.to_be_bytes());
-        nonce
-    }
-
-    /// Seals `packet[payload_at..]` in place; the last [`TAG_BYTES`] of `packet` become the tag. `index` must never repeat for
-    /// one SSRC under these keys with another content.
+    /// Seals `packet[payload_at..]` in place; the last [`Self::tag_bytes`] of `packet` become the tag. `index` must never repeat
+    /// for one SSRC under these keys with another content.
     pub fn seal_rtp(&self, ssrc: Ssrc, index: ExtSeq, packet: &mut [u8], payload_at: usize) {
-        let nonce = self.rtp_nonce(ssrc, index);
-        let (header, rest) = packet.split_at_mut(payload_at);
-        let text = rest.len() - TAG_BYTES;
-        let (text, tag) = rest.split_at_mut(text);
-        let tag: &mut [u8; TAG_BYTES] = tag.try_into().expect("invariant: split at the tag");
-        self.rtp.seal(&nonce, header, text, tag);
+        let end = packet.len() - self.tag_bytes();
+        match &self.0 {
+            Suite::Gcm { rtp, rtp_salt, .. } => {
+                let nonce = rtp_nonce(rtp_salt, ssrc, index);
+                let (header, rest) = packet.split_at_mut(payload_at);
+                let (text, tag) = rest.split_at_mut(end - payload_at);
+                let tag: &mut [u8; TAG_BYTES] =
+                    tag.try_into().expect("invariant: split at the tag");
+                rtp.seal(&nonce, header, text, tag);
+            }
+            Suite::Sha1(keys) => {
+                keys[0].cipher::<C>(ssrc, index.0, &mut packet[payload_at..end]);
+                let tag = keys[0].tag::<C>(&[&packet[..end], &rollover(index)]);
+                packet[end..].copy_from_slice(&tag);
+            }
+        }
     }
 
     /// Opens in place; the length of the plaintext packet, or `None` when it is not authentic.
@@ -96,56 +197,89 @@ impl<C: Crypto> Direction<C> {
         packet: &mut [u8],
         payload_at: usize,
     ) -> Option<usize> {
-        if packet.len() < payload_at + TAG_BYTES {
-            return None;
+        let end = packet
+            .len()
+            .checked_sub(self.tag_bytes())
+            .filter(|end| *end >= payload_at)?;
+        match &self.0 {
+            Suite::Gcm { rtp, rtp_salt, .. } => {
+                let nonce = rtp_nonce(rtp_salt, ssrc, index);
+                let (header, text) = packet.split_at_mut(payload_at);
+                rtp.open(&nonce, header, text).ok()?;
+            }
+            Suite::Sha1(keys) => {
+                if !keys[0].is_authentic::<C>(&[&packet[..end], &rollover(index)], &packet[end..]) {
+                    return None;
+                }
+                keys[0].cipher::<C>(ssrc, index.0, &mut packet[payload_at..end]);
+            }
         }
-        let nonce = self.rtp_nonce(ssrc, index);
-        let plain = packet.len() - TAG_BYTES;
-        let (header, text) = packet.split_at_mut(payload_at);
-        self.rtp.open(&nonce, header, text).ok()?;
-        Some(plain)
+        Some(end)
     }
 
-    /// Seals a compound RTCP packet: appends tag and index to `packet`.
+    /// Seals a compound RTCP packet of at least eight bytes: appends tag and index to `packet`.
     pub fn seal_rtcp(&self, index: u32, packet: &mut Vec<u8>) {
-        let ssrc = Ssrc(u32::from_be_bytes(
-            packet[4..8]
-                .try_into()
-                .expect("invariant: RTCP has 8 bytes"),
-        ));
-        let nonce = self.rtcp_nonce(ssrc, index);
+        let ssrc = rtcp_ssrc(packet);
         let word = (index | 0x8000_0000).to_be_bytes();
-        let mut aad = [0; 12];
-        aad[..8].copy_from_slice(&packet[..8]);
-        aad[8..].copy_from_slice(&word);
-        let mut tag = [0; TAG_BYTES];
-        self.rtcp.seal(&nonce, &aad, &mut packet[8..], &mut tag);
-        packet.extend_from_slice(&tag);
-        packet.extend_from_slice(&word);
+        match &self.0 {
+            Suite::Gcm {
+                rtcp, rtcp_salt, ..
+            } => {
+                let (nonce, aad) = rtcp_nonce(rtcp_salt, packet, index);
+                let mut tag = [0; TAG_BYTES];
+                rtcp.seal(&nonce, &aad, &mut packet[8..], &mut tag);
+                packet.extend_from_slice(&tag);
+                packet.extend_from_slice(&word);
+            }
+            Suite::Sha1(keys) => {
+                keys[1].cipher::<C>(ssrc, u64::from(index), &mut packet[8..]);
+                packet.extend_from_slice(&word);
+                let tag = keys[1].tag::<C>(&[packet]);
+                packet.extend_from_slice(&tag);
+            }
+        }
     }
 
     /// Opens a compound packet in place: index and length of the plaintext, or `None`.
     pub fn open_rtcp(&self, packet: &mut [u8]) -> Option<(u32, usize)> {
-        let end = packet.len().checked_sub(4)?;
-        if end < 8 + TAG_BYTES {
+        // Where the index stands, and where the ciphertext ends.
+        let (word_at, end) = match &self.0 {
+            Suite::Gcm { .. } => {
+                let word_at = packet.len().checked_sub(4)?;
+                (word_at, word_at.checked_sub(TAG_BYTES)?)
+            }
+            Suite::Sha1(_) => {
+                let word_at = packet.len().checked_sub(SHA1_TAG_BYTES + 4)?;
+                (word_at, word_at)
+            }
+        };
+        if end < 8 {
             return None;
         }
-        let word: [u8; 4] = packet[end..].try_into().expect("invariant: four bytes");
+        let word: [u8; 4] = *packet.get(word_at..)?.first_chunk()?;
         let index = u32::from_be_bytes(word);
         // Plain SRTCP (E = 0) has no place in WebRTC.
         if index & 0x8000_0000 == 0 {
             return None;
         }
         let index = index & 0x7fff_ffff;
-        let ssrc = Ssrc(u32::from_be_bytes(
-            packet[4..8].try_into().expect("invariant: four bytes"),
-        ));
-        let nonce = self.rtcp_nonce(ssrc, index);
-        let mut aad = [0; 12];
-        aad[..8].copy_from_slice(&packet[..8]);
-        aad[8..].copy_from_slice(&word);
-        self.rtcp.open(&nonce, &aad, &mut packet[8..end]).ok()?;
-        Some((index, end - TAG_BYTES))
+        let ssrc = rtcp_ssrc(packet);
+        match &self.0 {
+            Suite::Gcm {
+                rtcp, rtcp_salt, ..
+            } => {
+                let (nonce, aad) = rtcp_nonce(rtcp_salt, packet, index);
+                rtcp.open(&nonce, &aad, &mut packet[8..word_at]).ok()?;
+            }
+            Suite::Sha1(keys) => {
+                let (text, tag) = packet.split_at_mut(word_at + 4);
+                if !keys[1].is_authentic::<C>(&[text], tag) {
+                    return None;
+                }
+                keys[1].cipher::<C>(ssrc, u64::from(index), &mut text[8..end]);
+            }
+        }
+        Some((index, end))
     }
 }
 

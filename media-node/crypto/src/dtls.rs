@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
@@ -22,6 +22,7 @@ use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc_dtls::state::State;
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error as RtcError;
 
@@ -37,6 +38,10 @@ const REPEATS_MAX: u32 = 64;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// Handshake bytes taken before completion: a certificate chain of WebRTC has below 2 kB.
 const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+/// Datagrams of a hello that are kept: post-quantum hellos take two.
+const HELLO_DATAGRAMS_MAX: usize = 16;
+/// First byte of an exported state.
+const EXPORT_VERSION: u8 = 1;
 /// Longer than any handshake: keeps the crate's own timer quiet.
 const QUIET: Duration = Duration::from_secs(3600);
 
@@ -55,7 +60,18 @@ pub struct Certificate {
     inner: rtc_dtls::crypto::Certificate,
     fingerprint: Fingerprint,
     provider: Arc<dyn RTCCryptoProvider>,
+    /// What every association in the server role shares.
+    server: OnceLock<Option<Arc<HandshakeConfig>>>,
 }
+
+/// Profiles of a node: AES-GCM alone.
+pub const AEAD_PROFILES: &[SrtpProfile] = &[SrtpProfile::AeadAes256Gcm, SrtpProfile::AeadAes128Gcm];
+/// Profiles of a pool that allows the SHA1 profile to clients without AES-GCM.
+pub const LEGACY_PROFILES: &[SrtpProfile] = &[
+    SrtpProfile::AeadAes256Gcm,
+    SrtpProfile::AeadAes128Gcm,
+    SrtpProfile::Aes128CmSha1_80,
+];
 
 impl Certificate {
     /// Generates an ECDSA P-256 certificate.
@@ -80,6 +96,7 @@ impl Certificate {
             inner,
             fingerprint,
             provider,
+            server: OnceLock::new(),
         })
     }
 
@@ -120,7 +137,10 @@ pub struct Dtls {
     endpoint: Endpoint,
     role: Role,
     expected: Fingerprint,
-    legacy: bool,
+    profiles: &'static [SrtpProfile],
+    certificate: Arc<Certificate>,
+    /// The client's first datagrams, while it may turn out that it knows the SHA1 profile only.
+    hello: Vec<Vec<u8>>,
     phase: Phase,
     /// The crate wants an `Instant`; this one stands for `started`.
     base: Instant,
@@ -135,28 +155,58 @@ pub struct Dtls {
 }
 
 impl Dtls {
-    /// Begins. A client's first flight is ready at once.
+    /// Begins. A client's first flight is ready at once and offers `profiles` in their order. A server takes AES-GCM whatever the
+    /// order of the client, and what `profiles` names beyond it only from a client that offers no AES-GCM.
     #[must_use]
     pub fn new(
         role: Role,
         certificate: Arc<Certificate>,
         expected: Fingerprint,
-        legacy: bool,
+        profiles: &'static [SrtpProfile],
         now: Timestamp,
     ) -> Self {
-        let config = config(role, &certificate, legacy);
-        let mut dtls = Self {
-            endpoint: Endpoint::new(
-                peer(),
-                TransportProtocol::UDP,
-                match (&config, role) {
-                    (Some(config), Role::Server) => Some(Arc::clone(config)),
-                    _ => None,
-                },
-            ),
+        let config = match role {
+            // The library follows the client's order, so the first try knows nothing but AES-GCM.
+            Role::Server => certificate
+                .server
+                .get_or_init(|| config(role, &certificate, AEAD_PROFILES))
+                .clone(),
+            Role::Client => config(role, &certificate, profiles),
+        };
+        let server = config.clone().filter(|_| role == Role::Server);
+        let mut dtls = Self::bare(role, certificate, expected, profiles, server, now);
+        match config {
+            None => dtls.fail(now, DtlsFailure::Handshake),
+            Some(config) if role == Role::Client => {
+                if dtls
+                    .endpoint
+                    .connect(dtls.base, peer(), config, None)
+                    .is_err()
+                {
+                    dtls.fail(now, DtlsFailure::Handshake);
+                }
+                dtls.collect(now);
+            }
+            Some(_) => {}
+        }
+        dtls
+    }
+
+    fn bare(
+        role: Role,
+        certificate: Arc<Certificate>,
+        expected: Fingerprint,
+        profiles: &'static [SrtpProfile],
+        server: Option<Arc<HandshakeConfig>>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            endpoint: Endpoint::new(peer(), TransportProtocol::UDP, server),
             role,
             expected,
-            legacy,
+            profiles,
+            certificate,
+            hello: Vec::new(),
             phase: Phase::Handshake,
             base: Instant::now(),
             started: now,
@@ -167,22 +217,45 @@ impl Dtls {
             resent_at: now,
             repeats: 0,
             output: VecDeque::new(),
-        };
-        match (config, role) {
-            (None, _) => dtls.fail(now, DtlsFailure::Handshake),
-            (Some(config), Role::Client) => {
-                if dtls
-                    .endpoint
-                    .connect(dtls.base, peer(), config, None)
-                    .is_err()
-                {
-                    dtls.fail(now, DtlsFailure::Handshake);
-                }
-                dtls.collect(now);
-            }
-            (Some(_), Role::Server) => {}
         }
-        dtls
+    }
+
+    /// Goes on with an association that another process exported, in the server role. `None` when the state cannot be read or
+    /// belongs to another client.
+    #[must_use]
+    pub fn import(
+        certificate: Arc<Certificate>,
+        expected: Fingerprint,
+        profiles: &'static [SrtpProfile],
+        exported: &[u8],
+        now: Timestamp,
+    ) -> Option<(Self, SrtpKeys)> {
+        let (version, exported) = exported.split_first()?;
+        if *version != EXPORT_VERSION {
+            return None;
+        }
+        let mut state = State::new(Arc::clone(&certificate.provider), false);
+        // The archive wants to be aligned, and an allocation of its own is.
+        let aligned = exported.to_vec();
+        state.unmarshal_binary(&aligned).ok()?;
+        if state.is_client() {
+            return None;
+        }
+        let config = config(Role::Server, &certificate, AEAD_PROFILES)?;
+        let mut dtls = Self::bare(Role::Server, certificate, expected, profiles, None, now);
+        // With a state of its own `connect` continues, whatever the role.
+        dtls.endpoint
+            .connect(dtls.base, peer(), config, Some(state))
+            .ok()?;
+        dtls.phase = Phase::Connected;
+        let keys = dtls.keys().ok()?;
+        Some((dtls, keys))
+    }
+
+    /// Fingerprint of the own certificate.
+    #[must_use]
+    pub fn local_fingerprint(&self) -> Fingerprint {
+        self.certificate.fingerprint()
     }
 
     fn instant(&self, now: Timestamp) -> Instant {
@@ -199,6 +272,7 @@ impl Dtls {
             return false;
         }
         if self.phase == Phase::Handshake {
+            self.hello.clear();
             self.flight.clone_from(&sent);
             self.resend_after = RESEND_START;
             self.resend_at = Some(now + self.resend_after);
@@ -207,6 +281,32 @@ impl Dtls {
         self.output
             .extend(sent.into_iter().map(DtlsOutput::Datagram));
         true
+    }
+
+    /// Before the server has answered anything it can still begin anew with another list of profiles.
+    fn may_fall_back(&self) -> bool {
+        self.role == Role::Server
+            && self.phase == Phase::Handshake
+            && self.flight.is_empty()
+            && self.hello.len() < HELLO_DATAGRAMS_MAX
+            && self.profiles.contains(&SrtpProfile::Aes128CmSha1_80)
+    }
+
+    /// The client offers no AES-GCM: the same hello once more, to an endpoint that knows the SHA1 profile.
+    fn fall_back(&mut self, now: Instant) -> Result<Vec<EndpointEvent>, RtcError> {
+        let config = config(
+            Role::Server,
+            &self.certificate,
+            &[SrtpProfile::Aes128CmSha1_80],
+        );
+        self.endpoint = Endpoint::new(peer(), TransportProtocol::UDP, config);
+        let mut events = Vec::new();
+        for datagram in std::mem::take(&mut self.hello) {
+            events = self
+                .endpoint
+                .read(now, peer(), None, BytesMut::from(datagram.as_slice()))?;
+        }
+        Ok(events)
     }
 
     fn resend(&mut self, now: Timestamp) {
@@ -261,11 +361,12 @@ impl Dtls {
         let profile = match state.srtp_protection_profile() {
             SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => SrtpProfile::AeadAes256Gcm,
             SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => SrtpProfile::AeadAes128Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 if self.legacy => {
-                SrtpProfile::Aes128CmSha1_80
-            }
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => SrtpProfile::Aes128CmSha1_80,
             _ => return Err(DtlsFailure::Profile),
         };
+        if !self.profiles.contains(&profile) {
+            return Err(DtlsFailure::Profile);
+        }
         let (key, salt) = (profile.key_bytes(), profile.salt_bytes());
         let material = state
             .export_keying_material(EXPORTER_LABEL, &[], 2 * (key + salt))
@@ -293,14 +394,19 @@ fn peer() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 9))
 }
 
-fn config(role: Role, certificate: &Certificate, legacy: bool) -> Option<Arc<HandshakeConfig>> {
-    let mut profiles = vec![
-        SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
-        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-    ];
-    if legacy {
-        profiles.push(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80);
-    }
+fn config(
+    role: Role,
+    certificate: &Certificate,
+    profiles: &[SrtpProfile],
+) -> Option<Arc<HandshakeConfig>> {
+    let profiles = profiles
+        .iter()
+        .map(|profile| match profile {
+            SrtpProfile::AeadAes256Gcm => SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+            SrtpProfile::AeadAes128Gcm => SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+            SrtpProfile::Aes128CmSha1_80 => SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+        })
+        .collect();
     ConfigBuilder::default()
         .with_crypto_provider(Arc::clone(&certificate.provider))
         .with_certificates(vec![certificate.inner.clone()])
@@ -341,9 +447,15 @@ impl DtlsServer for Dtls {
             }
         }
         let instant = self.instant(now);
-        let result = self
+        if self.may_fall_back() {
+            self.hello.push(datagram.to_vec());
+        }
+        let mut result = self
             .endpoint
             .read(instant, peer(), None, BytesMut::from(datagram));
+        if matches!(result, Err(RtcError::ErrServerNoMatchingSrtpProfile)) && self.may_fall_back() {
+            result = self.fall_back(instant);
+        }
         let replied = self.collect(now);
         match result {
             Ok(events) => {
@@ -362,6 +474,9 @@ impl DtlsServer for Dtls {
                     }
                 }
             }
+            Err(
+                RtcError::ErrServerNoMatchingSrtpProfile | RtcError::ErrClientNoMatchingSrtpProfile,
+            ) => self.fail(now, DtlsFailure::Profile),
             Err(error) if is_fatal(&error) => self.fail(now, DtlsFailure::Handshake),
             // A record that cannot be read is dropped (RFC 6347 §4.1.2.7): anybody on the path could have sent it.
             Err(_) => {}
@@ -428,10 +543,16 @@ impl DtlsServer for Dtls {
         if self.phase != Phase::Connected {
             return None;
         }
-        self.endpoint
+        let state = self
+            .endpoint
             .get_connection_state(peer())?
             .marshal_binary()
-            .ok()
+            .ok()?;
+        // A move: whoever has the state goes on counting records, so nothing may be sealed here any more.
+        self.phase = Phase::Ended;
+        self.resend_at = None;
+        self.flight.clear();
+        Some([&[EXPORT_VERSION], state.as_slice()].concat())
     }
 }
 
@@ -443,8 +564,6 @@ fn is_fatal(error: &RtcError) -> bool {
             | RtcError::ErrVerifyDataMismatch
             | RtcError::ErrNoAvailableCipherSuites
             | RtcError::ErrCipherSuiteNoIntersection
-            | RtcError::ErrServerNoMatchingSrtpProfile
-            | RtcError::ErrClientNoMatchingSrtpProfile
             | RtcError::ErrServerRequiredButNoClientEms
             | RtcError::ErrKeySignatureMismatch
             | RtcError::ErrClientCertificateNotVerified

@@ -13,17 +13,17 @@ use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::{digest, hmac};
 use media_core::api::Fingerprint;
-use media_core::crypto::Crypto;
+use media_core::crypto::{Crypto, SrtpKeys, SrtpProfile};
 use media_core::time::Timestamp;
 
 pub use aead::Gcm;
-pub use dtls::{Certificate, Dtls, DtlsError, Role};
+pub use dtls::{AEAD_PROFILES, Certificate, Dtls, DtlsError, LEGACY_PROFILES, Role};
 
 /// The backend of the node.
 pub struct AwsLc {
     certificate: Arc<Certificate>,
     random: Random,
-    legacy: bool,
+    profiles: &'static [SrtpProfile],
     /// Stands for [`Timestamp::ZERO`].
     base: Instant,
 }
@@ -45,7 +45,11 @@ impl AwsLc {
         Self {
             certificate,
             random: Random::System(SystemRandom::new()),
-            legacy,
+            profiles: if legacy {
+                LEGACY_PROFILES
+            } else {
+                AEAD_PROFILES
+            },
             base: Instant::now(),
         }
     }
@@ -56,7 +60,7 @@ impl AwsLc {
         Self {
             certificate,
             random: Random::Seeded { seed, counter: 0 },
-            legacy: false,
+            profiles: AEAD_PROFILES,
             base: Instant::now(),
         }
     }
@@ -68,7 +72,7 @@ impl AwsLc {
             Role::Client,
             Arc::clone(&self.certificate),
             remote,
-            self.legacy,
+            self.profiles,
             now,
         )
     }
@@ -131,7 +135,22 @@ impl Crypto for AwsLc {
             Role::Server,
             Arc::clone(&self.certificate),
             remote,
-            self.legacy,
+            self.profiles,
+            now,
+        )
+    }
+
+    fn dtls_import(
+        &mut self,
+        remote: Fingerprint,
+        exported: &[u8],
+        now: Timestamp,
+    ) -> Option<(Dtls, SrtpKeys)> {
+        Dtls::import(
+            Arc::clone(&self.certificate),
+            remote,
+            self.profiles,
+            exported,
             now,
         )
     }

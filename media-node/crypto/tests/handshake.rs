@@ -8,7 +8,7 @@ use std::time::Duration;
 use media_core::api::Fingerprint;
 use media_core::crypto::{Crypto, DtlsFailure, DtlsOutput, DtlsServer, SrtpKeys, SrtpProfile};
 use media_core::time::Timestamp;
-use media_crypto::{AwsLc, Certificate, Dtls};
+use media_crypto::{AEAD_PROFILES, AwsLc, Certificate, Dtls, LEGACY_PROFILES, Role};
 
 /// Which end an event happened at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +89,21 @@ fn run(
     outcome
 }
 
+/// A client that offers `offered` in this order, and a server of a pool that does or does not allow the SHA1 profile.
+fn pair_of(offered: &'static [SrtpProfile], legacy: bool) -> (Dtls, Dtls) {
+    let a = Arc::new(Certificate::generate().expect("certificate"));
+    let b = Arc::new(Certificate::generate().expect("certificate"));
+    let client = Dtls::new(
+        Role::Client,
+        Arc::clone(&a),
+        b.fingerprint(),
+        offered,
+        Timestamp::ZERO,
+    );
+    let server = AwsLc::new(b, legacy).dtls_server(a.fingerprint(), Timestamp::ZERO);
+    (client, server)
+}
+
 fn pair() -> (Dtls, Dtls) {
     let a = Arc::new(Certificate::generate().expect("certificate"));
     let b = Arc::new(Certificate::generate().expect("certificate"));
@@ -147,6 +162,147 @@ fn no_single_lost_datagram_hangs_the_handshake() {
         );
         assert_keyed(&outcome, &format!("datagram {dropped} of {clean} lost"));
     }
+}
+
+#[test]
+fn no_two_lost_datagrams_hang_the_handshake() {
+    for first in 0..9 {
+        for second in first + 1..12 {
+            let (mut client, mut server) = pair();
+            let outcome = run(
+                &mut client,
+                &mut server,
+                Duration::from_secs(15),
+                |index, _| index == first || index == second,
+            );
+            assert_keyed(&outcome, &format!("datagrams {first} and {second} lost"));
+        }
+    }
+}
+
+#[test]
+fn the_server_takes_aes_gcm_whatever_the_order_of_the_client() {
+    const SHA1_FIRST: &[SrtpProfile] = &[
+        SrtpProfile::Aes128CmSha1_80,
+        SrtpProfile::AeadAes256Gcm,
+        SrtpProfile::AeadAes128Gcm,
+    ];
+    const SHA1_BEFORE_128: &[SrtpProfile] =
+        &[SrtpProfile::Aes128CmSha1_80, SrtpProfile::AeadAes128Gcm];
+    for legacy in [false, true] {
+        for (offered, expected) in [
+            (SHA1_FIRST, SrtpProfile::AeadAes256Gcm),
+            (SHA1_BEFORE_128, SrtpProfile::AeadAes128Gcm),
+            (LEGACY_PROFILES, SrtpProfile::AeadAes256Gcm),
+            (AEAD_PROFILES, SrtpProfile::AeadAes256Gcm),
+        ] {
+            let (mut client, mut server) = pair_of(offered, legacy);
+            let outcome = run(&mut client, &mut server, Duration::from_secs(1), |_, _| {
+                false
+            });
+            let keys = outcome.server.expect("connected");
+            assert_eq!(
+                (keys.profile, keys.profile),
+                (expected, outcome.client.expect("connected").profile),
+                "offered {offered:?}, legacy allowed: {legacy}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_sha1_profile_is_taken_only_where_it_is_allowed_and_only_without_an_alternative() {
+    const SHA1_ONLY: &[SrtpProfile] = &[SrtpProfile::Aes128CmSha1_80];
+    let (mut client, mut server) = pair_of(SHA1_ONLY, false);
+    let refused = run(&mut client, &mut server, Duration::from_secs(1), |_, _| {
+        false
+    });
+    assert!(refused.server.is_none() && refused.client.is_none());
+    assert_eq!(refused.failure, Some((End::Server, DtlsFailure::Profile)));
+
+    let (mut client, mut server) = pair_of(SHA1_ONLY, true);
+    let clean = run(&mut client, &mut server, Duration::from_secs(1), |_, _| {
+        false
+    });
+    assert_eq!(
+        clean.server.expect("connected").profile,
+        SrtpProfile::Aes128CmSha1_80
+    );
+    for dropped in 0..clean.datagrams {
+        let (mut client, mut server) = pair_of(SHA1_ONLY, true);
+        let outcome = run(
+            &mut client,
+            &mut server,
+            Duration::from_secs(10),
+            |index, _| index == dropped,
+        );
+        let (client, server) = (
+            outcome.client.expect("connected"),
+            outcome.server.expect("connected"),
+        );
+        assert_eq!(
+            (client.local, client.remote),
+            (server.remote, server.local),
+            "datagram {dropped} lost"
+        );
+    }
+}
+
+#[test]
+fn an_exported_association_goes_on_elsewhere_and_nowhere_else() {
+    let (mut client, mut server) = pair();
+    let outcome = run(&mut client, &mut server, Duration::from_secs(1), |_, _| {
+        false
+    });
+    let now = Timestamp::from_millis(1000);
+    server.send(now, b"first");
+    let first: Vec<_> = std::iter::from_fn(|| server.poll_output()).collect();
+    let exported = server.export().expect("connected");
+    // The old end is silent from here on: no record, no alert.
+    server.send(now, b"never");
+    server.close(now);
+    assert!(
+        server.poll_output().is_none(),
+        "nothing is sealed after the move"
+    );
+    assert!(server.export().is_none(), "a move happens once");
+
+    let elsewhere = Arc::new(Certificate::generate().expect("certificate"));
+    let stranger = Fingerprint([9; 32]);
+    let mut crypto = AwsLc::new(elsewhere, false);
+    assert!(crypto.dtls_import(stranger, &exported, now).is_none());
+    for cut in 0..exported.len() {
+        assert!(
+            crypto
+                .dtls_import(stranger, &exported[..cut], now)
+                .is_none()
+        );
+    }
+    let expected = client.local_fingerprint();
+    let (mut moved, keys) = crypto
+        .dtls_import(expected, &exported, now)
+        .expect("its own client");
+    assert_eq!(Some(keys), outcome.server);
+    moved.send(now, b"second");
+    client.send(now, b"up");
+    let mut data = Vec::new();
+    for output in first
+        .into_iter()
+        .chain(std::iter::from_fn(|| moved.poll_output()))
+    {
+        if let DtlsOutput::Datagram(datagram) = output {
+            client.handle_datagram(now, &datagram);
+        }
+    }
+    while let Some(output) = client.poll_output() {
+        match output {
+            DtlsOutput::Datagram(datagram) => moved.handle_datagram(now, &datagram),
+            DtlsOutput::Data(bytes) => data.push(bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(data, [b"first".to_vec(), b"second".to_vec()]);
+    assert!(matches!(moved.poll_output(), Some(DtlsOutput::Data(bytes)) if bytes == b"up"));
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl Feedback {
         }
         debug_assert!(first <= at);
         out.extend_from_slice(&deltas);
-        while (out.len() - start) % 4 != 0 {
+        while !(out.len() - start).is_multiple_of(4) {
             out.push(0);
         }
         let words = ((out.len() - start) / 4 - 1) as u16;

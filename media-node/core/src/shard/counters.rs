@@ -80,6 +80,10 @@ pub struct Counters {
     pub data_messages: u64,
     /// Transports that got keys.
     pub connected_transports: u64,
+    /// Those of them whose media is protected by the SHA1 profile, which a pool must allow.
+    pub legacy_transports: u64,
+    /// Timers that were due: what an idle shard still does.
+    pub fired_timers: u64,
     /// Drops by [`DropReason`].
     pub drops: [u64; DROP_REASONS.len()],
 }

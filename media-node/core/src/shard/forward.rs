@@ -5,7 +5,7 @@ use super::receive::ENCODING_ALIVE;
 use super::state::Published;
 use super::{DropReason, Job, Shard};
 use crate::api::{Codec, ExtensionMap, Kind};
-use crate::crypto::{Crypto, TAG_BYTES};
+use crate::crypto::Crypto;
 use crate::ids::{ExtSeq, PayloadType, Ssrc};
 use crate::io::Path;
 use crate::limits::{RUN_BYTES_MAX, RUN_DATAGRAMS_MAX};
@@ -260,11 +260,10 @@ impl<C: Crypto> Shard<C> {
         else {
             return (None, end);
         };
-        let Some(path) = self
+        let Some((path, tag_bytes)) = self
             .peers
             .get(peer)
-            .filter(|peer| peer.keys.is_some())
-            .and_then(|peer| peer.ice.path())
+            .and_then(|peer| Some((peer.ice.path()?, peer.keys.as_ref()?.local.tag_bytes())))
         else {
             return (None, end);
         };
@@ -362,11 +361,11 @@ impl<C: Crypto> Shard<C> {
                     0
                 }
             } else if self.config.pad_runs && kind == Kind::Video {
-                segment - TAG_BYTES
+                segment - tag_bytes
             } else {
                 0
             };
-            if count > 0 && estimate + TAG_BYTES > segment {
+            if count > 0 && estimate + tag_bytes > segment {
                 break;
             }
             let Some(subscribed) = self.subscriptions.get_mut(subscription) else {
@@ -403,10 +402,10 @@ impl<C: Crypto> Shard<C> {
             keys.local.seal_rtp(
                 outgoing.ssrc,
                 outgoing.sequence,
-                &mut room[..length + TAG_BYTES],
+                &mut room[..length + tag_bytes],
                 payload_at,
             );
-            let size = length + TAG_BYTES;
+            let size = length + tag_bytes;
             subscribed.last_at = now;
             packets_out += 1;
             bytes_out += payload.len() as u32;
@@ -489,7 +488,7 @@ impl<C: Crypto> Shard<C> {
         };
         let (payload_at, length) = write(&mut self.run, &outgoing, 0);
         let keys = peer.keys.as_ref()?;
-        let size = length + TAG_BYTES;
+        let size = length + keys.local.tag_bytes();
         keys.local
             .seal_rtp(rtx_ssrc, sequence, &mut self.run[..size], payload_at);
         peer.stats.sent_packets += 1;

@@ -69,6 +69,7 @@ impl<C: Crypto> Shard<C> {
             let Some(timer) = self.timers.pop() else {
                 return;
             };
+            self.counters.fired_timers += 1;
             match timer.what {
                 What::Peer(index) => self.peer_timeout(now, index),
                 What::Feedback(index) => self.send_feedback(index),

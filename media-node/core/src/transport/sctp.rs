@@ -151,12 +151,10 @@ impl Sctp {
             .endpoint()
             .handle(now, peer(), None, Bytes::from(packet))
         {
-            Some((handle, DatagramEvent::NewAssociation(association))) => {
-                // A repeated INIT means that our answer was lost, and the library answers only from a fresh association. Under a
-                // running association it replaces nothing.
-                if !self.connected {
-                    self.association = Some((handle, association));
-                }
+            // A repeated INIT means that our answer was lost, and the library answers only from a fresh association. Under a
+            // running association it replaces nothing.
+            Some((handle, DatagramEvent::NewAssociation(association))) if !self.connected => {
+                self.association = Some((handle, association));
             }
             Some((handle, DatagramEvent::AssociationEvent(event))) => {
                 if let Some((known, association)) = &mut self.association
