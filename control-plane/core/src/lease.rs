@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Who owns a room and whether a node is dead.
+//!
+//! Epochs decide between two owners: the higher one holds. Death takes two witnesses, the expired lease in the store and what this
+//! replica has itself observed; with the store away the own view alone. No wall clock takes part.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use crate::ids::{Epoch, NodeId, Site};
+use crate::limits;
+use crate::time::Moment;
+
+/// Lease of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomLease {
+    /// Site of the owner.
+    pub site: Site,
+    /// Owner.
+    pub node: NodeId,
+    /// Number of the lease.
+    pub epoch: Epoch,
+}
+
+/// Lease of a node, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeLease {
+    /// Site.
+    pub site: Site,
+    /// Node.
+    pub node: NodeId,
+    /// Incarnation.
+    pub epoch: Epoch,
+    /// Does the node take new rooms?
+    pub accepting: bool,
+}
+
+/// Epoch of the next lease of a room: above everything anybody may hold. `None` when the numbers are used up, which only a forged floor
+/// brings about.
+#[must_use]
+pub fn next_epoch(stored: Option<Epoch>, reported: Option<Epoch>, floor: Epoch) -> Option<Epoch> {
+    let highest = floor.0.max(stored.map_or(0, |epoch| epoch.0)).max(reported.map_or(0, |epoch| epoch.0));
+    highest.checked_add(1).map(Epoch)
+}
+
+/// One of two live rooms of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// People in it.
+    pub participants: u32,
+    /// Where.
+    pub node: NodeId,
+}
+
+/// Orders claims so that the greatest one keeps the room: higher epoch, then more participants, then the lower node id.
+#[must_use]
+pub fn compare_claims(a: &Claim, b: &Claim) -> Ordering {
+    a.epoch
+        .cmp(&b.epoch)
+        .then(a.participants.cmp(&b.participants))
+        .then_with(|| b.node.cmp(&a.node))
+}
+
+/// How long a node has been silent, as observed by the own ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Silence(Duration);
+
+impl Silence {
+    /// A tick passed without a word; one tick counts for one second at most, however long the process slept.
+    pub fn tick(&mut self, since_last_tick: Duration) {
+        self.0 = self.0.saturating_add(since_last_tick.min(limits::SILENCE_PER_TICK_MAX));
+    }
+
+    /// The node was heard.
+    pub fn heard(&mut self) {
+        self.0 = Duration::ZERO;
+    }
+
+    /// So far.
+    #[must_use]
+    pub const fn span(self) -> Duration {
+        self.0
+    }
+}
+
+/// What the store says of a node's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseWitness {
+    /// It is held.
+    Held,
+    /// It ran out, or there is none.
+    Expired,
+    /// The store cannot be asked.
+    Away,
+}
+
+/// Standing of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Heard.
+    Alive,
+    /// Silent: no new rooms.
+    Suspect,
+    /// Its rooms are placed anew.
+    Dead,
+}
+
+/// What is known of a node's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Witnesses {
+    /// Own observation.
+    pub silence: Silence,
+    /// Failed dials in a row since it fell silent.
+    pub redials_failed: u32,
+    /// The store's.
+    pub lease: LeaseWitness,
+    /// Start of this replica or return of the store lies less than a lease back.
+    pub in_grace: bool,
+}
+
+/// Standing of a node by its witnesses.
+#[must_use]
+pub fn standing(witnesses: Witnesses) -> Standing {
+    let silent = witnesses.silence.span();
+    if silent < limits::SUSPECT_AFTER {
+        return Standing::Alive;
+    }
+    let own = silent >= limits::LEASE && witnesses.redials_failed >= limits::REDIALS_FAILED_MIN && !witnesses.in_grace;
+    match witnesses.lease {
+        LeaseWitness::Expired | LeaseWitness::Away if own => Standing::Dead,
+        _ => Standing::Suspect,
+    }
+}
+
+/// The time after a start or the store's return in which no room moves and no unknown room is placed, until all known nodes reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    since: Moment,
+}
+
+impl Grace {
+    /// Begins.
+    #[must_use]
+    pub const fn begin(now: Moment) -> Self {
+        Self { since: now }
+    }
+
+    /// Does it last? It ends with the lease period, or earlier once every known node has reported.
+    #[must_use]
+    pub fn lasts(self, all_reported: bool, now: Moment) -> bool {
+        !all_reported && now.since(self.since) < limits::LEASE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn silent(millis: u64) -> Silence {
+        let mut silence = Silence::default();
+        for _ in 0..millis / 100 {
+            silence.tick(Duration::from_millis(100));
+        }
+        silence
+    }
+
+    fn dead() -> Witnesses {
+        Witnesses { silence: silent(5_000), redials_failed: 2, lease: LeaseWitness::Expired, in_grace: false }
+    }
+
+    #[test]
+    fn death_takes_both_witnesses() {
+        assert_eq!(standing(dead()), Standing::Dead);
+        assert_eq!(standing(Witnesses { lease: LeaseWitness::Held, ..dead() }), Standing::Suspect);
+        assert_eq!(standing(Witnesses { redials_failed: 1, ..dead() }), Standing::Suspect);
+        assert_eq!(standing(Witnesses { silence: silent(4_900), ..dead() }), Standing::Suspect);
+        assert_eq!(standing(Witnesses { silence: silent(2_900), ..dead() }), Standing::Alive);
+        assert_eq!(standing(Witnesses { in_grace: true, ..dead() }), Standing::Suspect);
+    }
+
+    #[test]
+    fn with_the_store_away_the_own_view_decides() {
+        assert_eq!(standing(Witnesses { lease: LeaseWitness::Away, ..dead() }), Standing::Dead);
+    }
+
+    #[test]
+    fn a_replica_that_slept_believes_nobody_dead() {
+        let mut silence = Silence::default();
+        silence.tick(Duration::from_secs(3_600));
+        assert_eq!(standing(Witnesses { silence, ..dead() }), Standing::Alive);
+    }
+
+    #[test]
+    fn a_node_that_is_heard_is_alive_again() {
+        let mut silence = silent(60_000);
+        silence.heard();
+        assert_eq!(standing(Witnesses { silence, ..dead() }), Standing::Alive);
+    }
+
+    #[test]
+    fn grace_ends_when_all_reported_or_a_lease_passed() {
+        let grace = Grace::begin(Moment::from_millis(1_000));
+        assert!(grace.lasts(false, Moment::from_millis(5_999)));
+        assert!(!grace.lasts(true, Moment::from_millis(1_000)));
+        assert!(!grace.lasts(false, Moment::from_millis(6_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_epoch_is_above_all_that_is_known(stored: Option<u32>, reported: Option<u32>, floor: u32) {
+            let epoch = |number: u32| Epoch(u64::from(number));
+            let next = next_epoch(stored.map(epoch), reported.map(epoch), epoch(floor)).expect("far from the end");
+            prop_assert!(next > epoch(floor));
+            prop_assert!(stored.is_none_or(|known| next > epoch(known)));
+            prop_assert!(reported.is_none_or(|known| next > epoch(known)));
+        }
+
+        #[test]
+        fn of_two_claims_exactly_one_wins(a in (0_u64..3, 0_u32..3, 0_u8..3), b in (0_u64..3, 0_u32..3, 0_u8..3)) {
+            let claim = |(epoch, participants, node): (u64, u32, u8)| Claim {
+                epoch: Epoch(epoch),
+                participants,
+                node: NodeId::parse(&format!("n{node}")).expect("node id"),
+            };
+            let (a, b) = (claim(a), claim(b));
+            prop_assert_eq!(compare_claims(&a, &b), compare_claims(&b, &a).reverse());
+            prop_assert_eq!(compare_claims(&a, &b) == Ordering::Equal, a == b);
+            if a.epoch > b.epoch {
+                prop_assert_eq!(compare_claims(&a, &b), Ordering::Greater);
+            }
+        }
+    }
+
+    #[test]
+    fn an_exhausted_epoch_is_refused() {
+        assert_eq!(next_epoch(None, Some(Epoch(u64::MAX)), Epoch(0)), None);
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! May a conference be open at this time? Who opens it is decided in the room; this is the outer bound.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::record::{Conference, Tenant};
+use crate::time::UnixMillis;
+
+/// Answer to "may it be open?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// An opener may open it.
+    Allowed {
+        /// First moment at which it must be closed; `None` without a schedule.
+        closes_at: Option<UnixMillis>,
+    },
+    /// Later.
+    NotYet {
+        /// When it may be opened.
+        opens_at: UnixMillis,
+    },
+    /// Its last window is over.
+    Over,
+    /// The conference or its tenant is suspended.
+    Suspended,
+}
+
+impl Opening {
+    /// May it be open?
+    #[must_use]
+    pub const fn is_allowed(self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+}
+
+/// Why somebody waits outside; the names are those of the door's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Waiting {
+    /// No opener has come yet.
+    NotOpened,
+    /// Its time has not come.
+    NotYetTime,
+    /// No node takes it at the moment.
+    NoCapacity,
+}
+
+impl Waiting {
+    /// CamelCase reason.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NotOpened => "NotOpened",
+            Self::NotYetTime => "NotYetTime",
+            Self::NoCapacity => "NoCapacity",
+        }
+    }
+}
+
+/// Whether a conference may be open at `now`.
+#[must_use]
+pub fn opening(tenant: &Tenant, conference: &Conference, now: UnixMillis) -> Opening {
+    if tenant.suspended || conference.suspended {
+        return Opening::Suspended;
+    }
+    let active_from = tenant.active_from.unwrap_or(UnixMillis(i64::MIN));
+    let moment = UnixMillis(now.0.max(active_from.0));
+    let scheduled = by_schedule(conference, moment);
+    match scheduled {
+        Opening::Allowed { .. } if now < active_from => Opening::NotYet { opens_at: active_from },
+        other => other,
+    }
+}
+
+fn by_schedule(conference: &Conference, now: UnixMillis) -> Opening {
+    let Some(schedule) = &conference.schedule else { return Opening::Allowed { closes_at: None } };
+    let Ok(now) = Timestamp::from_millisecond(now.0) else { return Opening::Over };
+    let shift = |at: Timestamp, by: i64| at.checked_add(SignedDuration::from_millis(by)).unwrap_or(at);
+    let before = i64::try_from(schedule.open_before.as_millis()).unwrap_or(0);
+    let after = i64::try_from(schedule.close_after.as_millis()).unwrap_or(0);
+    // The window that is open with its margins closes at the latest one of those that overlap.
+    let closes = schedule
+        .windows
+        .windows_between(shift(now, -after), shift(now, before), WINDOWS_LOOKED_AT)
+        .into_iter()
+        .filter(|window| shift(window.opens, -before) <= now && now < shift(window.closes, after))
+        .map(|window| shift(window.closes, after))
+        .max();
+    // A window whose margin begins exactly now starts at the end of the searched span.
+    let closes = closes.or_else(|| {
+        schedule
+            .windows
+            .next_window(now)
+            .filter(|window| shift(window.opens, -before) <= now)
+            .map(|window| shift(window.closes, after))
+    });
+    if let Some(closes) = closes {
+        return Opening::Allowed { closes_at: Some(UnixMillis(closes.as_millisecond())) };
+    }
+    match schedule.windows.next_window(now) {
+        Some(window) => Opening::NotYet { opens_at: UnixMillis(shift(window.opens, -before).as_millisecond()) },
+        None => Opening::Over,
+    }
+}
+
+/// Windows that overlap one moment with its margins; a series dense enough to have more is open anyway.
+const WINDOWS_LOOKED_AT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::record::ConferenceSchedule;
+    use crate::testing::{conference, tenant};
+
+    fn at(text: &str) -> UnixMillis {
+        UnixMillis(text.parse::<Timestamp>().expect("timestamp").as_millisecond())
+    }
+
+    fn weekly() -> ConferenceSchedule {
+        let text = plenum_schedule::Text {
+            start: "2026-09-01T08:00",
+            time_zone: "Europe/Berlin",
+            end: plenum_schedule::End::After(Duration::from_secs(3600)),
+            recurrence: Some("FREQ=WEEKLY;COUNT=2"),
+            except: &[],
+        };
+        ConferenceSchedule {
+            windows: plenum_schedule::Schedule::parse(&text).expect("schedule"),
+            open_before: Duration::from_secs(900),
+            close_after: Duration::from_secs(600),
+        }
+    }
+
+    #[test]
+    fn a_window_opens_and_closes_with_its_margins() {
+        let tenant = tenant("t");
+        let mut conference = conference("t", "c");
+        conference.schedule = Some(weekly());
+        let opening = |text| opening(&tenant, &conference, at(text));
+        // 08:00 in Berlin is 06:00 UTC.
+        let first = Opening::NotYet { opens_at: at("2026-09-01T05:45:00Z") };
+        assert_eq!(opening("2026-08-01T00:00:00Z"), first);
+        assert_eq!(opening("2026-09-01T05:44:59Z"), first);
+        let open = Opening::Allowed { closes_at: Some(at("2026-09-01T07:10:00Z")) };
+        for moment in ["2026-09-01T05:45:00Z", "2026-09-01T06:00:00Z", "2026-09-01T07:09:59Z"] {
+            assert_eq!(opening(moment), open, "{moment}");
+        }
+        assert_eq!(opening("2026-09-01T07:10:00Z"), Opening::NotYet { opens_at: at("2026-09-08T05:45:00Z") });
+        assert_eq!(opening("2026-09-08T07:10:00Z"), Opening::Over);
+    }
+
+    #[test]
+    fn suspension_wins_over_everything() {
+        let mut tenant = tenant("t");
+        let mut conference = conference("t", "c");
+        let now = at("2026-09-01T06:00:00Z");
+        assert_eq!(opening(&tenant, &conference, now), Opening::Allowed { closes_at: None });
+        conference.suspended = true;
+        assert_eq!(opening(&tenant, &conference, now), Opening::Suspended);
+        conference.suspended = false;
+        tenant.suspended = true;
+        assert_eq!(opening(&tenant, &conference, now), Opening::Suspended);
+    }
+
+    #[test]
+    fn nothing_opens_before_its_tenant_is_active() {
+        let mut tenant = tenant("t");
+        let mut conference = conference("t", "c");
+        let now = at("2026-09-01T06:00:00Z");
+        tenant.active_from = Some(at("2026-09-01T06:30:00Z"));
+        assert_eq!(opening(&tenant, &conference, now), Opening::NotYet { opens_at: at("2026-09-01T06:30:00Z") });
+        conference.schedule = Some(weekly());
+        assert_eq!(opening(&tenant, &conference, now), Opening::NotYet { opens_at: at("2026-09-01T06:30:00Z") });
+        // Active only after the first window: the second one is the next.
+        tenant.active_from = Some(at("2026-09-02T00:00:00Z"));
+        assert_eq!(opening(&tenant, &conference, now), Opening::NotYet { opens_at: at("2026-09-08T05:45:00Z") });
+    }
+}
