@@ -47,57 +47,77 @@ export function account(frames, since = 0, to = Infinity) {
   return result;
 }
 
-/** The films that a page shows of others, by person; each with its account. Films without our code are left out. */
+/**
+ * The films of others that a page shows, by the name of who is filmed; each with its account. Screens are left out,
+ * as is everything without our code.
+ */
 export async function films(page, since = 0) {
   const found = new Map();
   for (const film of await page.frames()) {
     const counted = account(film.frames, since);
-    if (counted.frames === 0) continue;
+    if (counted.frames === 0 || film.source === 'screen_share') continue;
     if (counted.people.length !== 1) throw new Error(`one film shows several people: ${counted.people}`);
-    found.set(BY_ID.get(counted.people[0]).name, { ...film, ...counted, list: film.frames });
+    const { name } = BY_ID.get(counted.people[0]);
+    if (!found.has(name) || found.get(name).frames < counted.frames) found.set(name, { ...film, ...counted, list: film.frames });
   }
   return found;
 }
 
-/** Waits until the page shows rising counters of exactly these people, each under the right name. */
-export async function sees(page, people, { frames = 15, seconds = 40 } = {}) {
-  const since = await page.now();
-  return until(`${page.label} sees ${people.map((person) => person.name)}`, async () => {
-    const shown = await films(page, since);
-    for (const person of people) {
-      const film = shown.get(person.name);
-      if (!film) throw new Error(`no film of ${person.name}; shown: ${[...shown.keys()]}`);
-      if (film.frames < frames) throw new Error(`${person.name}: ${film.frames} frames`);
-      if (film.backwards > 0) throw new Error(`${person.name}: the counter went back ${film.backwards} times`);
-      if (film.label !== null && film.label !== person.name) throw new Error(`${person.name} is shown as ${film.label}`);
+/**
+ * Waits until the page shows rising counters of exactly these people, each in a tile of their own identity.
+ * `people` are pages of those who are seen.
+ */
+export async function sees(page, people, { frames = 15, seconds = 60, since } = {}) {
+  const from = since ?? (await page.now());
+  const names = people.map((other) => other.person.name);
+  return until(`${page.label} sees ${names}`, async () => {
+    const shown = await films(page, from);
+    for (const other of people) {
+      const film = shown.get(other.person.name);
+      if (!film) throw new Error(`no film of ${other.person.name}; shown: ${[...shown.keys()]}`);
+      if (film.frames < frames) throw new Error(`${other.person.name}: ${film.frames} frames`);
+      if (film.backwards > 0) throw new Error(`${other.person.name}: the counter went back ${film.backwards} times`);
+      if (other.identity && film.identity !== other.identity) {
+        throw new Error(`${other.person.name} is shown as ${film.identity}, not as ${other.identity}`);
+      }
     }
-    const names = people.map((person) => person.name);
     for (const name of shown.keys()) if (!names.includes(name)) throw new Error(`${name} is shown, too`);
     return shown;
   }, seconds);
 }
 
-/** Waits until the page hears exactly the tones of these people, each from one track. */
-export async function hears(page, people, { looks = 5, seconds = 40 } = {}) {
-  const since = await page.now();
-  return until(`${page.label} hears ${people.map((person) => person.name)}`, async () => {
-    const tracks = await page.tones(since);
+/** Waits until the page hears the tones of exactly these people, each from one track, played as theirs. */
+export async function hears(page, people, { looks = 5, seconds = 60, since } = {}) {
+  const from = since ?? (await page.now());
+  return until(`${page.label} hears ${people.map((other) => other.person.name)}`, async () => {
+    const tracks = await page.tones(from);
     const heard = new Map();
     for (const track of tracks) {
       for (const [tone, times] of Object.entries(track.heard)) {
-        if (times < looks) continue;
-        heard.set(Number(tone), [...(heard.get(Number(tone)) ?? []), track.stream]);
+        if (times >= looks) heard.set(Number(tone), [...(heard.get(Number(tone)) ?? []), track]);
       }
     }
-    for (const person of people) {
-      const streams = heard.get(person.tone);
-      if (!streams) throw new Error(`no tone of ${person.name}; tracks: ${JSON.stringify(tracks)}`);
-      if (streams.length !== 1) throw new Error(`the tone of ${person.name} comes from ${streams.length} tracks`);
+    for (const other of people) {
+      const from = heard.get(other.person.tone);
+      if (!from) throw new Error(`no tone of ${other.person.name}; tracks: ${JSON.stringify(tracks)}`);
+      if (from.length !== 1) throw new Error(`the tone of ${other.person.name} comes from ${from.length} tracks`);
+      if (other.identity && from[0].identity !== other.identity) {
+        throw new Error(`the tone of ${other.person.name} is played as ${from[0].identity}'s`);
+      }
     }
-    const own = people.map((person) => person.tone);
+    const own = people.map((other) => other.person.tone);
     for (const tone of heard.keys()) if (!own.includes(tone)) throw new Error(`a tone of ${tone} Hz is heard, too`);
     return heard;
   }, seconds);
+}
+
+/** Everybody sees and hears everybody else, and nobody else. */
+export async function meet(people, options = {}) {
+  for (const page of people) {
+    const others = people.filter((other) => other !== page);
+    await sees(page, others, options);
+    await hears(page, others, options);
+  }
 }
 
 /** The negotiated SRTP cipher of each transport that carries media; throws where it isn't AES-GCM. */

@@ -89,9 +89,9 @@ function install(decodeSource, tones) {
       .map((log) => ({
         track: log.track,
         stream: probe.streamOf.get(log.track),
-        // The name under which the page shows the film, wherever the page puts it.
-        label: log.video.closest('[data-participant-name]')?.dataset.participantName ?? null,
-        source: log.video.closest('[data-source]')?.dataset.source ?? null,
+        // As whose the page shows the film.
+        identity: log.video.dataset.identity ?? null,
+        source: log.video.dataset.source ?? null,
         seen: log.seen,
         undecodable: log.undecodable,
         width: log.width,
@@ -136,22 +136,30 @@ function install(decodeSource, tones) {
   }, 50);
 
   /** Tones heard since a moment of this page's clock, for each received audio track. */
-  probe.tones = (since = 0) =>
-    [...probe.audio.values()].map((entry) => {
+  probe.tones = (since = 0) => {
+    const identityOf = new Map();
+    for (const element of document.querySelectorAll('audio[data-identity], [data-testid="audio"][data-identity]')) {
+      for (const track of element.srcObject?.getAudioTracks?.() ?? []) identityOf.set(track.id, element.dataset.identity);
+    }
+    return [...probe.audio.values()].map((entry) => {
       const heard = {};
       for (const { at, tone } of entry.loud) if (at >= since) heard[tone] = (heard[tone] ?? 0) + 1;
-      return { track: entry.track.id, stream: entry.stream, muted: entry.track.muted, heard };
+      return { track: entry.track.id, stream: entry.stream, identity: identityOf.get(entry.track.id) ?? null, heard };
     });
+  };
 
   // ---- what was negotiated ----------------------------------------------------------------------------------
   probe.transports = async () => {
     const found = [];
     for (const connection of probe.connections) {
       if (connection.connectionState === 'closed') continue;
-      for (const report of (await connection.getStats()).values()) {
+      const reports = await connection.getStats();
+      for (const report of reports.values()) {
         if (report.type === 'transport') {
+          const pair = reports.get(report.selectedCandidatePairId);
+          const far = pair && reports.get(pair.remoteCandidateId);
           const { srtpCipher, dtlsCipher, dtlsState, tlsVersion, iceState, bytesSent, bytesReceived } = report;
-          found.push({ srtpCipher, dtlsCipher, dtlsState, tlsVersion, iceState, bytesSent, bytesReceived, state: connection.connectionState });
+          found.push({ srtpCipher, dtlsCipher, dtlsState, tlsVersion, iceState, bytesSent, bytesReceived, state: connection.connectionState, remote: far ? { address: far.address, port: far.port, protocol: far.protocol } : null });
         }
       }
     }

@@ -72,10 +72,10 @@ for (const [kind, person] of [['chromium', PEOPLE.ada], ['firefox', PEOPLE.fox]]
     const page = await Person.arrive(person, { kind, label: `harness-${kind}` });
     try {
       await page.page.goto(`${origin}/`);
-      await sees(page, [person]);
-      await hears(page, [person]);
-      await assert.rejects(sees(page, [PEOPLE.ben], { seconds: 2 }), /no film of Ben/);
-      await assert.rejects(hears(page, [PEOPLE.ben], { seconds: 2 }), /no tone of Ben/);
+      await sees(page, [page]);
+      await hears(page, [page]);
+      await assert.rejects(sees(page, [{ person: PEOPLE.ben }], { seconds: 2 }), /no film of Ben/);
+      await assert.rejects(hears(page, [{ person: PEOPLE.ben }], { seconds: 2 }), /no tone of Ben/);
       const film = (await films(page)).get(person.name);
       console.log(`${kind}: ${film.frames} frames, ${film.missing} missing, ${film.undecodable} unreadable, ${JSON.stringify(await page.transports())}`);
       // Two browsers' ends among themselves choose SHA1, so the instrument must call that out.
