@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Command line of the control plane, and what it says once checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// HTTP listeners of one replica.
+pub const HTTP_LISTENERS_MAX: usize = 16;
+/// Shortest installation key.
+pub const INSTALLATION_KEY_BYTES_MIN: usize = 32;
+/// Longest file that is read as a key.
+const INSTALLATION_KEY_BYTES_MAX: u64 = 4_096;
+
+/// Where leases, facts and counters are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// In this process; one replica.
+    Memory,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The command line.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "control-plane", version, about = "Plenum's control plane: gateway, directory and placement")]
+pub struct Args {
+    /// Name of this replica, unique among the replicas.
+    #[arg(long, value_name = "ID")]
+    pub replica_id: String,
+    /// Where the gateway listens; may be repeated. Plaintext is for loopback only.
+    #[arg(long, value_name = "IP:PORT", required = true)]
+    pub http_listen: Vec<SocketAddr>,
+    /// Directory with tls.crt and tls.key of the gateway; read again when they change.
+    #[arg(long, value_name = "DIR")]
+    pub http_tls_dir: Option<PathBuf>,
+    /// Where Directory and NodeControl listen, with mTLS; port 0 takes a free one.
+    #[arg(long, value_name = "IP:PORT")]
+    pub grpc_listen: SocketAddr,
+    /// Directory with ca.crt, tls.crt and tls.key for gRPC.
+    #[arg(long, value_name = "DIR")]
+    pub tls_dir: PathBuf,
+    /// How nodes reach this replica; by default the address of --grpc-listen.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Base URL that clients are sent to; by default derived from each request.
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// File with at least 32 random bytes that sign the control plane's own tokens.
+    #[arg(long, value_name = "FILE")]
+    pub installation_key_file: PathBuf,
+    /// Where leases, facts and counters are kept.
+    #[arg(long, value_enum, default_value = "memory")]
+    pub store: StoreKind,
+    /// Lets the published devkey be used on an address that others reach.
+    #[arg(long)]
+    pub insecure_dev_keys: bool,
+    /// Form of the log.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// A configuration that was checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this replica.
+    pub replica_id: String,
+    /// Where the gateway listens.
+    pub http_listen: Vec<SocketAddr>,
+    /// Its certificates; `None` = plaintext on loopback.
+    pub http_tls_dir: Option<PathBuf>,
+    /// Where the gRPC services listen.
+    pub grpc_listen: SocketAddr,
+    /// Certificates of gRPC.
+    pub tls_dir: PathBuf,
+    /// How nodes reach this replica; `None` = the address that was bound.
+    pub advertise: Option<String>,
+    /// Base URL for clients, without a slash at its end; `None` = by request.
+    pub public_url: Option<String>,
+    /// Signs own tokens.
+    pub installation_key: control_core::ids::Secret,
+    /// Where leases are kept.
+    pub store: StoreKind,
+    /// May the published devkey be used on any bind?
+    pub insecure_dev_keys: bool,
+}
+
+/// What is wrong with a command line that parses.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The id does not fit.
+    #[error("--replica-id: between 1 and 63 letters, digits, '-', '_' or '.' are possible")]
+    ReplicaId,
+    /// Too many listeners.
+    #[error("--http-listen: at most {HTTP_LISTENERS_MAX} are possible")]
+    HttpListeners,
+    /// Plaintext beyond loopback.
+    #[error("--http-listen {0}: plaintext is for loopback only; name certificates with --http-tls-dir")]
+    Plaintext(SocketAddr),
+    /// Not `host:port`.
+    #[error("--advertise {0}: not of the form HOST:PORT")]
+    Advertise(String),
+    /// Unspecified bind without advertise.
+    #[error("--grpc-listen {0}: nodes cannot dial that address; say how they reach this replica with --advertise HOST:PORT")]
+    NothingToAdvertise(SocketAddr),
+    /// Not an http(s) URL.
+    #[error("--public-url {0}: not of the form https://HOST[:PORT][/PATH], or http:// with a loopback host")]
+    PublicUrl(String),
+    /// The key cannot be read.
+    #[error("--installation-key-file {}: cannot be read", path.display())]
+    InstallationKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The key is too short or too long.
+    #[error(
+        "--installation-key-file {}: holds {bytes} bytes; between {INSTALLATION_KEY_BYTES_MIN} and {INSTALLATION_KEY_BYTES_MAX} \
+         random ones are needed", path.display()
+    )]
+    InstallationKeySize {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+}
+
+impl Args {
+    /// Checks what clap cannot, and reads the installation key.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`].
+    pub fn validate(self) -> Result<Config, ConfigError> {
+        if control_core::ids::Uid::parse(&self.replica_id).is_err() {
+            return Err(ConfigError::ReplicaId);
+        }
+        if self.http_listen.len() > HTTP_LISTENERS_MAX {
+            return Err(ConfigError::HttpListeners);
+        }
+        if self.http_tls_dir.is_none()
+            && let Some(open) = self.http_listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
+        {
+            return Err(ConfigError::Plaintext(*open));
+        }
+        match &self.advertise {
+            Some(endpoint) if !is_endpoint(endpoint) => return Err(ConfigError::Advertise(endpoint.clone())),
+            None if self.grpc_listen.ip().is_unspecified() => {
+                return Err(ConfigError::NothingToAdvertise(self.grpc_listen));
+            }
+            _ => {}
+        }
+        let public_url = self.public_url.map(|url| url.trim_end_matches('/').to_owned());
+        if let Some(url) = public_url.as_ref().filter(|url| !is_base_url(url)) {
+            return Err(ConfigError::PublicUrl(url.clone()));
+        }
+        let installation_key = read_key(&self.installation_key_file)?;
+        Ok(Config {
+            replica_id: self.replica_id,
+            http_listen: self.http_listen,
+            http_tls_dir: self.http_tls_dir,
+            grpc_listen: self.grpc_listen,
+            tls_dir: self.tls_dir,
+            advertise: self.advertise,
+            public_url,
+            installation_key,
+            store: self.store,
+            insecure_dev_keys: self.insecure_dev_keys,
+        })
+    }
+}
+
+fn read_key(path: &std::path::Path) -> Result<control_core::ids::Secret, ConfigError> {
+    let wrong = |source| ConfigError::InstallationKey { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(wrong)?.len();
+    let size = |bytes| ConfigError::InstallationKeySize { path: path.to_owned(), bytes };
+    if bytes > INSTALLATION_KEY_BYTES_MAX {
+        return Err(size(bytes));
+    }
+    let key = std::fs::read(path).map_err(wrong)?;
+    if key.len() < INSTALLATION_KEY_BYTES_MIN {
+        return Err(size(key.len() as u64));
+    }
+    Ok(control_core::ids::Secret::new(&key))
+}
+
+/// Is `text` of the form `host:port`?
+#[must_use]
+pub fn is_endpoint(text: &str) -> bool {
+    text.len() <= 260
+        && text.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains(['/', '@', ' ', '?', '#'])
+                && port.parse::<u16>().is_ok_and(|port| port != 0)
+        })
+}
+
+fn is_base_url(text: &str) -> bool {
+    let (rest, secure) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => return false,
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        _ => authority,
+    };
+    let loopback = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    !host.is_empty() && text.len() <= 512 && !text.contains(['@', '?', '#', ' ']) && (secure || loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_file(bytes: usize) -> PathBuf {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("plenum-config-{}-{number}", std::process::id()));
+        std::fs::write(&path, vec![7; bytes]).expect("written");
+        path
+    }
+
+    fn validate(extra: &[&str], key_bytes: usize) -> Result<Config, String> {
+        let key = key_file(key_bytes);
+        let base = [
+            "control-plane", "--replica-id", "a", "--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--tls-dir", "tls",
+            "--installation-key-file", key.to_str().expect("utf-8"),
+        ];
+        let args = Args::try_parse_from(base.into_iter().chain(extra.iter().copied())).expect("parses");
+        let result = args.validate().map_err(|error| error.to_string());
+        std::fs::remove_file(key).expect("removed");
+        result
+    }
+
+    #[test]
+    fn the_contract_of_the_command_line_is_taken() {
+        let extra = [
+            "--http-listen", "[::1]:0", "--advertise", "cp-0.cp:7881", "--public-url", "https://meet.example/", "--store", "memory",
+            "--insecure-dev-keys", "--log-format", "json",
+        ];
+        let config = validate(&extra, 32).expect("valid");
+        assert_eq!(config.http_listen.len(), 2);
+        assert_eq!(config.public_url.as_deref(), Some("https://meet.example"));
+        assert!(validate(&["--public-url", "http://localhost:7880"], 32).is_ok());
+    }
+
+    #[test]
+    fn errors_name_the_option_and_the_remedy() {
+        let refuse = |extra: &[&str], text: &str| {
+            let error = validate(extra, 32).expect_err("refused");
+            assert!(error.contains(text), "{error}");
+        };
+        refuse(&["--http-listen", "192.0.2.1:80"], "--http-tls-dir");
+        refuse(&["--advertise", "nohost"], "HOST:PORT");
+        refuse(&["--public-url", "http://meet.example"], "--public-url");
+        refuse(&["--public-url", "ftp://x"], "--public-url");
+        refuse(&["--public-url", "https://user@x"], "--public-url");
+        let short = validate(&[], 31).expect_err("refused");
+        assert!(short.contains("31 bytes"), "{short}");
+    }
+
+    #[test]
+    fn a_bind_to_every_address_needs_a_name_to_dial() {
+        let key = key_file(32);
+        let args = [
+            "control-plane", "--replica-id", "a", "--http-listen", "127.0.0.1:0", "--grpc-listen", "0.0.0.0:1", "--tls-dir", "tls",
+            "--installation-key-file", key.to_str().expect("utf-8"),
+        ];
+        let error = Args::try_parse_from(args).expect("parses").validate().expect_err("refused");
+        assert!(matches!(error, ConfigError::NothingToAdvertise(_)), "{error}");
+        std::fs::remove_file(key).expect("removed");
+    }
+}
