@@ -18,10 +18,15 @@ impl Clock {
     pub fn start() -> Self {
         let lead = Duration::from_secs(1);
         let instant = Instant::now();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let base = instant.checked_sub(lead).unwrap_or(instant);
         let unix = unix.saturating_sub(instant - base);
-        Self { base, unix_nanos: u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX) }
+        Self {
+            base,
+            unix_nanos: u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Now.
@@ -39,7 +44,10 @@ impl Clock {
     /// Ties the clock to wall time, read once at start.
     #[must_use]
     pub fn wall(&self) -> WallAnchor {
-        WallAnchor { at: Timestamp::ZERO, unix_nanos: self.unix_nanos }
+        WallAnchor {
+            at: Timestamp::ZERO,
+            unix_nanos: self.unix_nanos,
+        }
     }
 
     /// Wall time of `now`, milliseconds since the Unix epoch.

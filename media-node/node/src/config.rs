@@ -35,7 +35,11 @@ pub enum LogFormat {
 
 /// The command line.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "media-node", version, about = "Plenum's media node: rooms and the forwarding of their media")]
+#[command(
+    name = "media-node",
+    version,
+    about = "Plenum's media node: rooms and the forwarding of their media"
+)]
 pub struct Args {
     /// Where the RoomHost service listens; port 0 takes a free one.
     #[arg(long, value_name = "IP:PORT")]
@@ -76,7 +80,9 @@ pub enum ConfigError {
     #[error("--shards {0}: between 1 and {SHARDS_MAX} are possible")]
     Shards(u8),
     /// No port for the last shard.
-    #[error("--media-port {base}: with PortPerShard and {shards} shards the last port would exceed 65535")]
+    #[error(
+        "--media-port {base}: with PortPerShard and {shards} shards the last port would exceed 65535"
+    )]
     PortRange {
         /// First port.
         base: u16,
@@ -115,15 +121,24 @@ impl Args {
             return Err(ConfigError::Shards(self.shards));
         }
         if self.ports == Ports::PortPerShard
-            && self.media_port.checked_add(u16::from(self.shards) - 1).is_none()
+            && self
+                .media_port
+                .checked_add(u16::from(self.shards) - 1)
+                .is_none()
         {
-            return Err(ConfigError::PortRange { base: self.media_port, shards: self.shards });
+            return Err(ConfigError::PortRange {
+                base: self.media_port,
+                shards: self.shards,
+            });
         }
         if self.media_port == 0 && (self.shards > 1 || self.media_address.len() > 1) {
             return Err(ConfigError::AnyPort);
         }
         if self.media_address.is_empty() || self.media_address.len() > MEDIA_ADDRESSES_MAX {
-            return Err(ConfigError::Count { option: "--media-address", max: MEDIA_ADDRESSES_MAX });
+            return Err(ConfigError::Count {
+                option: "--media-address",
+                max: MEDIA_ADDRESSES_MAX,
+            });
         }
         if let Some(address) = self
             .media_address
@@ -133,9 +148,16 @@ impl Args {
             return Err(ConfigError::Address(*address));
         }
         if self.control_plane.is_empty() || self.control_plane.len() > CONTROL_PLANES_MAX {
-            return Err(ConfigError::Count { option: "--control-plane", max: CONTROL_PLANES_MAX });
+            return Err(ConfigError::Count {
+                option: "--control-plane",
+                max: CONTROL_PLANES_MAX,
+            });
         }
-        if let Some(endpoint) = self.control_plane.iter().find(|endpoint| !is_endpoint(endpoint)) {
+        if let Some(endpoint) = self
+            .control_plane
+            .iter()
+            .find(|endpoint| !is_endpoint(endpoint))
+        {
             return Err(ConfigError::Endpoint(endpoint.clone()));
         }
         if !is_uid(&self.node_uid) {
@@ -159,14 +181,18 @@ impl Args {
 pub fn is_endpoint(text: &str) -> bool {
     text.len() <= 260
         && text.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port != 0)
+            !host.is_empty()
+                && !host.contains(['/', '@', ' '])
+                && port.parse::<u16>().is_ok_and(|port| port != 0)
         })
 }
 
 fn is_uid(uid: &str) -> bool {
     !uid.is_empty()
         && uid.len() <= 63
-        && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && uid
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]
@@ -175,16 +201,36 @@ mod tests {
 
     fn parse(extra: &[&str]) -> Result<Args, clap::Error> {
         let base = [
-            "media-node", "--grpc-listen", "127.0.0.1:0", "--tls-dir", "/tmp", "--control-plane", "localhost:7881",
-            "--node-uid", "u-1", "--media-address", "127.0.0.1", "--media-port", "20000",
+            "media-node",
+            "--grpc-listen",
+            "127.0.0.1:0",
+            "--tls-dir",
+            "/tmp",
+            "--control-plane",
+            "localhost:7881",
+            "--node-uid",
+            "u-1",
+            "--media-address",
+            "127.0.0.1",
+            "--media-port",
+            "20000",
         ];
         Args::try_parse_from(base.into_iter().chain(extra.iter().copied()))
     }
 
     #[test]
     fn the_contract_of_the_command_line_parses() {
-        let args = parse(&["--ports", "PortPerShard", "--shards", "3", "--media-address", "::1", "--log-format", "json"])
-            .expect("parses");
+        let args = parse(&[
+            "--ports",
+            "PortPerShard",
+            "--shards",
+            "3",
+            "--media-address",
+            "::1",
+            "--log-format",
+            "json",
+        ])
+        .expect("parses");
         args.check().expect("valid");
         assert_eq!(args.port_of(2), 20002);
         assert_eq!(args.media_address.len(), 2);
@@ -195,8 +241,14 @@ mod tests {
         let refuse = |extra: &[&str]| parse(extra).expect("parses").check().expect_err("refused");
         assert_eq!(refuse(&["--shards", "0"]), ConfigError::Shards(0));
         assert_eq!(refuse(&["--shards", "65"]), ConfigError::Shards(65));
-        assert!(matches!(refuse(&["--media-address", "0.0.0.0"]), ConfigError::Address(_)));
-        assert!(matches!(refuse(&["--control-plane", "http://x/"]), ConfigError::Endpoint(_)));
+        assert!(matches!(
+            refuse(&["--media-address", "0.0.0.0"]),
+            ConfigError::Address(_)
+        ));
+        assert!(matches!(
+            refuse(&["--control-plane", "http://x/"]),
+            ConfigError::Endpoint(_)
+        ));
         let mut args = parse(&["--shards", "2", "--ports", "PortPerShard"]).expect("parses");
         args.media_port = u16::MAX;
         assert!(matches!(args.check(), Err(ConfigError::PortRange { .. })));

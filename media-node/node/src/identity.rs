@@ -39,13 +39,21 @@ impl Tls {
             let path = directory.join(name);
             std::fs::read(&path).map_err(|source| TlsError { path, source })
         };
-        Ok(Self { ca: read("ca.crt")?, certificate: read("tls.crt")?, key: read("tls.key")? })
+        Ok(Self {
+            ca: read("ca.crt")?,
+            certificate: read("tls.crt")?,
+            key: read("tls.key")?,
+        })
     }
 
     /// From PEM in memory, for tests.
     #[must_use]
     pub fn from_pem(ca: &str, certificate: &str, key: &str) -> Self {
-        Self { ca: ca.into(), certificate: certificate.into(), key: key.into() }
+        Self {
+            ca: ca.into(),
+            certificate: certificate.into(),
+            key: key.into(),
+        }
     }
 
     /// Server side: whoever has no certificate of the CA does not get through the handshake.
@@ -70,15 +78,21 @@ impl Tls {
 ///
 /// # Errors
 /// `PERMISSION_DENIED` (another part of the system) or `UNAUTHENTICATED` (no certificate).
-#[expect(clippy::result_large_err, reason = "tonic's interceptors and handlers return Status by value")]
 pub fn require_control_plane<T>(request: &Request<T>) -> Result<(), Status> {
-    let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let leaf = certificates.first().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let certificate = EndEntityCert::try_from(leaf).map_err(|_| Status::unauthenticated("unreadable client certificate"))?;
+    let certificates = request
+        .peer_certs()
+        .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    let leaf = certificates
+        .first()
+        .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    let certificate = EndEntityCert::try_from(leaf)
+        .map_err(|_| Status::unauthenticated("unreadable client certificate"))?;
     if certificate.valid_uri_names().any(is_control_plane) {
         Ok(())
     } else {
-        Err(Status::permission_denied("RoomHost is for the control plane"))
+        Err(Status::permission_denied(
+            "RoomHost is for the control plane",
+        ))
     }
 }
 

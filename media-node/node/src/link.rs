@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The way between room actors and one shard: commands down, events back to the room they concern.
+//!
+//! A shard's events name transports, publications and subscriptions; their ids carry the room's number. Rooms wait for the link, the
+//! link waits for the shard's queue, the shard waits for nobody: no cycle.
+
+use std::collections::HashMap;
+use std::sync::mpsc::TrySendError;
+use std::time::Duration;
+
+use media_core::api::{Channel, Command, Event};
+use media_core::ids::RoomIndex;
+use tokio::sync::mpsc;
+
+use crate::worker::ShardPort;
+
+/// Commands of all rooms of a shard that wait for the link.
+pub const LINK_QUEUE: usize = 4_096;
+/// Pace of tries while the shard's queue is full.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// What rooms tell the link.
+pub enum ToLink {
+    /// A room lives: its events go there.
+    Room(RoomIndex, mpsc::Sender<Event>),
+    /// A command of a room.
+    Command(Command),
+    /// The room is gone, also when it panicked: whatever of it is left on the shard is removed.
+    Gone(RoomIndex),
+}
+
+/// Bits of an object's id below its room's number (see `media_room::api::RoomConfig::index`).
+const OBJECT_BITS: u32 = 32;
+
+/// The room of an event: ids of a room's objects carry its number in their upper half.
+fn room_of(event: &Event) -> Option<RoomIndex> {
+    let id = match event {
+        Event::Connected { transport, .. }
+        | Event::PathChanged { transport, .. }
+        | Event::Failed { transport, .. }
+        | Event::ChannelOpen { transport, .. }
+        | Event::Data { transport, .. }
+        | Event::AwaitsState { transport }
+        | Event::Exported { transport, .. }
+        | Event::Imported { transport, .. }
+        | Event::Stats { transport, .. } => transport.0,
+        Event::EncodingBound { publication, .. } => publication.0,
+        Event::EncodingForwarded { subscription, .. } => subscription.0,
+        Event::Speakers { room, .. } => return Some(*room),
+        Event::Refused { transport, .. } => transport.as_ref()?.0,
+    };
+    u32::try_from(id >> OBJECT_BITS).ok().map(RoomIndex)
+}
+
+/// May this event be lost when a room does not keep up?
+fn is_lossy(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Speakers { .. }
+            | Event::Stats { .. }
+            | Event::EncodingForwarded { .. }
+            | Event::Data {
+                channel: Channel::Lossy,
+                ..
+            }
+    )
+}
+
+/// Runs the link of one shard until all rooms' ends and the shard are gone.
+pub async fn run(
+    shard: ShardPort,
+    mut queue: mpsc::Receiver<ToLink>,
+    mut events: mpsc::Receiver<Event>,
+) {
+    let mut rooms: HashMap<RoomIndex, mpsc::Sender<Event>> = HashMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                let Some(room) = room_of(&event) else { continue };
+                let Some(mailbox) = rooms.get(&room) else { continue };
+                let lossy = is_lossy(&event);
+                if let Err(mpsc::error::TrySendError::Full(_)) = mailbox.try_send(event)
+                    && !lossy
+                {
+                    // A room that missed what must not be missed has no true picture any more: it ends, everybody rejoins.
+                    tracing::error!(room = room.0, shard = shard.id.0, "a room does not take its events, it is ended");
+                    rooms.remove(&room);
+                }
+            }
+            item = queue.recv() => {
+                let Some(item) = item else { return };
+                let command = match item {
+                    ToLink::Room(room, mailbox) => {
+                        rooms.insert(room, mailbox);
+                        continue;
+                    }
+                    ToLink::Command(command) => command,
+                    ToLink::Gone(room) => {
+                        rooms.remove(&room);
+                        Command::RemoveRoom { room }
+                    }
+                };
+                if !pass(&shard, command).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn pass(shard: &ShardPort, mut command: Command) -> bool {
+    loop {
+        match shard.command(command) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) => {
+                command = back;
+                shard.wake();
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(TrySendError::Disconnected(_)) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use media_core::ids::TransportId;
+
+    use super::*;
+
+    #[test]
+    fn an_event_finds_its_room_by_the_upper_half_of_the_id() {
+        let opened = |transport| Event::ChannelOpen {
+            transport: TransportId(transport),
+            channel: Channel::Lossy,
+        };
+        assert_eq!(room_of(&opened(0x0000_0007_0000_0001)), Some(RoomIndex(7)));
+        assert_eq!(room_of(&opened(u64::MAX)), Some(RoomIndex(u32::MAX)));
+        let refused = Event::Refused {
+            transport: None,
+            reason: media_core::api::CommandRefusal::Unknown,
+        };
+        assert_eq!(room_of(&refused), None);
+    }
+}

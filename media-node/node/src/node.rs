@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! A whole node: sockets first, then threads, links, rooms, services and streams; and the way back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use media_core::shard::{Shard, ShardConfig};
+use media_crypto::{AwsLc, Certificate, DtlsError};
+use plenum_proto::v1::room_host_server::RoomHostServer;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use crate::acceptor::Acceptor;
+use crate::clock::Clock;
+use crate::config::{Args, Ports};
+use crate::control::{self, Control, LoadCounters};
+use crate::host::Host;
+use crate::identity::Tls;
+use crate::link::{self, LINK_QUEUE};
+use crate::metrics::{self, Sources};
+use crate::reports::Reports;
+use crate::rooms::{Media, Rooms};
+use crate::state::State;
+use crate::worker::{self, BindError, Plan, ShardPort};
+
+/// Socket buffers asked for: a second of 60 Mbit/s that a busy shard may be late.
+const BUFFER_BYTES: usize = 8 << 20;
+/// Largest gRPC message taken: an admin call with 64 kB of data, a room's facts with 10,000 ids of both kinds.
+const MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Sessions, knocks and calls on one connection of a replica.
+const CALLS_MAX: u32 = 20_000;
+/// A replica that answers no ping for so long is gone, and its sessions with it.
+const PING: Duration = Duration::from_secs(2);
+/// Time for people to be told to come again elsewhere.
+const ROOMS_END: Duration = Duration::from_secs(5);
+/// Time for each later step of stopping.
+const STEP: Duration = Duration::from_secs(1);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No certificate for DTLS.
+    #[error("cannot make a DTLS certificate")]
+    Certificate(#[from] DtlsError),
+    /// Media sockets.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A listener.
+    #[error("cannot listen on {address} ({purpose})")]
+    Listen {
+        /// What for.
+        purpose: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificates of the services.
+    #[error("the certificates of --tls-dir are of no use")]
+    Tls(#[from] tonic::transport::Error),
+    /// No thread.
+    #[error("cannot start a shard's thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A running node.
+pub struct Node {
+    grpc: SocketAddr,
+    metrics: Option<SocketAddr>,
+    media: Vec<SocketAddr>,
+    state: Arc<State>,
+    rooms: Rooms,
+    shards: Vec<ShardPort>,
+    threads: Vec<JoinHandle<()>>,
+    stop_shards: Arc<AtomicBool>,
+    stop_grpc: Option<oneshot::Sender<()>>,
+    /// Every long-running task, by name: none of them ends by itself.
+    tasks: JoinSet<&'static str>,
+}
+
+impl Node {
+    /// Binds everything and starts. Facts and rooms come later, from the control plane.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(args: &Args, tls: Tls) -> Result<Self, StartError> {
+        raise_descriptor_limit();
+        let clock = Clock::start();
+        let certificate = Arc::new(Certificate::generate()?);
+        let stop_shards = Arc::new(AtomicBool::new(false));
+        let plan = Plan {
+            addresses: (0..args.shards)
+                .map(|shard| {
+                    args.media_address
+                        .iter()
+                        .map(|ip| SocketAddr::new(*ip, args.port_of(shard)))
+                        .collect()
+                })
+                .collect(),
+            shared_port: args.ports == Ports::SinglePort && args.shards > 1,
+            buffer_bytes: BUFFER_BYTES,
+            clock,
+        };
+        let prepared = worker::prepare(
+            &plan,
+            |id, now| {
+                Shard::new(
+                    id,
+                    ShardConfig::default(),
+                    AwsLc::new(Arc::clone(&certificate), false),
+                    now,
+                    clock.wall(),
+                )
+            },
+            &stop_shards,
+        )?;
+        let mut media: Vec<SocketAddr> = prepared
+            .iter()
+            .flat_map(|shard| shard.worker.local_addresses())
+            .collect();
+        media.sort_unstable();
+        media.dedup();
+        if let Some(short) = prepared
+            .iter()
+            .filter_map(|shard| shard.worker.buffers())
+            .find(|buffers| buffers.are_short())
+        {
+            tracing::warn!(
+                asked = short.asked,
+                receive = short.receive,
+                send = short.send,
+                "socket buffers are smaller than asked for; raise net.core.rmem_max and net.core.wmem_max"
+            );
+        }
+        let mut listeners = Vec::new();
+        for address in &media {
+            listeners.push(listen(*address, "ICE-TCP").await?);
+        }
+        let grpc_listener = listen(args.grpc_listen, "RoomHost").await?;
+        let grpc = grpc_listener.local_addr().unwrap_or(args.grpc_listen);
+        let metrics_listener = match args.metrics_listen {
+            Some(address) => Some(listen(address, "metrics").await?),
+            None => None,
+        };
+        let metrics = metrics_listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        let server = Server::builder()
+            .tls_config(tls.server())?
+            .tcp_nodelay(true)
+            .max_concurrent_streams(CALLS_MAX)
+            .http2_keepalive_interval(Some(PING))
+            .http2_keepalive_timeout(Some(PING));
+
+        let state = Arc::new(State::new(args.node_uid.clone()));
+        let reports = Arc::new(Reports::default());
+        let mut tasks = JoinSet::new();
+        let mut shards = Vec::new();
+        let mut links = Vec::new();
+        let mut threads = Vec::new();
+        for shard in prepared {
+            let (to_link, queue) = mpsc::channel(LINK_QUEUE);
+            links.push(to_link);
+            shards.push(shard.port.clone());
+            let link = link::run(shard.port, queue, shard.events);
+            tasks.spawn(async move {
+                link.await;
+                "a shard"
+            });
+            threads.push(shard.worker.spawn().map_err(StartError::Thread)?);
+        }
+        let rooms = Rooms::new(
+            links,
+            Arc::clone(&state),
+            Arc::clone(&reports),
+            clock,
+            certificate.fingerprint(),
+            Media {
+                addresses: args.media_address.clone(),
+                port: media.first().map_or(args.media_port, SocketAddr::port),
+                ports: args.ports,
+                tcp: true,
+            },
+        );
+        let acceptor = Acceptor::new(shards.clone(), clock);
+        let tcp_counters = acceptor.counters();
+        for listener in listeners {
+            let accepting = acceptor.clone().run(listener);
+            tasks.spawn(async move {
+                accepting.await;
+                "the ICE-TCP acceptor"
+            });
+        }
+        let service = RoomHostServer::from_arc(Host::new(rooms.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let (stop_grpc, stopped) = oneshot::channel::<()>();
+        let mut server = server;
+        let serving = server.add_service(service).serve_with_incoming_shutdown(
+            TcpListenerStream::new(grpc_listener),
+            async {
+                let _ = stopped.await;
+            },
+        );
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the RoomHost service broke"
+                );
+            }
+            "the RoomHost service"
+        });
+        if let Some(listener) = metrics_listener {
+            let sources = Sources {
+                shards: shards.clone(),
+                rooms: rooms.clone(),
+                state: Arc::clone(&state),
+                reports: Arc::clone(&reports),
+                tcp: tcp_counters,
+            };
+            tasks.spawn(async move {
+                if let Err(error) = metrics::serve(listener, sources).await {
+                    tracing::error!(%error, "the metrics listener broke");
+                }
+                "the metrics listener"
+            });
+        }
+        tasks.spawn(follow_facts(Arc::clone(&state), rooms.clone()));
+        let counted = shards.clone();
+        let control = Control {
+            state: Arc::clone(&state),
+            reports,
+            rooms: rooms.clone(),
+            tls,
+            grpc_endpoint: reachable(grpc, &args.media_address).to_string(),
+            load: Box::new(move || load(&counted)),
+        };
+        let streams = control::watch_replicas(Arc::new(control), args.control_plane.clone());
+        tasks.spawn(async move {
+            streams.await;
+            "the control streams"
+        });
+        tracing::info!(uid = args.node_uid, %grpc, ?media, ?metrics, shards = args.shards, "media node runs");
+        Ok(Self {
+            grpc,
+            metrics,
+            media,
+            state,
+            rooms,
+            shards,
+            threads,
+            stop_shards,
+            stop_grpc: Some(stop_grpc),
+            tasks,
+        })
+    }
+
+    /// Where RoomHost listens.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where `/metrics` is served.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Where media are received.
+    #[must_use]
+    pub fn media_addresses(&self) -> &[SocketAddr] {
+        &self.media
+    }
+
+    /// Waits for a part that ends unasked, and names it. Nothing is left half alive: the caller stops the node then.
+    pub async fn failed(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(part)) => part,
+            Some(Err(_)) => "a task that panicked",
+            None => "everything",
+        }
+    }
+
+    /// Stops in good order: takes no rooms, sends everybody elsewhere, says so, ends.
+    pub async fn stop(mut self) {
+        self.state.stop();
+        self.rooms.end_all(ROOMS_END).await;
+        self.state.close();
+        if let Some(stop) = self.stop_grpc.take() {
+            let _ = stop.send(());
+        }
+        let named = async {
+            let mut wanted = vec!["the control streams", "the RoomHost service"];
+            while !wanted.is_empty() {
+                match self.tasks.join_next().await {
+                    Some(Ok(part)) => wanted.retain(|name| *name != part),
+                    Some(Err(_)) => {}
+                    None => return,
+                }
+            }
+        };
+        if timeout(STEP, named).await.is_err() {
+            tracing::debug!("a replica holds its connection; it is cut");
+        }
+        self.stop_shards.store(true, Ordering::Release);
+        for shard in &self.shards {
+            shard.wake();
+        }
+        let threads = std::mem::take(&mut self.threads);
+        let ended =
+            tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
+        match timeout(STEP, ended).await {
+            Ok(Ok(true)) => {}
+            Ok(_) => tracing::error!("a shard's thread ended by a bug"),
+            Err(_) => tracing::warn!("a shard's thread did not end in time"),
+        }
+        self.tasks.abort_all();
+        tracing::info!("media node stopped");
+    }
+}
+
+async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            purpose,
+            address,
+            source,
+        })
+}
+
+/// Each ICE-TCP client is a descriptor; the soft limit is often 1024 for old programs' sake only.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// What others dial: an address, also when the service listens on all of them.
+fn reachable(listening: SocketAddr, own: &[std::net::IpAddr]) -> SocketAddr {
+    match own.first() {
+        Some(ip) if listening.ip().is_unspecified() => SocketAddr::new(*ip, listening.port()),
+        _ => listening,
+    }
+}
+
+fn load(shards: &[ShardPort]) -> LoadCounters {
+    shards
+        .iter()
+        .map(ShardPort::published)
+        .fold(LoadCounters::default(), |sum, shard| LoadCounters {
+            sent_bytes: sum.sent_bytes + shard.worker.sent_bytes,
+            dropped_packets: sum.dropped_packets + shard.dropped(),
+        })
+}
+
+/// Rooms that live get the node's present addresses.
+async fn follow_facts(state: Arc<State>, rooms: Rooms) -> &'static str {
+    let mut standing = state.watch();
+    let mut last = None;
+    while standing.changed().await.is_ok() {
+        let facts = standing.borrow_and_update().facts.clone();
+        if let Some(facts) = facts
+            && last.as_ref() != Some(&facts)
+        {
+            rooms.apply_facts(&facts);
+            last = Some(facts);
+        }
+    }
+    "the node's standing"
+}
