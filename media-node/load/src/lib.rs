@@ -2,6 +2,7 @@
 //! Load client of Plenum: LiveKit signalling and media without a browser, for load, simulation and tests.
 #![forbid(unsafe_code)]
 
+pub mod driver;
 pub mod headless;
 pub mod leg;
 pub mod sdp;
