@@ -4,8 +4,10 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A point on the node's monotonic clock, in nanoseconds since an arbitrary start that all shards of a node share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -63,7 +65,7 @@ impl Sub for Timestamp {
 }
 
 /// Ties the monotonic clock to wall time, for the NTP fields of sender reports (RFC 3550 §6.4.1) and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallAnchor {
     /// The monotonic instant.
     pub at: Timestamp,

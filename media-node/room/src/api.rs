@@ -241,7 +241,7 @@ pub struct SessionStart {
 }
 
 /// What the gateway signs into a refreshed token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenFacts {
     /// Identity.
     pub identity: String,

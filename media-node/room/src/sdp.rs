@@ -9,6 +9,7 @@ use media_core::ids::{ExtensionId, PayloadType, Ssrc};
 use media_core::io::Protocol;
 use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
+use serde::{Deserialize, Serialize};
 
 use crate::api::Candidate;
 
@@ -35,7 +36,7 @@ pub enum SdpError {
 }
 
 /// `sendrecv` and so on, from the describing side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Direction {
     /// It sends.
     pub send: bool,
@@ -44,7 +45,7 @@ pub struct Direction {
 }
 
 /// One m-section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     /// `None` for data channels.
     pub kind: Option<Kind>,
@@ -58,8 +59,8 @@ pub struct Section {
     pub payloads: Vec<PayloadBinding>,
     /// Header extensions known here.
     pub extensions: ExtensionMap,
-    /// (id, uri) of those.
-    pub extension_lines: Vec<(u8, &'static str)>,
+    /// (id, number in [`EXTENSIONS`]) of those, in the order of the section.
+    pub extension_lines: Vec<(u8, u8)>,
     /// fmtp text by payload type.
     pub formats: Vec<(u8, String)>,
     /// Layers.
@@ -69,7 +70,7 @@ pub struct Section {
 }
 
 /// A client's description.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// Its ICE half.
     pub ice: IceCredentials,
@@ -79,7 +80,8 @@ pub struct Description {
     pub sections: Vec<Section>,
 }
 
-const EXTENSIONS: [&str; 9] = [
+/// Header extensions that are known here.
+pub const EXTENSIONS: [&str; 9] = [
     "urn:ietf:params:rtp-hdrext:sdes:mid",
     "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
     "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
@@ -237,7 +239,7 @@ impl Section {
             let uri = words.next();
             if let (Some(id @ 1..=255), Some(index)) = (id, EXTENSIONS.iter().position(|known| Some(*known) == uri)) {
                 *extension_field(&mut extensions, index) = ExtensionId(id);
-                extension_lines.push((id, EXTENSIONS[index]));
+                extension_lines.push((id, index as u8));
             }
         }
         let msid = attribute(media, "msid").map(|value| {
@@ -259,7 +261,19 @@ impl Section {
     }
 }
 
-/// Layers from low to high: by RID where simulcast says so, else the first SSRC with its FID partner.
+/// SSRCs of a group of `semantics`.
+fn group(media: &MediaDescription, semantics: &str) -> Vec<Vec<u32>> {
+    values(media, "ssrc-group")
+        .filter_map(|line| {
+            let (name, rest) = line.split_once(' ')?;
+            (name == semantics).then(|| rest.split(' ').filter_map(|ssrc| ssrc.parse().ok()).take(8).collect())
+        })
+        .take(8)
+        .collect()
+}
+
+/// Layers from low to high: by RID where simulcast says so, by a `SIM` group of SSRCs where that says so, else the first SSRC; each
+/// SSRC with its FID partner.
 fn encodings(media: &MediaDescription) -> Vec<Encoding> {
     let mut rids: Vec<&str> = values(media, "rid")
         .filter_map(|line| {
@@ -278,16 +292,20 @@ fn encodings(media: &MediaDescription) -> Vec<Encoding> {
         }
         return rids.into_iter().map(|rid| Encoding { rid: Some(rid.to_owned()), ..Encoding::default() }).collect();
     }
-    let first = values(media, "ssrc").find_map(|line| line.split(' ').next()?.parse::<u32>().ok());
-    let group = values(media, "ssrc-group").find_map(|line| {
-        let mut words = line.split(' ');
-        (words.next() == Some("FID")).then(|| (words.next()?.parse::<u32>().ok()).zip(words.next()?.parse::<u32>().ok())).flatten()
-    });
-    let (ssrc, rtx) = match group {
-        Some((ssrc, rtx)) => (Some(ssrc), Some(rtx)),
-        None => (first, None),
+    let repairs = group(media, "FID");
+    let encoding = |ssrc: u32| Encoding {
+        rid: None,
+        ssrc: Some(Ssrc(ssrc)),
+        rtx_ssrc: repairs.iter().find(|pair| pair.first() == Some(&ssrc)).and_then(|pair| pair.get(1)).map(|rtx| Ssrc(*rtx)),
     };
-    vec![Encoding { rid: None, ssrc: ssrc.map(Ssrc), rtx_ssrc: rtx.map(Ssrc) }]
+    if let Some(layers) = group(media, "SIM").into_iter().find(|layers| !layers.is_empty()) {
+        return layers.into_iter().take(media_core::limits::ENCODINGS_MAX).map(encoding).collect();
+    }
+    let first = repairs
+        .first()
+        .and_then(|pair| pair.first().copied())
+        .or_else(|| values(media, "ssrc").find_map(|line| line.split(' ').next()?.parse::<u32>().ok()));
+    vec![first.map_or_else(Encoding::default, encoding)]
 }
 
 /// The node's half of every description.
@@ -324,7 +342,6 @@ fn transport(out: &mut String, local: &Local<'_>, mid: &str, setup: &str, candid
         for line in candidate_lines(local.candidates) {
             let _ = write!(out, "a={line}\r\n");
         }
-        out.push_str("a=end-of-candidates\r\n");
     }
 }
 
@@ -420,27 +437,48 @@ pub fn is_received(section: &Section) -> bool {
     section.kind.is_some() && section.direction.send && !section.rejected && !section.payloads.is_empty()
 }
 
-/// Answer to a publisher's offer. `take` says which sections' media are taken, `stereo` and `dtx` what Opus is told.
+/// What the node takes of one offered section.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Payload types in order of preference; empty = the section is refused.
+    pub payloads: Vec<PayloadBinding>,
+    /// What Opus is told beyond the client's own parameters.
+    pub opus: &'static str,
+}
+
+fn refused(out: &mut String, name: &str, mid: &str) {
+    let _ = write!(out, "m={name} 0 UDP/TLS/RTP/SAVPF 0\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=inactive\r\n");
+}
+
+const fn media_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Audio => "audio",
+        Kind::Video => "video",
+    }
+}
+
+/// Answer to a publisher's offer. `taken` holds one entry per offered section.
 #[must_use]
-pub fn answer(offer: &Description, local: &Local<'_>, prefer: impl Fn(&Section) -> Option<Codec>) -> String {
-    let accepted: Vec<&str> = offer
-        .sections
+pub fn answer(offer: &Description, local: &Local<'_>, taken: &[Taken]) -> String {
+    let none = Taken::default();
+    let sections: Vec<(&Section, &Taken)> =
+        offer.sections.iter().enumerate().map(|(index, section)| (section, taken.get(index).unwrap_or(&none))).collect();
+    let accepted: Vec<&str> = sections
         .iter()
-        .filter(|section| !section.rejected && (section.kind.is_none() || !section.payloads.is_empty()))
-        .map(|section| section.mid.as_str())
+        .filter(|(section, taken)| !section.rejected && (section.kind.is_none() || !taken.payloads.is_empty()))
+        .map(|(section, _)| section.mid.as_str())
         .collect();
     let mut out = String::with_capacity(4096);
     head(&mut out, local, &accepted);
     let mut first = true;
-    for section in &offer.sections {
+    for (section, taken) in sections {
         match section.kind {
-            _ if section.rejected => {
-                let (kind, proto) = match section.kind {
-                    Some(Kind::Audio) => ("audio", "UDP/TLS/RTP/SAVPF 0"),
-                    Some(Kind::Video) => ("video", "UDP/TLS/RTP/SAVPF 0"),
-                    None => ("application", "UDP/DTLS/SCTP webrtc-datachannel"),
-                };
-                let _ = write!(out, "m={kind} 0 {proto}\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n", section.mid);
+            None if section.rejected => {
+                let _ = write!(
+                    out,
+                    "m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n",
+                    section.mid
+                );
             }
             None => {
                 out.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
@@ -448,28 +486,27 @@ pub fn answer(offer: &Description, local: &Local<'_>, prefer: impl Fn(&Section) 
                 first = false;
                 let _ = write!(out, "a=sctp-port:5000\r\na=max-message-size:{}\r\n", media_core::limits::DATA_MESSAGE_BYTES_MAX);
             }
+            Some(kind) if section.rejected || taken.payloads.is_empty() => refused(&mut out, media_name(kind), &section.mid),
             Some(kind) => {
-                let name = if kind == Kind::Audio { "audio" } else { "video" };
-                if section.payloads.is_empty() {
-                    let _ = write!(out, "m={name} 0 UDP/TLS/RTP/SAVPF 0\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n", section.mid);
-                    continue;
-                }
-                let mut payloads = section.payloads.clone();
-                if let Some(codec) = prefer(section) {
-                    payloads.sort_by_key(|binding| binding.format.codec != codec);
-                }
-                let _ = write!(out, "m={name} 9 UDP/TLS/RTP/SAVPF {}\r\n", payload_ids(&payloads));
+                let _ = write!(out, "m={} 9 UDP/TLS/RTP/SAVPF {}\r\n", media_name(kind), payload_ids(&taken.payloads));
                 transport(&mut out, local, &section.mid, "passive", first);
                 first = false;
                 out.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
                 out.push_str(if is_received(section) { "a=recvonly\r\n" } else { "a=inactive\r\n" });
-                for (id, uri) in &section.extension_lines {
+                for (id, index) in &section.extension_lines {
+                    let uri = EXTENSIONS.get(usize::from(*index)).copied().unwrap_or_default();
                     let _ = write!(out, "a=extmap:{id} {uri}\r\n");
                 }
                 let fmtp = |binding: &PayloadBinding| {
-                    section.formats.iter().find(|(id, _)| *id == binding.payload_type.0).map_or(String::new(), |(_, text)| text.clone())
+                    let own =
+                        section.formats.iter().find(|(id, _)| *id == binding.payload_type.0).map_or("", |(_, text)| text.as_str());
+                    match (binding.format.codec, own, taken.opus) {
+                        (Codec::Opus, "", opus) => opus.to_owned(),
+                        (Codec::Opus, own, opus) if !opus.is_empty() => format!("{own};{opus}"),
+                        _ => own.to_owned(),
+                    }
                 };
-                payload_lines(&mut out, &payloads, fmtp, kind);
+                payload_lines(&mut out, &taken.payloads, fmtp, kind);
                 let rids: Vec<&str> = section.encodings.iter().filter_map(|encoding| encoding.rid.as_deref()).collect();
                 if !rids.is_empty() && is_received(section) {
                     for rid in &rids {
@@ -527,20 +564,20 @@ pub fn sent_extensions(kind: Kind) -> ExtensionMap {
 }
 
 /// One section of the node's offer to a subscriber.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// Kind.
     pub kind: Kind,
     /// `mid`.
     pub mid: String,
-    /// What it carries; `None` = inactive, free for another track.
+    /// What it carries; `None` = refused, so that its place may be taken by another section (RFC 8829 §5.2.2).
     pub track: Option<SentTrack>,
-    /// Payload types that were ever offered here.
+    /// Payload types.
     pub payloads: Vec<PayloadBinding>,
 }
 
 /// The track of a [`Sent`] section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentTrack {
     /// `msid` stream.
     pub stream: String,
@@ -558,22 +595,24 @@ pub const DATA_MID: &str = "data";
 /// Offer to a subscriber.
 #[must_use]
 pub fn offer(local: &Local<'_>, sections: &[Sent]) -> String {
-    let mids: Vec<&str> = std::iter::once(DATA_MID).chain(sections.iter().map(|section| section.mid.as_str())).collect();
+    let live = sections.iter().filter(|section| section.track.is_some()).map(|section| section.mid.as_str());
+    let mids: Vec<&str> = std::iter::once(DATA_MID).chain(live).collect();
     let mut out = String::with_capacity(2048 + 1024 * sections.len());
     head(&mut out, local, &mids);
     out.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
     transport(&mut out, local, DATA_MID, "actpass", true);
     let _ = write!(out, "a=sctp-port:5000\r\na=max-message-size:{}\r\n", media_core::limits::DATA_MESSAGE_BYTES_MAX);
     for section in sections {
-        let name = if section.kind == Kind::Audio { "audio" } else { "video" };
-        let _ = write!(out, "m={name} 9 UDP/TLS/RTP/SAVPF {}\r\n", payload_ids(&section.payloads));
+        let Some(track) = &section.track else {
+            refused(&mut out, media_name(section.kind), &section.mid);
+            continue;
+        };
+        let _ = write!(out, "m={} 9 UDP/TLS/RTP/SAVPF {}\r\n", media_name(section.kind), payload_ids(&section.payloads));
         transport(&mut out, local, &section.mid, "actpass", false);
-        out.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
-        out.push_str(if section.track.is_some() { "a=sendonly\r\n" } else { "a=inactive\r\n" });
-        let map = sent_extensions(section.kind);
-        let mut copy = map;
+        out.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\na=sendonly\r\n");
+        let mut map = sent_extensions(section.kind);
         for (index, uri) in EXTENSIONS.iter().enumerate() {
-            let id = *extension_field(&mut copy, index);
+            let id = *extension_field(&mut map, index);
             if id.0 != 0 {
                 let _ = write!(out, "a=extmap:{} {uri}\r\n", id.0);
             }
@@ -584,14 +623,12 @@ pub fn offer(local: &Local<'_>, sections: &[Sent]) -> String {
                 .map_or(String::new(), |(.., text)| (*text).to_owned())
         };
         payload_lines(&mut out, &section.payloads, fmtp, section.kind);
-        if let Some(track) = &section.track {
-            let _ = write!(out, "a=msid:{} {}\r\n", track.stream, track.track);
-            if let Some(rtx) = track.rtx_ssrc {
-                let _ = write!(out, "a=ssrc-group:FID {} {}\r\n", track.ssrc, rtx);
-            }
-            for ssrc in std::iter::once(track.ssrc).chain(track.rtx_ssrc) {
-                let _ = write!(out, "a=ssrc:{ssrc} cname:{}\r\na=ssrc:{ssrc} msid:{} {}\r\n", track.stream, track.stream, track.track);
-            }
+        let _ = write!(out, "a=msid:{} {}\r\n", track.stream, track.track);
+        if let Some(rtx) = track.rtx_ssrc {
+            let _ = write!(out, "a=ssrc-group:FID {} {}\r\n", track.ssrc, rtx);
+        }
+        for ssrc in std::iter::once(track.ssrc).chain(track.rtx_ssrc) {
+            let _ = write!(out, "a=ssrc:{ssrc} cname:{}\r\na=ssrc:{ssrc} msid:{} {}\r\n", track.stream, track.stream, track.track);
         }
     }
     out

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Webhook events, numbered within the epoch.
+
+use livekit_protocol as proto;
+
+use super::{Context, Roster};
+use crate::api::Output;
+
+impl Roster {
+    /// Raises an event.
+    pub(super) fn event(
+        &mut self,
+        context: &mut Context<'_>,
+        name: &'static str,
+        participant: Option<&proto::ParticipantInfo>,
+        track: Option<&proto::TrackInfo>,
+    ) {
+        let event = proto::WebhookEvent {
+            event: name.to_owned(),
+            room: Some(self.room_info()),
+            participant: participant.cloned(),
+            track: track.cloned(),
+            created_at: (self.unix_ms(context.now) / 1000) as i64,
+            ..Default::default()
+        };
+        match serde_json::to_vec(&event) {
+            Ok(body) => {
+                self.events += 1;
+                context.out.push_back(Output::Event { seq: self.events, name, body });
+            }
+            Err(error) => tracing::warn!(name, %error, "an event cannot be written"),
+        }
+    }
+}
