@@ -43,6 +43,6 @@ for (const person of Object.values(PEOPLE)) await Promise.all([film(person), ton
 const namespaces = ['--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
 if (process.getuid() !== 0) namespaces.unshift('--map-root-user');
 console.log(`e2e: running ${files.length} files in a network namespace; logs and pictures of failures in ${path.relative(process.cwd(), TARGET)}`);
-const child = spawn('unshare', [...namespaces, path.join(here, 'inside.sh'), ...options, ...files], { stdio: ['ignore', 'inherit', 'inherit'] });
+const child = spawn('unshare', [...namespaces, path.join(here, '../inside.sh'), process.execPath, ...options, ...files], { stdio: ['ignore', 'inherit', 'inherit'] });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
 child.on('exit', (code, signal) => process.exit(signal ? 1 : code));

@@ -1,2 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Holds nothing yet; `docs/plan.md` says what comes here.
+//! End-to-end tests of Plenum.
+//!
+//! `browser/` drives real Chromium and Firefox, `go/` is a program on the public Go SDK, `tests/conformance` a headless client on
+//! the `webrtc` crate that does what browsers can't. Each runs the system in network and process namespaces of its own
+//! (`inside.sh`), so nothing leaves the machine and nothing is left behind. This crate holds what the Rust tests share.
+
+pub mod system;

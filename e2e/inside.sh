@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: EUPL-1.2
-# First process of the namespaces that run.mjs makes: gives them an address, locks the way out, runs the tests.
-# When it ends, its process namespace ends with it, and so does everything that a test has left running.
+# First process of the namespaces that a test runs in (`unshare --net --mount --pid --fork --kill-child --mount-proc`):
+# gives them an address, locks the way out and runs the command it is given. When it ends, its process namespace ends with
+# it, and so does everything that a test has left running.
 set -euo pipefail
-cd "$(dirname "$0")"
 
 ip link set lo up
 # Firefox gathers no loopback candidates, so the machine needs an address; a bridge without ports carries one on
@@ -28,12 +28,14 @@ table inet way_out {
 }
 RULES
 
-# A sound card that nobody hears: without one Firefox starts no AudioContext.
-XDG_RUNTIME_DIR="$(mktemp -d)"
-export XDG_RUNTIME_DIR PULSE_SERVER="unix:$XDG_RUNTIME_DIR/native"
-trap 'rm -rf "$XDG_RUNTIME_DIR"' EXIT
-pulseaudio -n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes --log-level=error \
-  --load=module-null-sink \
-  --load="module-native-protocol-unix socket=$XDG_RUNTIME_DIR/native auth-anonymous=1" 2>"$XDG_RUNTIME_DIR/log" &
+if command -v pulseaudio >/dev/null; then
+  # A sound card that nobody hears: without one Firefox starts no AudioContext.
+  XDG_RUNTIME_DIR="$(mktemp -d)"
+  export XDG_RUNTIME_DIR PULSE_SERVER="unix:$XDG_RUNTIME_DIR/native"
+  trap 'rm -rf "$XDG_RUNTIME_DIR"' EXIT
+  pulseaudio -n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --disable-shm=yes --log-level=error \
+    --load=module-null-sink \
+    --load="module-native-protocol-unix socket=$XDG_RUNTIME_DIR/native auth-anonymous=1" 2>"$XDG_RUNTIME_DIR/log" &
+fi
 
-node "$@"
+"$@"

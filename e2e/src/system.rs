@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! `plenum up` on a copy of the quickstart, in namespaces of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// The variable that tells a test it already runs inside its namespaces.
+const INSIDE: &str = "PLENUM_E2E_INSIDE";
+/// Where the gateway listens in every namespace.
+pub const GATEWAY: &str = "127.0.0.1:7880";
+/// The namespace's own address, at which media nodes are reached.
+pub const MACHINE: &str = "10.99.0.1";
+
+/// Runs `body` in network and process namespaces of its own: outside of them this starts the test's binary anew for the one test
+/// `name`, and fails where that fails.
+///
+/// # Errors
+/// When the namespaces cannot be made (it takes root) or the test inside fails.
+pub fn in_namespace(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
+        return body();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("inside.sh");
+    let status = Command::new("unshare")
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
+        .arg(script)
+        .arg(std::env::current_exe()?)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, name)
+        .stdin(Stdio::null())
+        .status()
+        .context("unshare (util-linux) starts the test's namespaces")?;
+    if !status.success() {
+        bail!("{name} failed in its namespaces ({status}); they need root, iproute2 and nftables");
+    }
+    Ok(())
+}
+
+/// A conference as `plenum up` printed it.
+#[derive(Clone, Debug)]
+pub struct Conference {
+    /// Identifier in links.
+    pub room_id: String,
+    /// Link of guests, with the password.
+    pub guest_link: String,
+    /// Link of openers, with the key.
+    pub opener_link: String,
+}
+
+/// A running system; it is killed when dropped.
+pub struct System {
+    child: Child,
+    folder: PathBuf,
+    block: serde_json::Value,
+}
+
+impl System {
+    /// Starts the quickstart and waits until it is ready.
+    ///
+    /// # Errors
+    /// When a binary is missing or the system is not ready within the liveness bound.
+    pub fn start(name: &str) -> Result<Self> {
+        let binary = std::env::current_exe()?
+            .parent()
+            .and_then(Path::parent)
+            .context("a test lies in target/PROFILE/deps")?
+            .join("plenum");
+        if !binary.exists() {
+            bail!(
+                "{} is missing: cargo build --workspace --bins (make build) makes it",
+                binary.display()
+            );
+        }
+        let folder = std::env::temp_dir().join(format!("plenum-e2e-{name}-{}", std::process::id()));
+        let manifests = folder.join("manifests");
+        std::fs::create_dir_all(&manifests)?;
+        let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart");
+        for entry in std::fs::read_dir(quickstart)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), manifests.join(entry.file_name()))?;
+        }
+        let log = std::fs::File::create(folder.join("log"))?;
+        let mut child = Command::new(binary)
+            .args(["up", "--output", "json", "-f"])
+            .arg(&manifests)
+            .arg("--state-dir")
+            .arg(folder.join("state"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("plenum up starts")?;
+        let out = child.stdout.take().context("stdout is piped")?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut system = Self {
+            child,
+            folder,
+            block: serde_json::Value::Null,
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut text = String::new();
+        while system.block.is_null() {
+            match lines.recv_timeout(Duration::from_millis(200)) {
+                Ok(line) => {
+                    text.push_str(&line);
+                    text.push('\n');
+                    if let Some(begin) = text.find('{')
+                        && let Ok(block) = serde_json::from_str(&text[begin..])
+                    {
+                        system.block = block;
+                    }
+                }
+                Err(_) if Instant::now() < end && system.child.try_wait()?.is_none() => {}
+                Err(_) => bail!("plenum up printed no block: {text}\n{}", system.log()),
+            }
+        }
+        Ok(system)
+    }
+
+    /// What `plenum up` printed of a conference.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn conference(&self, name: &str) -> Result<Conference> {
+        let found = self.block["conferences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["name"] == name)
+            .with_context(|| format!("plenum up printed no conference {name}: {}", self.block))?;
+        let text = |field: &str| {
+            found[field]
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("{name} has no {field}"))
+        };
+        let guest_link = text("guestLink")?;
+        let room_id = guest_link
+            .split_once("/c/")
+            .and_then(|(_, rest)| rest.split(['#', '?']).next())
+            .context("a link has a room id")?
+            .to_owned();
+        Ok(Conference {
+            room_id,
+            guest_link,
+            opener_link: text("openerLink")?,
+        })
+    }
+
+    /// The log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Stops it in good order and checks that it ends with 0.
+    ///
+    /// # Errors
+    /// When it does not end, or ends with an error.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                if !status.success() {
+                    bail!("plenum up ended with {status}\n{}", self.log());
+                }
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("plenum up does not end on SIGINT\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // Ends what a failed test has left; after `stop` there is nothing to end.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            eprintln!("{}", self.log());
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
