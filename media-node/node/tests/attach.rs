@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The node's streams to the control plane: whom it attaches to, what it says, what it obeys.
+
+mod world;
+
+use media_core::io::Protocol;
+use plenum_load::headless::Source;
+use plenum_proto::v1::node_order::Item as Order;
+use plenum_proto::v1::node_report::Item as Report;
+use plenum_proto::v1::{AcceptingOrder, DropRoom, EventAck, ReplicaList, RoomFacts};
+use tonic::Code;
+use world::{
+    Call, ControlPlane, Pki, Role, Setting, UID, World, act_until, eventually, facts, key,
+    session_start, start_node,
+};
+
+fn reason(status: &tonic::Status) -> Option<&str> {
+    status.metadata().get("plenum-reason")?.to_str().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_room_opens_before_facts_nor_while_not_accepting() {
+    let pki = Pki::new();
+    let plane = ControlPlane::start(&pki, None).await;
+    let node = start_node(
+        &pki,
+        &Setting {
+            control_planes: vec![plane.endpoint()],
+            ..Setting::default()
+        },
+    )
+    .await;
+    eventually("a load without facts", async || {
+        plane.accepting() == Some(false)
+    })
+    .await;
+    let hello = plane.hello().expect("hello");
+    assert_eq!((hello.uid.as_str(), hello.node_id.as_str()), (UID, ""));
+    assert_eq!(hello.grpc_endpoint, node.grpc_address().to_string());
+    let call = Call::connect(&pki, node.grpc_address(), Role::ControlPlane).await;
+    let refused = call.open("a", 1, None).await.expect_err("no facts");
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::Unavailable, Some("NoFacts"))
+    );
+
+    plane.order(Order::Facts(facts(true))).await;
+    plane.wait_accepting().await;
+    eventually("a hello with facts", async || {
+        plane.hello().is_some_and(|hello| hello.node_id == "n1")
+    })
+    .await;
+    call.open("a", 1, None).await.expect("opened");
+
+    let order = AcceptingOrder {
+        node_uid: UID.into(),
+        epoch: 1,
+        accepting: false,
+        reason: "Drain".into(),
+    };
+    plane.order(Order::Accepting(order)).await;
+    eventually("not accepting", async || plane.accepting() == Some(false)).await;
+    let refused = call.open("b", 1, None).await.expect_err("not accepting");
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::Unavailable, Some("NotAccepting"))
+    );
+    call.open("a", 1, None)
+        .await
+        .expect("a room that lives is confirmed all the same");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_hears_and_one_is_primary() {
+    let pki = Pki::new();
+    let first = ControlPlane::start(&pki, Some(facts(true))).await;
+    let second = ControlPlane::start(&pki, Some(facts(true))).await;
+    let node = start_node(
+        &pki,
+        &Setting {
+            control_planes: vec![first.endpoint()],
+            ..Setting::default()
+        },
+    )
+    .await;
+    first.wait_accepting().await;
+    assert!(
+        first.hello().expect("hello").primary,
+        "the only one is primary"
+    );
+    // The second is learnt from the first.
+    first
+        .order(Order::Replicas(ReplicaList {
+            endpoints: vec![first.endpoint(), second.endpoint()],
+        }))
+        .await;
+    second.wait_accepting().await;
+    let primary =
+        |plane: &ControlPlane| plane.attached() && plane.hello().is_some_and(|hello| hello.primary);
+    eventually("exactly one is primary", async || {
+        u8::from(primary(&first)) + u8::from(primary(&second)) == 1
+    })
+    .await;
+
+    let (gone, left) = if primary(&first) {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let streams = left.streams();
+    drop(gone);
+    eventually("the other one takes over", async || primary(&left)).await;
+    assert_eq!(left.streams(), streams, "on the same stream");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_restarts_hears_everything_again() {
+    let mut world = World::start(Setting::default()).await;
+    let call = world.call().await;
+    let facts_before = RoomFacts {
+        room_sid: "RM_kept".into(),
+        opened: true,
+        ..Default::default()
+    };
+    let opened = call
+        .open("a", 7, Some(facts_before))
+        .await
+        .expect("opened")
+        .facts
+        .expect("facts");
+    assert_eq!(opened.room_sid, "RM_kept", "fail-over keeps the sid");
+    world.plane = world.plane.restart(&world.pki, Some(facts(true))).await;
+    eventually("the room, and the end of the rooms, on the new stream", async || {
+        let reports = world.plane.reports();
+        let room = reports.iter().position(|report| {
+            matches!(report, Report::Room(room) if room.key == Some(key("a")) && room.epoch == 7
+                && room.facts.as_ref().is_some_and(|facts| facts.room_sid == "RM_kept" && facts.opened))
+        });
+        let end = reports.iter().position(|report| matches!(report, Report::EndOfRooms(true)));
+        matches!((room, end), (Some(room), Some(end)) if room < end)
+    })
+    .await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_with_a_higher_epoch_elsewhere_is_given_up() {
+    let world = World::start(Setting::default()).await;
+    let call = world.call().await;
+    call.open("a", 3, None).await.expect("opened");
+    let ip = "127.0.0.1".parse().expect("address");
+    let mut people = vec![
+        call.join(session_start("a", 3, "alice"), ip, Protocol::Udp)
+            .await,
+    ];
+    people[0].publish(Source::Microphone);
+    act_until("alice is in", &mut people, |people| {
+        people[0].driver.client().sid().is_some()
+    })
+    .await;
+
+    let stale = call.open("a", 2, None).await.expect_err("an older lease");
+    assert_eq!(
+        (stale.code(), reason(&stale)),
+        (Code::FailedPrecondition, Some("StaleEpoch"))
+    );
+    let mut stranger = call
+        .join(session_start("a", 2, "bob"), ip, Protocol::Udp)
+        .await;
+    eventually("a session under another lease is refused", async || {
+        matches!(stranger.ending(), Some(plenum_proto::v1::session_down::Item::Refused(refused))
+            if refused.reason == "WrongEpoch" && refused.retry)
+    })
+    .await;
+
+    world
+        .plane
+        .order(Order::Drop(DropRoom {
+            key: Some(key("a")),
+            epoch_below: 3,
+        }))
+        .await;
+    world
+        .plane
+        .order(Order::Drop(DropRoom {
+            key: Some(key("a")),
+            epoch_below: 4,
+        }))
+        .await;
+    act_until("alice is told to come again", &mut people, |people| {
+        people[0].left.as_ref().is_some_and(|leave| {
+            leave.action == livekit_protocol::leave_request::Action::Reconnect as i32
+        })
+    })
+    .await;
+    eventually("the end is reported", async || {
+        world.plane.reports().iter().any(|report| {
+            matches!(report, Report::Closed(closed) if closed.key == Some(key("a")) && closed.epoch == 3)
+        })
+    })
+    .await;
+    // Under the next lease it may come back here.
+    call.open("a", 4, None).await.expect("opened again");
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_repeated_until_they_are_acknowledged() {
+    let mut world = World::start(Setting::default()).await;
+    let call = world.call().await;
+    call.open("a", 1, None).await.expect("opened");
+    let ip = "127.0.0.1".parse().expect("address");
+    let mut people = vec![
+        call.join(session_start("a", 1, "alice"), ip, Protocol::Udp)
+            .await,
+    ];
+    people[0].publish(Source::Microphone);
+    let events = |plane: &ControlPlane| -> Vec<(u64, String)> {
+        plane
+            .reports()
+            .into_iter()
+            .filter_map(|report| match report {
+                Report::Event(event) => Some((event.seq, event.name)),
+                _ => None,
+            })
+            .collect()
+    };
+    act_until("two events", &mut people, |_| {
+        events(&world.plane).len() >= 2
+    })
+    .await;
+    let before = events(&world.plane);
+    assert_eq!(before[0], (1, "room_started".to_owned()));
+    world
+        .plane
+        .order(Order::EventAck(EventAck {
+            key: Some(key("a")),
+            epoch: 1,
+            seq: 1,
+        }))
+        .await;
+    // Orders are obeyed in their turn: what follows the facts of a second order has seen the first.
+    world
+        .plane
+        .order(Order::Facts(plenum_proto::v1::NodeFacts {
+            revision: "2".into(),
+            ..facts(true)
+        }))
+        .await;
+    let hellos = async || {
+        world
+            .plane
+            .reports()
+            .iter()
+            .filter(|report| matches!(report, Report::Hello(_)))
+            .count()
+    };
+    let said = hellos().await;
+    eventually("the second order is obeyed", async || {
+        hellos().await > said.min(1)
+    })
+    .await;
+    world.plane = world.plane.restart(&world.pki, Some(facts(true))).await;
+    eventually("only what was not acknowledged comes again", async || {
+        let again = events(&world.plane);
+        !again.is_empty() && again.iter().all(|(seq, _)| *seq >= 2)
+    })
+    .await;
+    world.node.stop().await;
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! A real node, a real control-plane service over mTLS, people on real sockets: calls in every arrangement of ports.
+
+mod world;
+
+use std::net::IpAddr;
+
+use media_core::io::Protocol;
+use plenum_load::headless::Source;
+use world::{Session, Setting, World, act_until, eventually, loopbacks, session_start};
+
+/// Two people per shard and room; everybody hears and sees the other.
+async fn meet(ports: &str, shards: u8, ip: IpAddr, protocol: Protocol) {
+    let what = format!("{ports} with {shards} shards over {protocol:?} on {ip}");
+    let world = World::start(Setting {
+        ports,
+        shards,
+        addresses: vec![ip],
+        ..Setting::default()
+    })
+    .await;
+    let call = world.call().await;
+    let mut people: Vec<Session> = Vec::new();
+    for room in 0..shards {
+        let room = format!("room-{room}");
+        let opened = call.open(&room, 1, None).await.expect("opened");
+        let facts = opened.facts.expect("facts");
+        assert!(facts.room_sid.starts_with("RM_"), "{facts:?}");
+        for identity in ["alice", "bob"] {
+            let mut person = call
+                .join(session_start(&room, 1, identity), ip, protocol)
+                .await;
+            person.publish(Source::Microphone);
+            person.publish(Source::Camera);
+            people.push(person);
+        }
+    }
+    act_until(&what, &mut people, |people| {
+        people.iter_mut().all(|person| person.received(2) >= 30)
+    })
+    .await;
+    eventually("loads tell the people", async || {
+        world.plane.reports().into_iter().any(|report| {
+            matches!(report, plenum_proto::v1::node_report::Item::Load(load)
+                if load.participants == 2 * u32::from(shards) && load.rooms == u32::from(shards) && load.egress_bps > 0)
+        })
+    })
+    .await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_people_meet_over_udp_on_one_shard() {
+    for ip in loopbacks() {
+        for ports in ["SinglePort", "PortPerShard"] {
+            meet(ports, 1, ip, Protocol::Udp).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_meet_over_udp_on_two_shards() {
+    for ip in loopbacks() {
+        for ports in ["SinglePort", "PortPerShard"] {
+            meet(ports, 2, ip, Protocol::Udp).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_people_meet_over_tcp_on_one_shard() {
+    for ip in loopbacks() {
+        for ports in ["SinglePort", "PortPerShard"] {
+            meet(ports, 1, ip, Protocol::Tcp).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_meet_over_tcp_on_two_shards() {
+    for ip in loopbacks() {
+        for ports in ["SinglePort", "PortPerShard"] {
+            meet(ports, 2, ip, Protocol::Tcp).await;
+        }
+    }
+}
