@@ -1,80 +1,58 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The `plenum` command.
 
+mod args;
+mod client;
 mod manifest;
+mod table;
+mod up;
 mod validate;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use args::{Cli, Output, Verb};
+use clap::Parser as _;
 
-/// Sovereign video conferencing as declared objects.
-#[derive(Parser)]
-#[command(version)]
-struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Checks manifests by the schema and the rules an API server would run; starts nothing.
-    ///
-    /// All errors are shown at once. Exit code 0: valid; 2: something is wrong. References between objects are not
-    /// followed. Example: plenum validate -f docs/examples/quickstart
-    Validate {
-        /// A file, or a directory whose *.yaml and *.yml are read; may be repeated.
-        #[arg(short = 'f', long = "filename", required = true)]
-        files: Vec<PathBuf>,
-        /// `text` is for people, `json` for programs.
-        #[arg(short, long, value_enum, default_value_t = Output::Text)]
-        output: Output,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
+/// Something could not be done.
+const FAILED: u8 = 1;
+/// What was given is wrong.
+const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
-    let Verb::Validate { files, output } = Args::parse().verb;
-    let mut all = Vec::new();
-    for path in &files {
-        match validate::manifests(path) {
-            Ok(found) => all.extend(found),
-            Err(error) => {
-                eprintln!("plenum: {}: {error}", path.display());
-                return ExitCode::from(2);
-            }
+    match Cli::parse().verb {
+        Verb::Up(options) => up::run(&options),
+        Verb::Validate { files, output } => run_validate(&files, output),
+        Verb::Get { kind, name, output, state } => client::get(&state.path(), kind, name.as_deref(), output),
+        Verb::Describe { kind, name, state } => client::describe(&state.path(), kind, &name),
+        Verb::Down { state } => client::down(&state.path()),
+        Verb::Drain { node, timeout_seconds, undo, state } => {
+            client::drain(&state.path(), &node, timeout_seconds, undo)
         }
+        Verb::Child { parent, command } => up::child(parent, &command),
     }
-    all.sort();
-    all.dedup();
-    let report = match validate::validate(&all) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("plenum: {error}");
-            return ExitCode::from(2);
-        }
+}
+
+fn run_validate(paths: &[PathBuf], output: Output) -> ExitCode {
+    let checked = validate::manifests_of(paths).and_then(|files| {
+        let checked = validate::check(&files, None)?;
+        Ok((files, checked.report))
+    });
+    let (files, report) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return fail(WRONG, &error),
     };
     match output {
         Output::Json => println!("{}", serde_json::json!(report)),
-        Output::Text => {
-            for finding in &report.findings {
-                println!("{finding}");
-            }
-            let (files, wrong) = (all.len(), report.findings.len());
-            println!(
-                "{} objects in {files} files, {wrong} errors",
-                report.objects
-            );
-        }
+        Output::Text => validate::print_report(&report, files.len()),
     }
     if report.objects == 0 && report.findings.is_empty() {
-        eprintln!("plenum: no manifest found; -f takes a file or a directory with *.yaml");
-        return ExitCode::from(2);
+        return fail(WRONG, "no manifest found; -f takes a file or a directory with *.yaml");
     }
-    ExitCode::from(if report.findings.is_empty() { 0 } else { 2 })
+    ExitCode::from(if report.findings.is_empty() { 0 } else { WRONG })
+}
+
+/// Says why on standard error.
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("plenum: {message}");
+    ExitCode::from(code)
 }

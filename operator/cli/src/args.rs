@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The command line: verbs, options and the help that teaches them.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Sovereign video conferencing as declared objects.
+#[derive(Parser)]
+#[command(
+    name = "plenum",
+    version,
+    about = "Sovereign video conferencing as declared objects",
+    after_help = "Begin with:\n  \
+        plenum up -f docs/examples/quickstart    # runs everything on this machine and prints the links\n  \
+        plenum get conferences                   # in another terminal: what is open, who is in\n  \
+        plenum down                              # stops it in good order"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Verbs.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Runs the manifests on this machine: control plane and media nodes as supervised processes
+    #[command(after_help = "Saving a manifest applies the difference at once; a wrong one is reported and changes nothing.\n\
+        Exit code 0: stopped in good order; 1: could not run; 2: manifests or options are wrong.\n\n\
+        Examples:\n  \
+        plenum up -f docs/examples/quickstart\n  \
+        plenum up -f my-conferences/ --http-port 8080 --state-dir ./state\n  \
+        plenum up -f my-conferences/ --bind 0.0.0.0      # others may join, with TLS; prints the CA's fingerprint\n  \
+        plenum up -f my-conferences/ --output json | jq  # one JSON object per line")]
+    Up(Up),
+    /// Checks manifests by schema, rules, references and schedules; starts nothing
+    #[command(after_help = "All errors are shown at once, each with file, line, field, rule and remedy.\n\
+        Exit code 0: valid; 2: something is wrong.\n\n\
+        Examples:\n  \
+        plenum validate -f docs/examples/quickstart\n  \
+        plenum validate -f tenants/ -f conferences.yaml --output json")]
+    Validate {
+        /// A file, or a directory whose *.yaml and *.yml are read; may be repeated
+        #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
+        files: Vec<PathBuf>,
+        /// Form of the report
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Shows objects of the running system with their state
+    #[command(after_help = "Examples:\n  \
+        plenum get conferences\n  \
+        plenum get nodes -o wide\n  \
+        plenum get conference council -o yaml\n  \
+        plenum get tenants -o json | jq '.items[].status'")]
+    Get {
+        /// Kind
+        #[arg(value_enum)]
+        kind: Kind,
+        /// Name, or NAMESPACE/NAME where a name stands in several namespaces
+        name: Option<String>,
+        /// Form of the answer; a table without it
+        #[arg(short, long, value_enum)]
+        output: Option<Form>,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Shows one object with everything that is known about it, links included
+    #[command(after_help = "Examples:\n  \
+        plenum describe conference council\n  \
+        plenum describe node local-0")]
+    Describe {
+        /// Kind
+        #[arg(value_enum)]
+        kind: Kind,
+        /// Name, or NAMESPACE/NAME where a name stands in several namespaces
+        name: String,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Stops the running system in good order and waits until it is gone
+    #[command(after_help = "Example:\n  plenum down")]
+    Down {
+        #[command(flatten)]
+        state: State,
+    },
+    /// Empties a media node: no new rooms, and its rooms move to others by the deadline
+    #[command(after_help = "The node stays empty until --undo or the next start.\n\n\
+        Examples:\n  \
+        plenum drain local-0\n  \
+        plenum drain local-0 --timeout-seconds 60\n  \
+        plenum drain local-0 --undo")]
+    Drain {
+        /// Name of the node, see `plenum get nodes`
+        node: String,
+        /// How long rooms may go on before they are moved; the pool's drain.timeout without it, at once with
+        /// drain.strategy: Move
+        #[arg(long, value_name = "N")]
+        timeout_seconds: Option<u64>,
+        /// Lets the node take rooms again
+        #[arg(long, conflicts_with = "timeout_seconds")]
+        undo: bool,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Becomes a child that dies with its parent
+    #[command(hide = true)]
+    Child {
+        /// Process id of the parent
+        #[arg(long)]
+        parent: i32,
+        /// Program and arguments
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Options of `plenum up`.
+#[derive(Args)]
+pub(crate) struct Up {
+    /// A file, or a directory whose *.yaml and *.yml are read; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Address people reach the pages at; anything but loopback is served with TLS by a CA that is made for it
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// Port of the pages, of signalling and of the API
+    #[arg(long, value_name = "PORT", default_value_t = 7880)]
+    pub(crate) http_port: u16,
+    /// Own address for media, may be repeated; without it loopback and the machine's primary addresses
+    #[arg(long, value_name = "IP")]
+    pub(crate) media_address: Vec<IpAddr>,
+    /// Lets the publicly known keys of the examples be used with --bind
+    #[arg(long)]
+    pub(crate) insecure_dev_keys: bool,
+    /// Copies of the control plane; more than one needs a store that they share
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) control_plane_replicas: u32,
+    /// Form of what is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) state: State,
+}
+
+/// Where a running system keeps its state and answers.
+#[derive(Args)]
+pub(crate) struct State {
+    /// Directory with generated Secrets, certificates, logs and the socket; one running system each
+    #[arg(long, value_name = "DIR", env = "PLENUM_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl State {
+    /// The directory given, or the default: under `XDG_STATE_HOME`, else under the home directory, else `.plenum`.
+    pub(crate) fn path(&self) -> PathBuf {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.state_dir.clone().unwrap_or_else(|| {
+            set("XDG_STATE_HOME")
+                .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+                .map_or_else(|| PathBuf::from(".plenum"), |base| base.join("plenum"))
+        })
+    }
+}
+
+/// Form of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Form of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// A table with more columns.
+    Wide,
+    /// The objects as YAML.
+    Yaml,
+    /// The objects as JSON.
+    Json,
+}
+
+/// Kinds that can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Kind {
+    /// Organisations.
+    #[value(name = "tenants", aliases = ["tenant", "tn"])]
+    Tenants,
+    /// Conferences.
+    #[value(name = "conferences", aliases = ["conference", "conf"])]
+    Conferences,
+    /// Media pools.
+    #[value(name = "pools", aliases = ["pool", "mediapools", "mediapool", "mp"])]
+    Pools,
+    /// Media nodes.
+    #[value(name = "nodes", aliases = ["node", "medianodes", "medianode", "mn"])]
+    Nodes,
+}

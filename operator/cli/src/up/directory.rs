@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The two streams to the control plane: what is declared goes out, what is going on comes in. Both begin anew after a
+//! break, with everything; there is no way besides them, here or in a cluster.
+
+use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
+
+use operator_core::{Plan, RecordKind, diff};
+use plenum_proto::v1::{
+    AcceptingOrder, MoveOrder, ObserveRequest, Publication, PublicationAck, directory_client::DirectoryClient,
+    observation, publication::Item,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::convert::{self, HashError, Hashes};
+
+/// DNS name in every certificate of the control plane, whatever address is dialled.
+pub(crate) const CONTROL_PLANE_DNS: &str = "control-plane.plenum.internal";
+/// First wait before a stream is begun anew.
+const RETRY_MIN: Duration = Duration::from_millis(30);
+/// Longest wait.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Messages on their way; the control plane reads as fast as it applies.
+const QUEUE: usize = 64;
+
+/// What the publisher is told.
+pub(crate) enum Wish {
+    /// This is declared from now on.
+    Plan(Arc<Plan>),
+    /// A node takes new rooms, or takes none.
+    Accepting(AcceptingOrder),
+    /// A node's rooms move by a deadline.
+    Move(MoveOrder),
+}
+
+/// What the streams tell.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The control plane has all records of a snapshot.
+    SnapshotApplied,
+    /// It has taken a record.
+    Taken {
+        /// Kind.
+        kind: RecordKind,
+        /// Uid.
+        uid: String,
+        /// Revision.
+        revision: String,
+    },
+    /// It has refused a record.
+    Refused {
+        /// Kind.
+        kind: RecordKind,
+        /// Uid.
+        uid: String,
+        /// CamelCase reason.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// The stream of publications broke.
+    PublishBroken(String),
+    /// A password could not be hashed.
+    Unhashed(HashError),
+    /// The stream of observations begins anew: what was known is void.
+    ObserveBegins,
+    /// Something was observed.
+    Observed(observation::Item),
+    /// The stream of observations broke.
+    ObserveBroken(String),
+}
+
+/// How the control plane is dialled.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    endpoint: Endpoint,
+}
+
+/// The certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// A file.
+    #[error("{0}: {1}")]
+    File(std::path::PathBuf, std::io::Error),
+    /// What is in it.
+    #[error("certificates for the control plane: {0}")]
+    Tls(#[from] tonic::transport::Error),
+}
+
+impl Dial {
+    /// With the certificates of a directory.
+    pub(crate) fn new(address: std::net::SocketAddr, tls_dir: &Path) -> Result<Self, DialError> {
+        let read = |name: &str| {
+            let path = tls_dir.join(name);
+            std::fs::read(&path).map_err(|error| DialError::File(path, error))
+        };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read("ca.crt")?))
+            .identity(Identity::from_pem(read("tls.crt")?, read("tls.key")?))
+            .domain_name(CONTROL_PLANE_DNS);
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?
+            .tls_config(tls)?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true);
+        Ok(Self { endpoint })
+    }
+
+    async fn client(&self) -> Result<DirectoryClient<Channel>, String> {
+        match timeout(CONNECT, self.endpoint.connect()).await {
+            Ok(Ok(channel)) => Ok(DirectoryClient::new(channel)),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err("no answer".to_owned()),
+        }
+    }
+}
+
+/// An error with its causes, because transports put the interesting part last.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// Publishes for ever; ends when nobody wishes any more.
+pub(crate) async fn publish(dial: Dial, epoch: u64, mut wishes: mpsc::Receiver<Wish>, news: mpsc::Sender<News>) {
+    let mut publisher =
+        Publisher { epoch, plan: Arc::default(), hashes: Hashes::default(), pending: VecDeque::new(), news };
+    // Nothing is sent before the first plan: an empty snapshot would retract everything.
+    loop {
+        match wishes.recv().await {
+            Some(Wish::Plan(plan)) => {
+                publisher.plan = plan;
+                break;
+            }
+            Some(_) => {}
+            None => return,
+        }
+    }
+    let mut wait = RETRY_MIN;
+    loop {
+        match publisher.stream(&dial, &mut wishes).await {
+            Ended::NoWishes => return,
+            Ended::Broken { error, lived } => {
+                if lived {
+                    wait = RETRY_MIN;
+                    let _ = publisher.news.send(News::PublishBroken(error)).await;
+                }
+            }
+        }
+        if !publisher.rest(wait, &mut wishes).await {
+            return;
+        }
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+struct Publisher {
+    epoch: u64,
+    plan: Arc<Plan>,
+    hashes: Hashes,
+    /// Orders that came while there was no stream.
+    pending: VecDeque<Item>,
+    news: mpsc::Sender<News>,
+}
+
+enum Ended {
+    NoWishes,
+    Broken { error: String, lived: bool },
+}
+
+impl Publisher {
+    async fn stream(&mut self, dial: &Dial, wishes: &mut mpsc::Receiver<Wish>) -> Ended {
+        let broken = |error: String, lived: bool| Ended::Broken { error, lived };
+        let mut client = match dial.client().await {
+            Ok(client) => client,
+            Err(error) => return broken(error, false),
+        };
+        let (send, queue) = mpsc::channel::<Publication>(QUEUE);
+        // The answer's headers may come with the first acknowledgement only: send while waiting for them.
+        let mut acks = tokio::spawn({
+            let news = self.news.clone();
+            async move { hear(client.publish(ReceiverStream::new(queue)).await, &news).await }
+        });
+        let snapshot = self.snapshot(&send);
+        tokio::select! {
+            sent = snapshot => if sent.is_none() {
+                acks.abort();
+                return broken("the stream ended during the snapshot".to_owned(), true);
+            },
+            error = &mut acks => return broken(error.unwrap_or_else(|error| error.to_string()), false),
+        }
+        loop {
+            tokio::select! {
+                error = &mut acks => return broken(error.unwrap_or_else(|error| error.to_string()), true),
+                wish = wishes.recv() => {
+                    let Some(wish) = wish else {
+                        acks.abort();
+                        return Ended::NoWishes;
+                    };
+                    if self.obey(wish, &send).await.is_none() {
+                        acks.abort();
+                        return broken("the stream ended".to_owned(), true);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn snapshot(&mut self, send: &mpsc::Sender<Publication>) -> Option<()> {
+        let plan = Arc::clone(&self.plan);
+        self.rehash(&plan).await;
+        for record in diff(&Plan::default(), &plan).publish {
+            self.send(send, convert::item(record, &self.hashes)).await?;
+        }
+        self.send(send, Item::EndOfSnapshot(true)).await?;
+        while let Some(order) = self.pending.pop_front() {
+            self.send(send, order).await?;
+        }
+        Some(())
+    }
+
+    /// Waits, and takes wishes meanwhile; says whether there may be more.
+    async fn rest(&mut self, wait: Duration, wishes: &mut mpsc::Receiver<Wish>) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            let order = match timeout_at(until, wishes.recv()).await {
+                Err(_) => return true,
+                Ok(None) => return false,
+                Ok(Some(Wish::Plan(plan))) => {
+                    self.plan = plan;
+                    continue;
+                }
+                Ok(Some(Wish::Accepting(order))) => Item::Accepting(order),
+                Ok(Some(Wish::Move(order))) => Item::Move(order),
+            };
+            if self.pending.len() == QUEUE {
+                self.pending.pop_front();
+            }
+            self.pending.push_back(order);
+        }
+    }
+
+    async fn obey(&mut self, wish: Wish, send: &mpsc::Sender<Publication>) -> Option<()> {
+        match wish {
+            Wish::Plan(plan) => {
+                self.rehash(&plan).await;
+                let old = std::mem::replace(&mut self.plan, Arc::clone(&plan));
+                let diff = diff(&old, &plan);
+                for (kind, uid) in &diff.retract {
+                    self.send(send, convert::retraction(*kind, uid)).await?;
+                }
+                for record in diff.publish {
+                    self.send(send, convert::item(record, &self.hashes)).await?;
+                }
+                Some(())
+            }
+            Wish::Accepting(order) => self.send(send, Item::Accepting(order)).await,
+            Wish::Move(order) => self.send(send, Item::Move(order)).await,
+        }
+    }
+
+    async fn send(&self, send: &mpsc::Sender<Publication>, item: Item) -> Option<()> {
+        send.send(Publication { epoch: self.epoch, item: Some(item) }).await.ok()
+    }
+
+    async fn rehash(&mut self, plan: &Arc<Plan>) {
+        let (hashes, plan) = (self.hashes.clone(), Arc::clone(plan));
+        match tokio::task::spawn_blocking(move || hashes.of(&plan)).await {
+            Ok(Ok(hashes)) => self.hashes = hashes,
+            Ok(Err(error)) => drop(self.news.send(News::Unhashed(error)).await),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Hears acknowledgements until the stream ends; gives the reason.
+async fn hear(
+    answer: Result<tonic::Response<tonic::Streaming<PublicationAck>>, tonic::Status>,
+    news: &mpsc::Sender<News>,
+) -> String {
+    let mut acks = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return status.message().to_owned(),
+    };
+    loop {
+        let ack = match acks.message().await {
+            Ok(Some(ack)) => ack,
+            Ok(None) => return "the control plane ended the stream".to_owned(),
+            Err(status) => return status.message().to_owned(),
+        };
+        let PublicationAck { uid, revision, refused_reason: reason, message, snapshot_applied, .. } = ack.clone();
+        let kind = match ack.kind() {
+            plenum_proto::v1::RecordKind::Tenant => Some(RecordKind::Tenant),
+            plenum_proto::v1::RecordKind::Conference => Some(RecordKind::Conference),
+            plenum_proto::v1::RecordKind::Node => Some(RecordKind::Node),
+            plenum_proto::v1::RecordKind::Unspecified => None,
+        };
+        let told = match kind {
+            Some(kind) if reason.is_empty() => Some(News::Taken { kind, uid, revision }),
+            Some(kind) => Some(News::Refused { kind, uid, reason, message }),
+            None => None,
+        };
+        let applied = snapshot_applied.then_some(News::SnapshotApplied);
+        for item in told.into_iter().chain(applied) {
+            if news.send(item).await.is_err() {
+                return "nobody listens".to_owned();
+            }
+        }
+    }
+}
+
+/// Observes for ever; ends when nobody listens any more.
+pub(crate) async fn observe(dial: Dial, news: mpsc::Sender<News>) {
+    let mut wait = RETRY_MIN;
+    while !news.is_closed() {
+        if let Ok(error) = observe_once(&dial, &news).await {
+            wait = RETRY_MIN;
+            if news.send(News::ObserveBroken(error)).await.is_err() {
+                return;
+            }
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// `Ok` says why a stream that had begun has ended.
+async fn observe_once(dial: &Dial, news: &mpsc::Sender<News>) -> Result<String, String> {
+    let mut client = dial.client().await?;
+    let answer = client.observe(ObserveRequest {}).await.map_err(|status| status.message().to_owned())?;
+    let mut stream = answer.into_inner();
+    let nobody = || "nobody listens".to_owned();
+    news.send(News::ObserveBegins).await.map_err(|_| nobody())?;
+    loop {
+        match stream.message().await {
+            Ok(Some(observation)) => {
+                if let Some(item) = observation.item {
+                    news.send(News::Observed(item)).await.map_err(|_| nobody())?;
+                }
+            }
+            Ok(None) => return Ok("the control plane ended the stream".to_owned()),
+            Err(status) => return Ok(status.message().to_owned()),
+        }
+    }
+}

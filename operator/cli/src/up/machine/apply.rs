@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Changed files: judged as a whole, then applied as a difference, or not at all.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use operator_core::{AbsentOpenerKeys, Diff, Name, Plan, Record, RecordKind, diff, plan::millis, validate, wants};
+use plenum_api::media_pool::DrainStrategy;
+use plenum_proto::v1::{AcceptingOrder, MoveOrder};
+use tracing::warn;
+
+use super::Machine;
+use crate::{
+    up::directory::Wish,
+    validate::{Checked, check, manifests_of},
+};
+
+/// Rooms that are asked to move get that long before their node goes without them.
+const MOVE_GRACE: Duration = Duration::from_secs(10);
+
+impl Machine {
+    /// Reads everything again.
+    pub(super) async fn files_changed(&mut self) {
+        let read = manifests_of(&self.options.paths)
+            .and_then(|files| Ok((check(&files, Some(&self.checked.values))?, files.len())));
+        let (checked, files) = match read {
+            Ok(read) => read,
+            Err(error) => return self.reporter.failed(&error),
+        };
+        if checked.content == self.checked.content || self.rejected.is_some_and(|content| content == checked.content) {
+            return;
+        }
+        if !checked.report.findings.is_empty() {
+            self.rejected = Some(checked.content);
+            self.note("manifests", "Rejected", format!("{} errors", checked.report.findings.len()));
+            return self.reporter.rejected(&checked.report, files);
+        }
+        self.rejected = None;
+        if let Err(error) = self.options.judge(&checked.objects) {
+            return self.reporter.failed(&error.to_string());
+        }
+        self.apply(checked).await;
+    }
+
+    async fn apply(&mut self, checked: Checked) {
+        // Everything that can fail comes first: nothing is half applied.
+        let Ok(valid) = validate(&checked.objects, AbsentOpenerKeys::AreGenerated) else { return };
+        let wants = wants(&valid);
+        if let Err(error) = self.ports(&wants.nodes) {
+            return self.reporter.failed(&error.to_string());
+        }
+        let generated = match self.secrets.generate(&self.dir, &wants) {
+            Ok(generated) => generated,
+            Err(error) => return self.reporter.failed(&error.to_string()),
+        };
+        let before: BTreeSet<Name> = self.checked.objects.conferences.keys().cloned().collect();
+        let old = std::sync::Arc::clone(&self.plan);
+        drop(valid);
+        (self.checked, self.generated, self.wants) = (checked, generated, wants);
+        self.tell_notes();
+        let mut changes = self.send_away().await;
+        match self.start_nodes() {
+            Ok(did) => changes.extend(did),
+            // The records are applied all the same: the nodes that run suffice for them.
+            Err(error) => warn!("{error:#}"),
+        }
+        self.publish().await;
+        changes.extend(describe(&diff(&old, &self.plan), &old));
+        if changes.is_empty() {
+            changes.push("nothing that has an effect".to_owned());
+        }
+        self.note("manifests", "Applied", changes.join("; "));
+        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
+        let mut added = self.view(&processes, &keys, &url).access();
+        added.retain(|access| !before.contains(&Name::new(&*access.namespace, &*access.name)));
+        self.reporter.applied(&changes, &added);
+    }
+
+    /// Nodes that are no longer wanted take no more rooms, and go once they are empty or out of time.
+    async fn send_away(&mut self) -> Vec<String> {
+        let wanted: BTreeSet<&String> = self.wants.nodes.iter().map(|node| &node.uid).collect();
+        let unwanted: Vec<String> =
+            self.nodes.iter().filter(|(uid, node)| !wanted.contains(uid) && node.leaving.is_none()).map(|(uid, _)| uid.clone()).collect();
+        let mut did = Vec::new();
+        for uid in unwanted {
+            let patience = self.patience(&uid, None);
+            let epoch = self.nodes.get(&uid).map_or(0, |node| self.epoch(node.starts));
+            self.order_empty(&uid, epoch, patience, "ScaleDown").await;
+            if let Some(node) = self.nodes.get_mut(&uid) {
+                node.leaving = Some(Instant::now() + patience + MOVE_GRACE);
+                did.push(format!("node {} goes when it is empty", node.wanted.name));
+            }
+        }
+        did
+    }
+
+    /// How long a node's rooms may go on.
+    pub(super) fn patience(&self, uid: &str, asked: Option<Duration>) -> Duration {
+        let pool = self.nodes.get(uid).and_then(|node| self.checked.objects.pools.get(&node.wanted.pool));
+        asked.unwrap_or_else(|| match pool {
+            Some(pool) if pool.spec.drain.strategy == DrainStrategy::WaitForEmpty => {
+                Duration::from_millis(millis(&pool.spec.drain.timeout))
+            }
+            _ => Duration::ZERO,
+        })
+    }
+
+    /// No new rooms, and a deadline for those that are there.
+    pub(super) async fn order_empty(&mut self, uid: &str, epoch: u64, patience: Duration, reason: &str) {
+        let accepting =
+            AcceptingOrder { node_uid: uid.to_owned(), epoch, accepting: false, reason: reason.to_owned() };
+        let deadline = jiff::Timestamp::now().as_millisecond();
+        let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+        let deadline_unix_ms = deadline.saturating_add(patience);
+        // The publisher ends with the machine only.
+        let _ = self.wishes.send(Wish::Accepting(accepting)).await;
+        let _ = self.wishes.send(Wish::Move(MoveOrder { node_uid: uid.to_owned(), epoch, deadline_unix_ms })).await;
+    }
+
+    /// Lets nodes go that are on their way out and empty.
+    pub(super) async fn let_go(&mut self) {
+        let now = Instant::now();
+        let gone: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|(uid, node)| {
+                let rooms = self.live.nodes.get(*uid).map_or(0, |state| state.rooms);
+                node.leaving.is_some_and(|until| rooms == 0 || now >= until)
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        if gone.is_empty() {
+            self.going.retain(|going| !going.is_finished());
+            return;
+        }
+        for uid in gone {
+            if let Some(node) = self.nodes.remove(&uid) {
+                self.note(&*node.wanted.name, "Removed", "it is no longer wanted");
+                self.going.push(tokio::spawn(node.supervised.stopped()));
+            }
+        }
+        self.publish().await;
+    }
+}
+
+/// A difference for people.
+fn describe(diff: &Diff<'_>, old: &Plan) -> Vec<String> {
+    let mut said = Vec::new();
+    for record in &diff.publish {
+        match record {
+            Record::Tenant(record) => {
+                said.push(format!("Tenant {} {}", record.name, verb(old.tenants.contains_key(&record.uid))));
+            }
+            Record::Conference(record) => {
+                let verb = verb(old.conferences.contains_key(&record.uid));
+                said.push(format!("Conference {}/{} {verb}", record.namespace, record.name));
+            }
+            // What happens to nodes is told where it is done.
+            Record::Node(_) => {}
+        }
+    }
+    for (kind, uid) in &diff.retract {
+        match kind {
+            RecordKind::Tenant => {
+                said.extend(old.tenants.get(uid).map(|record| format!("Tenant {} removed", record.name)));
+            }
+            RecordKind::Conference => {
+                let record = old.conferences.get(uid);
+                said.extend(record.map(|record| format!("Conference {}/{} removed", record.namespace, record.name)));
+            }
+            RecordKind::Node => {}
+        }
+    }
+    said
+}
+
+fn verb(known: bool) -> &'static str {
+    if known { "changed" } else { "added" }
+}

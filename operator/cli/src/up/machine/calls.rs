@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! What `plenum get`, `describe`, `drain` and `down` ask.
+
+use std::time::Duration;
+
+use plenum_proto::v1::AcceptingOrder;
+use serde_json::{Value, json};
+
+use super::Machine;
+use crate::{
+    args::Kind,
+    up::{
+        directory::Wish,
+        protocol::{Answer, Request},
+        view::View,
+    },
+};
+
+impl Machine {
+    /// Answers a caller; `true` asks for the end.
+    pub(super) async fn call(&mut self, request: Request) -> (Answer, bool) {
+        match request {
+            Request::List { kind, name } => (self.list(kind, name.as_deref()), false),
+            Request::Describe { kind, name } => (self.describe(kind, &name), false),
+            Request::Drain { node, timeout_seconds, undo } => {
+                (self.drain(&node, timeout_seconds.map(Duration::from_secs), undo).await, false)
+            }
+            Request::Down => (Answer::Done(json!({ "pid": std::process::id() })), true),
+        }
+    }
+
+    fn list(&self, kind: Kind, name: Option<&str>) -> Answer {
+        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
+        let all = objects(&self.view(&processes, &keys, &url), kind);
+        match name {
+            None => Answer::Done(Value::Array(all)),
+            Some(name) => one_of(all, kind, name).map_or_else(|refused| refused, |one| Answer::Done(json!([one]))),
+        }
+    }
+
+    fn describe(&self, kind: Kind, name: &str) -> Answer {
+        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
+        let view = self.view(&processes, &keys, &url);
+        let object = match one_of(objects(&view, kind), kind, name) {
+            Ok(object) => object,
+            Err(refused) => return refused,
+        };
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        let access = view.access().into_iter().find(|access| {
+            kind == Kind::Conferences && (&access.namespace, &access.name) == (&namespace, &name)
+        });
+        let about = [format!("{}/{name}", text("/kind")), name];
+        let events: Vec<Value> = self
+            .events
+            .iter()
+            .filter(|event| about.contains(&event.about))
+            .map(|event| json!({ "at": event.at.to_string(), "reason": event.reason, "message": event.message }))
+            .collect();
+        Answer::Done(json!({ "object": object, "access": access, "events": events }))
+    }
+
+    async fn drain(&mut self, name: &str, asked: Option<Duration>, undo: bool) -> Answer {
+        let found = self.nodes.iter().find(|(_, node)| {
+            node.wanted.name == name || format!("{}/{}", node.wanted.pool.namespace, node.wanted.name) == name
+        });
+        let Some((uid, node)) = found else {
+            let known: Vec<&str> = self.nodes.values().map(|node| node.wanted.name.as_str()).collect();
+            return Answer::refused(format!("there is no node `{name}`"), format!("use one of {}", known.join(", ")));
+        };
+        if node.leaving.is_some() {
+            return Answer::refused(format!("{name} is on its way out already"), "wait until it is gone");
+        }
+        let (uid, epoch) = (uid.clone(), self.epoch(node.starts));
+        if let Some(node) = self.nodes.get_mut(&uid) {
+            node.drained = !undo;
+        }
+        if undo {
+            self.publish().await;
+            let order = AcceptingOrder { node_uid: uid, epoch, accepting: true, reason: "Manual".to_owned() };
+            // The publisher ends with the machine only.
+            let _ = self.wishes.send(Wish::Accepting(order)).await;
+            self.note(name, "Undrained", "it takes new rooms again");
+            return Answer::Done(json!({ "node": name, "accepting": true }));
+        }
+        let patience = self.patience(&uid, asked);
+        // The order before the facts: what is asked last of a control plane that was away is what holds.
+        self.order_empty(&uid, epoch, patience, "Manual").await;
+        self.publish().await;
+        self.note(name, "Draining", format!("rooms move within {} s", patience.as_secs()));
+        let rooms = self.live.nodes.get(&uid).map_or(0, |state| state.rooms);
+        Answer::Done(json!({ "node": name, "accepting": false, "rooms": rooms, "seconds": patience.as_secs() }))
+    }
+}
+
+fn objects(view: &View<'_>, kind: Kind) -> Vec<Value> {
+    match kind {
+        Kind::Tenants => view.tenants(),
+        Kind::Conferences => view.conferences(),
+        Kind::Pools => view.pools(),
+        Kind::Nodes => view.nodes(),
+    }
+}
+
+/// The object of a name, or of `namespace/name`.
+fn one_of(all: Vec<Value>, kind: Kind, wanted: &str) -> Result<Value, Answer> {
+    let text = |object: &Value, pointer: &str| {
+        object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let full = |object: &Value| format!("{}/{}", text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+    let known: Vec<String> = all.iter().map(|object| text(object, "/metadata/name")).collect();
+    let mut found: Vec<Value> = all
+        .into_iter()
+        .filter(|object| text(object, "/metadata/name") == wanted || full(object) == wanted)
+        .collect();
+    let what = match kind {
+        Kind::Tenants => "tenant",
+        Kind::Conferences => "conference",
+        Kind::Pools => "pool",
+        Kind::Nodes => "node",
+    };
+    match (found.len(), found.pop()) {
+        (1, Some(object)) => Ok(object),
+        (0, _) if known.is_empty() => Err(Answer::refused(format!("there is no {what}"), "declare one in the manifests")),
+        (0, _) => Err(Answer::refused(
+            format!("there is no {what} `{wanted}`"),
+            format!("use one of {}", known.join(", ")),
+        )),
+        _ => Err(Answer::refused(
+            format!("{what} `{wanted}` stands in several namespaces"),
+            "write NAMESPACE/NAME",
+        )),
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Options of `plenum up` that belong together, checked before anything is started.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    path::PathBuf,
+};
+
+use operator_core::{Name, Objects};
+use plenum_api::names;
+
+use super::net;
+use crate::args;
+
+/// Secrets of the examples and of SDK documentation: everybody knows them.
+const PUBLIC_SECRETS: &[&str] = &["secretsecretsecretsecretsecretsecret", "an-example-secret-change-it-before-use"];
+const PUBLIC_KEYS: &[&str] = &["devkey"];
+
+/// Options, checked.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Where manifests are.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Where pages are served.
+    pub(crate) http: SocketAddr,
+    /// Own addresses for media.
+    pub(crate) media: Vec<IpAddr>,
+    /// State directory.
+    pub(crate) state_dir: PathBuf,
+    /// Whether public keys may be used by others.
+    pub(crate) insecure_dev_keys: bool,
+}
+
+/// What is wrong with the options.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OptionsError {
+    /// Several copies without a store.
+    #[error("--control-plane-replicas {0}: several replicas share their state through Redis, and there is no --redis; leave it at 1")]
+    ReplicasWithoutRedis(u32),
+    /// No copy at all.
+    #[error("--control-plane-replicas 0: without a control plane nobody can join; leave it at 1")]
+    NoReplica,
+    /// The port is taken.
+    #[error("--http-port {port}: {ip}:{port} is in use by another program; stop it, or choose another port with --http-port")]
+    PortInUse {
+        /// Address.
+        ip: IpAddr,
+        /// Port.
+        port: u16,
+    },
+    /// The address is not this machine's.
+    #[error("--bind {0}: this machine has no such address; use one of its own, or 0.0.0.0 for all")]
+    NotOwn(IpAddr),
+    /// Another reason.
+    #[error("--bind {ip} --http-port {port}: {source}")]
+    Bind {
+        /// Address.
+        ip: IpAddr,
+        /// Port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// The media address is not this machine's.
+    #[error("--media-address {ip}: media cannot be sent from there: {source}; use an address of this machine")]
+    Media {
+        /// Address.
+        ip: IpAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Too many.
+    #[error("--media-address: {0} are given, at most {MEDIA_ADDRESSES_MAX} are possible")]
+    TooManyMedia(usize),
+    /// A key that everybody knows.
+    #[error("--bind {ip}: Secret {secret} holds an API key that stands in public documentation, and with --bind others could use it; give it an own key and secret, or add --insecure-dev-keys")]
+    PublicKey {
+        /// Address.
+        ip: IpAddr,
+        /// The Secret.
+        secret: Name,
+    },
+}
+
+/// As many as a media node takes.
+const MEDIA_ADDRESSES_MAX: usize = 8;
+
+impl Options {
+    /// Checks what can be checked before anything is read.
+    pub(crate) fn new(args: &args::Up) -> Result<Self, OptionsError> {
+        match args.control_plane_replicas {
+            0 => return Err(OptionsError::NoReplica),
+            1 => {}
+            more => return Err(OptionsError::ReplicasWithoutRedis(more)),
+        }
+        if args.media_address.len() > MEDIA_ADDRESSES_MAX {
+            return Err(OptionsError::TooManyMedia(args.media_address.len()));
+        }
+        for ip in &args.media_address {
+            let refuse = |source| OptionsError::Media { ip: *ip, source };
+            if ip.is_unspecified() {
+                return Err(refuse(io::Error::other("others cannot send to it")));
+            }
+            UdpSocket::bind((*ip, 0)).map_err(refuse)?;
+        }
+        let (ip, port) = (args.bind, args.http_port);
+        let listener = TcpListener::bind((ip, port)).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => OptionsError::PortInUse { ip, port },
+            io::ErrorKind::AddrNotAvailable => OptionsError::NotOwn(ip),
+            _ => OptionsError::Bind { ip, port, source },
+        })?;
+        // Port 0 takes a free one, and keeps it over restarts of the control plane.
+        let http = listener.local_addr().map_err(|source| OptionsError::Bind { ip, port, source })?;
+        Ok(Self {
+            paths: args.files.clone(),
+            http,
+            media: net::media_addresses(&args.media_address),
+            state_dir: args.state.path(),
+            insecure_dev_keys: args.insecure_dev_keys,
+        })
+    }
+
+    /// Whether others can reach the pages.
+    pub(crate) fn is_public(&self) -> bool {
+        !self.http.ip().is_loopback()
+    }
+
+    /// Address at which this machine reaches its own pages.
+    pub(crate) fn local_http(&self) -> SocketAddr {
+        let ip: IpAddr = match self.http.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.http.port())
+    }
+
+    /// Base address for people.
+    pub(crate) fn url(&self) -> String {
+        let ip = match self.http.ip() {
+            ip if ip.is_unspecified() => net::primary_addresses().first().copied().unwrap_or(self.local_http().ip()),
+            ip => ip,
+        };
+        let scheme = if self.is_public() { "https" } else { "http" };
+        format!("{scheme}://{}", SocketAddr::new(ip, self.http.port()))
+    }
+
+    /// Whether the manifests may be served under these options.
+    pub(crate) fn judge(&self, objects: &Objects) -> Result<(), OptionsError> {
+        if !self.is_public() || self.insecure_dev_keys {
+            return Ok(());
+        }
+        for (name, secret) in &objects.secrets {
+            if secret.type_ != names::SECRET_TYPE_API_KEY {
+                continue;
+            }
+            let holds = |key: &str, known: &[&str]| secret.text(key).is_some_and(|text| known.contains(&text));
+            if holds(names::SECRET_KEY_API_SECRET, PUBLIC_SECRETS) || holds(names::SECRET_KEY_API_KEY, PUBLIC_KEYS) {
+                return Err(OptionsError::PublicKey { ip: self.http.ip(), secret: name.clone() });
+            }
+        }
+        Ok(())
+    }
+}

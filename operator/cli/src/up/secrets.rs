@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Secrets that nobody has declared: made once, kept in the state directory, the same after every start.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::rand;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use data_encoding::BASE32_NOPAD;
+use operator_core::{Confidential, Generated, Name, SecretKey, Wants};
+use serde::{Deserialize, Serialize};
+
+use super::state_dir::{StateDir, StateError};
+
+const FILE: &str = "secrets.json";
+
+/// What is kept.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Kept {
+    /// How often the system was started; part of every epoch.
+    starts: u64,
+    /// Base64 by tenant.
+    link_keys: BTreeMap<String, String>,
+    /// By `namespace/name` of the conference.
+    passwords: BTreeMap<String, String>,
+    /// By `namespace/name/key` of the Secret.
+    opener_keys: BTreeMap<String, String>,
+}
+
+/// The Secrets of a state directory.
+pub(crate) struct Secrets {
+    kept: Kept,
+}
+
+/// Why Secrets cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretsError {
+    /// The directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The file was changed by hand.
+    #[error("{path}: {source}; restore it, or remove it: links and passwords are then made anew")]
+    Unreadable {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// No randomness.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+impl Secrets {
+    /// Reads what is kept, and counts this start.
+    pub(crate) fn open(dir: &StateDir) -> Result<Self, SecretsError> {
+        let kept = match dir.read(FILE)? {
+            None => Kept::default(),
+            Some(text) => serde_json::from_slice(&text)
+                .map_err(|source| SecretsError::Unreadable { path: dir.path().join(FILE), source })?,
+        };
+        let mut secrets = Self { kept };
+        secrets.kept.starts += 1;
+        secrets.save(dir)?;
+        Ok(secrets)
+    }
+
+    fn save(&self, dir: &StateDir) -> Result<(), SecretsError> {
+        let text = serde_json::to_vec_pretty(&self.kept).expect("invariant: maps of text are JSON");
+        dir.write(FILE, &text)?;
+        Ok(())
+    }
+
+    /// Number of this start, from 1.
+    pub(crate) fn starts(&self) -> u64 {
+        self.kept.starts
+    }
+
+    /// Everything that is wanted; what is not there yet is made and kept. What is no longer wanted stays, so that links
+    /// and passwords come back with their conference.
+    pub(crate) fn generate(&mut self, dir: &StateDir, wants: &Wants) -> Result<Generated, SecretsError> {
+        let mut generated = Generated::default();
+        let mut made = false;
+        for tenant in &wants.link_keys {
+            let entry = kept_or(&mut self.kept.link_keys, tenant.clone(), &mut made, || {
+                Ok(STANDARD.encode(random::<32>()?))
+            })?;
+            let key = STANDARD.decode(entry).map_err(|_| SecretsError::Unreadable {
+                path: dir.path().join(FILE),
+                source: serde::de::Error::custom(format!("linkKeys of {tenant} is no base64")),
+            })?;
+            generated.link_keys.insert(tenant.clone(), Confidential(key));
+        }
+        for name in &wants.passwords {
+            let entry = kept_or(&mut self.kept.passwords, name.to_string(), &mut made, password)?;
+            generated.passwords.insert(Name::clone(name), Confidential(entry));
+        }
+        for key in &wants.opener_keys {
+            let SecretKey { secret, key: part } = key;
+            let entry = kept_or(&mut self.kept.opener_keys, format!("{secret}/{part}"), &mut made, || {
+                Ok(BASE32_NOPAD.encode(&random::<20>()?).to_ascii_lowercase())
+            })?;
+            generated.opener_keys.insert(key.clone(), Confidential(entry));
+        }
+        if made {
+            self.save(dir)?;
+        }
+        Ok(generated)
+    }
+
+    /// The file with the key of the control plane's own tokens.
+    pub(crate) fn installation_key(dir: &StateDir) -> Result<std::path::PathBuf, SecretsError> {
+        const NAME: &str = "installation.key";
+        match dir.read(NAME)? {
+            Some(key) if key.len() >= 32 => Ok(dir.path().join(NAME)),
+            _ => Ok(dir.write(NAME, &random::<32>()?)?),
+        }
+    }
+}
+
+fn kept_or(
+    kept: &mut BTreeMap<String, String>,
+    at: String,
+    made: &mut bool,
+    make: impl FnOnce() -> Result<String, SecretsError>,
+) -> Result<String, SecretsError> {
+    if let Some(value) = kept.get(&at) {
+        return Ok(value.clone());
+    }
+    let value = make()?;
+    *made = true;
+    kept.insert(at, value.clone());
+    Ok(value)
+}
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], SecretsError> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| SecretsError::Random)?;
+    Ok(bytes)
+}
+
+/// Syllables of a consonant and a vowel, which can be read out over a telephone: 14 of them have 84 bits.
+fn password() -> Result<String, SecretsError> {
+    let mut text = String::with_capacity(SYLLABLES * 3);
+    for (index, byte) in random::<SYLLABLES>()?.into_iter().enumerate() {
+        if index > 0 && index % 2 == 0 {
+            text.push('-');
+        }
+        text.push(char::from(CONSONANTS[usize::from(byte >> 2 & 0xf)]));
+        text.push(char::from(VOWELS[usize::from(byte & 3)]));
+    }
+    Ok(text)
+}
+
+const SYLLABLES: usize = 14;
+/// 16 letters that neither look nor sound alike when spelt.
+const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
+const VOWELS: &[u8; 4] = b"aeou";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_can_be_spoken_and_differ() {
+        let (one, other) = (password().expect("random"), password().expect("random"));
+        assert_ne!(one, other);
+        assert_eq!(one.split('-').count(), 7);
+        assert!(one.split('-').all(|part| part.len() == 4 && part.bytes().all(|letter| letter.is_ascii_lowercase())));
+    }
+
+    #[test]
+    fn what_was_made_stays_the_same_after_a_restart() {
+        let base = std::env::temp_dir().join(format!("plenum-secrets-{}", std::process::id()));
+        let wants = Wants {
+            link_keys: vec!["town".into()],
+            passwords: vec![Name::new("tenant-town", "council")],
+            opener_keys: vec![SecretKey { secret: Name::new("tenant-town", "opener"), key: "key".into() }],
+            nodes: Vec::new(),
+        };
+        let dir = StateDir::open(&base).expect("a directory");
+        let mut secrets = Secrets::open(&dir).expect("new");
+        let first = secrets.generate(&dir, &wants).expect("made");
+        secrets.generate(&dir, &Wants::default()).expect("nothing wanted");
+        drop(dir);
+        let dir = StateDir::open(&base).expect("the directory");
+        let mut secrets = Secrets::open(&dir).expect("kept");
+        assert_eq!(secrets.starts(), 2);
+        assert_eq!(secrets.generate(&dir, &wants).expect("kept"), first);
+        std::fs::write(dir.path().join(FILE), b"{").expect("a broken file");
+        assert!(matches!(Secrets::open(&dir), Err(SecretsError::Unreadable { .. })));
+        drop(dir);
+        std::fs::remove_dir_all(&base).expect("gone");
+    }
+}
