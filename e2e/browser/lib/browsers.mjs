@@ -21,7 +21,7 @@ const QUIET = [
   '--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding',
 ];
 
-async function chromium(person, size, language) {
+async function chromium(person, size, language, camera) {
   return puppeteer.launch({
     browser: 'chrome',
     executablePath: '/usr/bin/chromium',
@@ -35,13 +35,13 @@ async function chromium(person, size, language) {
       '--autoplay-policy=no-user-gesture-required',
       '--use-fake-ui-for-media-stream',
       '--use-fake-device-for-media-stream=display-media-type=monitor',
-      `--use-file-for-fake-video-capture=${await film(person)}`,
+      `--use-file-for-fake-video-capture=${camera ?? (await film(person))}`,
       `--use-file-for-fake-audio-capture=${await tone(person)}`,
     ],
   });
 }
 
-async function firefox(person, size, language) {
+async function firefox(size, language) {
   return puppeteer.launch({
     browser: 'firefox',
     executablePath: '/usr/bin/firefox-esr',
@@ -68,8 +68,8 @@ async function firefox(person, size, language) {
  * `requests` holds the address of every request of the page and of every socket it opened.
  */
 export class Person {
-  static async arrive(person, { kind = 'chromium', size = { width: 1100, height: 700 }, language = 'en-GB', label = person.name.toLowerCase() } = {}) {
-    const browser = kind === 'firefox' ? await firefox(person, size, language) : await chromium(person, size, language);
+  static async arrive(person, { kind = 'chromium', size = { width: 1100, height: 700 }, language = 'en-GB', label = person.name.toLowerCase(), film: camera } = {}) {
+    const browser = kind === 'firefox' ? await firefox(size, language) : await chromium(person, size, language, camera);
     const page = (await browser.pages())[0] ?? (await browser.newPage());
     const self = new Person(person, browser, page, label);
     page.on('request', (request) => self.requests.push(request.url()));
