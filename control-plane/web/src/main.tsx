@@ -86,6 +86,9 @@ function Page(): JSX.Element {
   const conference = 'conference' in screen ? screen.conference : null;
   const colour = conference?.tenant.colour ?? null;
   useEffect(() => {
+    void session.start();
+  }, []);
+  useEffect(() => {
     document.documentElement.lang = locale.language;
   }, [locale.language]);
   useEffect(() => {
@@ -145,5 +148,4 @@ if (root) {
     root,
   );
   window.addEventListener('hashchange', () => session.handleFragment(window.location.hash));
-  void session.start();
 }

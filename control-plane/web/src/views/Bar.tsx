@@ -183,15 +183,14 @@ function BarButton({
   readonly onClick: () => void;
 }): JSX.Element {
   const t = useT();
-  // A pressed button keeps its name and changes its state; the tooltip says what a click does. Denied and counting ones say so in the name.
-  const name = disabled || (pressed === undefined && action !== label) ? (action.startsWith(label) ? action : `${label}: ${action}`) : label;
+  // A pressed button keeps its name and changes its state; the tooltip says what a click does. Denied and counting ones say more in the name.
+  const more = (disabled || pressed === undefined) && action !== label ? action : null;
   return (
     <button
       type="button"
       id={`bar-${id}`}
       class={`bar-button bar-${tone}`}
       data-testid={id}
-      aria-label={name}
       aria-pressed={pressed}
       aria-expanded={expanded}
       aria-controls={expanded === true ? 'panel' : undefined}
@@ -213,9 +212,8 @@ function BarButton({
           </span>
         )}
       </span>
-      <span class="bar-label" aria-hidden="true">
-        {label}
-      </span>
+      <span class="bar-label">{label}</span>
+      {more !== null && <span class="visually-hidden">, {more}</span>}
     </button>
   );
 }

@@ -80,13 +80,12 @@ export function CallView({ call, conference }: { readonly call: Call; readonly c
 
       <main class="call-main" aria-label={t('call.stage')}>
         <StageView call={call} />
+        {panel && (
+          <SidePanel panel={panel} onClose={() => setPanel(null)}>
+            {panel === 'people' ? <People call={call} act={act} /> : <Chat call={call} />}
+          </SidePanel>
+        )}
       </main>
-
-      {panel && (
-        <SidePanel panel={panel} onClose={() => setPanel(null)}>
-          {panel === 'people' ? <People call={call} act={act} /> : <Chat call={call} />}
-        </SidePanel>
-      )}
 
       <Bar call={call} panel={panel} setPanel={setPanel} onLeave={() => setLeaving('ask')} />
 
@@ -139,7 +138,7 @@ function SidePanel({ panel, onClose, children }: { readonly panel: Panel; readon
     document.getElementById(`bar-${panel}`)?.focus();
   };
   return (
-    <aside
+    <section
       id="panel"
       class="panel"
       aria-labelledby="panel-title"
@@ -158,7 +157,7 @@ function SidePanel({ panel, onClose, children }: { readonly panel: Panel; readon
         </button>
       </div>
       {children}
-    </aside>
+    </section>
   );
 }
 

@@ -33,7 +33,8 @@ export function LanguageSwitch(): JSX.Element {
           class="language"
           data-testid={`language-${language}`}
           aria-pressed={locale.language === language}
-          aria-label={LANGUAGE_NAMES[language]}
+          aria-label={`${language.toUpperCase()}: ${LANGUAGE_NAMES[language]}`}
+          title={LANGUAGE_NAMES[language]}
           onClick={() => locale.choose(language)}
         >
           {language.toUpperCase()}

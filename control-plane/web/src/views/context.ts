@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
 import { createContext } from 'preact';
-import { useContext, useEffect, useReducer } from 'preact/hooks';
+import { useContext, useLayoutEffect, useReducer } from 'preact/hooks';
 
 import type { Devices } from '../devices';
 import type { Locale } from '../i18n';
@@ -37,7 +37,8 @@ export function useApp(): App {
 /** Renders again whenever this part changes. */
 export function useChange(part: { on(name: 'change', listener: () => void): () => void }): void {
   const [, again] = useReducer((count: number) => count + 1, 0);
-  useEffect(
+  // At once after drawing, so that no change falls between the two.
+  useLayoutEffect(
     () =>
       part.on('change', () => {
         again(undefined);
