@@ -31,11 +31,20 @@ fn two_clients_hear_and_see_each_other() {
     world.run_for(Duration::from_secs(2));
     world.talk(&[anna, ben], 50);
     for person in [anna, ben] {
-        let connected = world.people[person].events.iter().filter(|event| matches!(event, Event::Connected(..))).count();
+        let connected = world.people[person]
+            .events
+            .iter()
+            .filter(|event| matches!(event, Event::Connected(..)))
+            .count();
         assert_eq!(connected, 2, "both connections stand");
         let received = world.people[person].client.received();
         assert_eq!(received.len(), 2, "two tracks of the other: {received:?}");
-        assert!(received.iter().all(|(track, counters)| track.starts_with("TR_") && counters.packets >= 45), "{received:?}");
+        assert!(
+            received
+                .iter()
+                .all(|(track, counters)| track.starts_with("TR_") && counters.packets >= 45),
+            "{received:?}"
+        );
     }
     assert_eq!(world.nodes[0].leaked, 0);
 }

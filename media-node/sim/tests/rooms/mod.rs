@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Rooms on shards with real SRTP, and headless clients, in virtual time and without a network between them.
-#![allow(dead_code, unreachable_pub, reason = "shared by several tests, each of which takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared by several tests, each of which takes what it needs"
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,8 +20,9 @@ use media_core::shard::{Shard, ShardConfig};
 use media_core::time::{Timestamp, WallAnchor};
 use media_crypto::{AwsLc, Certificate};
 use media_room::api::{
-    AdminCall, AdminRefusal, Candidate, ChatRule, ClientParameters, Entropy, Facts, Frame, Grants, Input, JoinRefusal, Knock, KnockId,
-    KnockUpdate, LobbyRule, Output, Permission, Policy, RequestId, Role, RoomConfig, RoomReport, SessionId, SessionStart,
+    AdminCall, AdminRefusal, Candidate, ChatRule, ClientParameters, Entropy, Facts, Frame, Grants,
+    Input, JoinRefusal, Knock, KnockId, KnockUpdate, LobbyRule, Output, Permission, Policy,
+    RequestId, Role, RoomConfig, RoomReport, SessionId, SessionStart,
 };
 use media_room::room::Room;
 use media_sim::random::Random;
@@ -40,12 +45,14 @@ impl Entropy for Seeded {
     }
 }
 
-/// What goes over the gate's wire instead of the room's own commands.
+/// Who commands the shard's gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// As the room says.
+    /// The room.
     Kept,
-    /// Open from the start, to show that a test sees it.
+    /// The test; what the room says of it is not heard.
+    Held,
+    /// Nobody: it is open from the start, to show that a test sees it.
     TakenOut,
 }
 
@@ -58,10 +65,10 @@ pub struct Node {
     pub answers: BTreeMap<u64, Result<Vec<u8>, AdminRefusal>>,
     pub knocks: BTreeMap<u64, Vec<KnockUpdate>>,
     pub ended: Option<&'static str>,
-    /// Set by tests that talk to the shard behind the room's back.
     pub gate: Gate,
-    /// Packets that went to clients since the room's gate was commanded open; before, in `leaked`.
+    /// As the room said last.
     pub is_open: bool,
+    /// Packets that were forwarded while the room said that the gate is closed.
     pub leaked: u64,
 }
 
@@ -103,7 +110,11 @@ impl Person {
 
     /// Media packets received.
     pub fn packets(&self) -> u64 {
-        self.client.received().values().map(|counters| counters.packets).sum()
+        self.client
+            .received()
+            .values()
+            .map(|counters| counters.packets)
+            .sum()
     }
 
     /// The node's last word.
@@ -153,7 +164,11 @@ pub fn start(identity: &str, role: Option<Role>, opener: bool) -> SessionStart {
         guest: role == Some(Role::Guest),
         opener,
         token_issued_unix_s: UNIX_S,
-        client: ClientParameters { protocol: 17, auto_subscribe: true, ..ClientParameters::default() },
+        client: ClientParameters {
+            protocol: 17,
+            auto_subscribe: true,
+            ..ClientParameters::default()
+        },
         reconnect: false,
         participant_sid: String::new(),
         reconnect_reason: 0,
@@ -197,7 +212,10 @@ pub fn declared(lobby: LobbyRule) -> Policy {
         permissions: BTreeMap::from([
             (Role::Moderator, permission(true, ChatRule::Everyone, true)),
             (Role::Presenter, permission(true, ChatRule::Everyone, false)),
-            (Role::Participant, permission(true, ChatRule::Everyone, false)),
+            (
+                Role::Participant,
+                permission(true, ChatRule::Everyone, false),
+            ),
             (Role::Guest, permission(false, ChatRule::Moderators, false)),
         ]),
         ..ad_hoc()
@@ -206,7 +224,10 @@ pub fn declared(lobby: LobbyRule) -> Policy {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        Self::with_certificate(seed, Arc::new(Certificate::generate().expect("certificate")))
+        Self::with_certificate(
+            seed,
+            Arc::new(Certificate::generate().expect("certificate")),
+        )
     }
 
     /// Shares a certificate, so that many worlds are cheap.
@@ -229,7 +250,10 @@ impl World {
     /// A node with a room; its number.
     pub fn add_node(&mut self, policy: Policy, facts: Facts) -> usize {
         let number = self.nodes.len();
-        let wall = WallAnchor { at: Timestamp::ZERO, unix_nanos: UNIX_S as u64 * 1_000_000_000 };
+        let wall = WallAnchor {
+            at: Timestamp::ZERO,
+            unix_nanos: UNIX_S as u64 * 1_000_000_000,
+        };
         let config = RoomConfig {
             name: "council".into(),
             index: ROOM,
@@ -241,8 +265,14 @@ impl World {
             shard: ShardId(0),
             fingerprint: self.certificate.fingerprint(),
             candidates: vec![
-                Candidate { protocol: Protocol::Udp, address: Self::address(number) },
-                Candidate { protocol: Protocol::Tcp, address: Self::address(number) },
+                Candidate {
+                    protocol: Protocol::Udp,
+                    address: Self::address(number),
+                },
+                Candidate {
+                    protocol: Protocol::Tcp,
+                    address: Self::address(number),
+                },
             ],
             wall,
         };
@@ -253,7 +283,11 @@ impl World {
             self.now,
             wall,
         );
-        let room = Room::new(config, Box::new(Seeded(Random::new(self.random.next()))), self.now);
+        let room = Room::new(
+            config,
+            Box::new(Seeded(Random::new(self.random.next()))),
+            self.now,
+        );
         self.nodes.push(Node {
             room,
             shard,
@@ -314,8 +348,14 @@ impl World {
         who.refused = None;
         who.closed = false;
         who.events.clear();
-        let start = Box::new(SessionStart { reconnect: false, participant_sid: String::new(), ..who.start.clone() });
-        self.nodes[node].room.handle(self.now, Input::SessionStart { session, start });
+        let start = Box::new(SessionStart {
+            reconnect: false,
+            participant_sid: String::new(),
+            ..who.start.clone()
+        });
+        self.nodes[node]
+            .room
+            .handle(self.now, Input::SessionStart { session, start });
         self.pump();
     }
 
@@ -326,9 +366,15 @@ impl World {
         let participant_sid = who.client.sid().unwrap_or_default().to_owned();
         who.session = Some(session);
         who.closed = false;
-        let start = Box::new(SessionStart { reconnect: true, participant_sid, ..who.start.clone() });
+        let start = Box::new(SessionStart {
+            reconnect: true,
+            participant_sid,
+            ..who.start.clone()
+        });
         let node = who.node;
-        self.nodes[node].room.handle(self.now, Input::SessionStart { session, start });
+        self.nodes[node]
+            .room
+            .handle(self.now, Input::SessionStart { session, start });
         self.pump();
     }
 
@@ -337,7 +383,13 @@ impl World {
         let who = &mut self.people[person];
         if let Some(session) = who.session.take() {
             let node = who.node;
-            self.nodes[node].room.handle(self.now, Input::SessionEnd { session, clean: false });
+            self.nodes[node].room.handle(
+                self.now,
+                Input::SessionEnd {
+                    session,
+                    clean: false,
+                },
+            );
             self.pump();
         }
     }
@@ -348,20 +400,42 @@ impl World {
     }
 
     /// An administrative call and its answer.
-    pub fn admin(&mut self, node: usize, actor: Option<&str>, call: AdminCall) -> Result<Vec<u8>, AdminRefusal> {
+    pub fn admin(
+        &mut self,
+        node: usize,
+        actor: Option<&str>,
+        call: AdminCall,
+    ) -> Result<Vec<u8>, AdminRefusal> {
         self.next_request += 1;
         let request = RequestId(self.next_request);
-        self.nodes[node].room.handle(self.now, Input::Admin { request, actor: actor.map(str::to_owned), call });
+        self.nodes[node].room.handle(
+            self.now,
+            Input::Admin {
+                request,
+                actor: actor.map(str::to_owned),
+                call,
+            },
+        );
         self.pump();
-        self.nodes[node].answers.remove(&request.0).expect("every call is answered")
+        self.nodes[node]
+            .answers
+            .remove(&request.0)
+            .expect("every call is answered")
     }
 
     /// Somebody knocks; their number.
     pub fn knock(&mut self, node: usize, entry_id: &str, guest: bool) -> KnockId {
         self.next_request += 1;
         let knock = KnockId(self.next_request);
-        let entry = Knock { entry_id: entry_id.into(), name: entry_id.to_uppercase(), guest, role: None };
-        self.nodes[node].room.handle(self.now, Input::Knock { knock, entry });
+        let entry = Knock {
+            entry_id: entry_id.into(),
+            name: entry_id.to_uppercase(),
+            guest,
+            role: None,
+        };
+        self.nodes[node]
+            .room
+            .handle(self.now, Input::Knock { knock, entry });
         self.pump();
         knock
     }
@@ -386,14 +460,20 @@ impl World {
         while let Some(output) = node.room.poll_output() {
             moved = true;
             let find = |people: &mut Vec<Person>, session: SessionId| {
-                people.iter_mut().position(|person| person.session == Some(session) && person.node == number)
+                people
+                    .iter_mut()
+                    .position(|person| person.session == Some(session) && person.node == number)
             };
             match output {
                 Output::Frame { session, frame } => {
                     if let Some(person) = find(&mut self.people, session) {
                         let message = match frame {
-                            Frame::Binary(bytes) => proto::SignalResponse::decode(bytes.as_slice()).expect("a response"),
-                            Frame::Text(bytes) => serde_json::from_slice(&bytes).expect("a response"),
+                            Frame::Binary(bytes) => {
+                                proto::SignalResponse::decode(bytes.as_slice()).expect("a response")
+                            }
+                            Frame::Text(bytes) => {
+                                serde_json::from_slice(&bytes).expect("a response")
+                            }
                         };
                         self.people[person].client.handle_signal(now, message);
                     }
@@ -419,16 +499,13 @@ impl World {
                     if let Command::SetGate { open, .. } = &command {
                         node.is_open = *open;
                     }
-                    let made = matches!(command, Command::AddRoom { .. });
-                    let gate = matches!(command, Command::SetGate { .. });
-                    if node.gate == Gate::Kept || !gate {
+                    if node.gate == Gate::Kept || !matches!(command, Command::SetGate { .. }) {
                         node.shard.handle_command(now, command);
                     }
-                    if made && node.gate == Gate::TakenOut {
-                        node.shard.handle_command(now, Command::SetGate { room: ROOM, open: true });
-                    }
                 }
-                Output::Knock { knock, update } => node.knocks.entry(knock.0).or_default().push(update),
+                Output::Knock { knock, update } => {
+                    node.knocks.entry(knock.0).or_default().push(update)
+                }
                 Output::Admin { request, result } => {
                     node.answers.insert(request.0, result);
                 }
@@ -453,7 +530,11 @@ impl World {
         }
         for (to, mut datagram) in datagrams {
             moved = true;
-            for person in self.people.iter_mut().filter(|person| person.node == number) {
+            for person in self
+                .people
+                .iter_mut()
+                .filter(|person| person.node == number)
+            {
                 let side = match to {
                     to if to == person.addresses.0 => Side::Publisher,
                     to if to == person.addresses.1 => Side::Subscriber,
@@ -469,16 +550,28 @@ impl World {
         let mut moved = false;
         let now = self.now;
         let person = &mut self.people[number];
-        let Some(node) = self.nodes.get_mut(person.node) else { return false };
+        let Some(node) = self.nodes.get_mut(person.node) else {
+            return false;
+        };
         while let Some(request) = person.client.poll_request() {
             moved = true;
             if let Some(session) = person.session {
-                node.room.handle(now, Input::Frame { session, frame: Frame::Binary(request.encode_to_vec()) });
+                node.room.handle(
+                    now,
+                    Input::Frame {
+                        session,
+                        frame: Frame::Binary(request.encode_to_vec()),
+                    },
+                );
             }
         }
         let mut batch = RecvBatch::default();
         while let Some((_, path, datagram)) = person.client.poll_transmit() {
-            let path = Path { protocol: path.protocol, local: path.remote, remote: path.local };
+            let path = Path {
+                protocol: path.protocol,
+                local: path.remote,
+                remote: path.local,
+            };
             batch.push(path, &datagram);
         }
         if !batch.metas.is_empty() {
@@ -495,12 +588,24 @@ impl World {
     pub fn run_until(&mut self, until: Timestamp) {
         self.pump();
         loop {
-            let nodes = self.nodes.iter().flat_map(|node| [node.room.poll_deadline(), node.shard.poll_deadline()]);
-            let people = self.people.iter().map(|person| person.client.poll_deadline());
+            let nodes = self
+                .nodes
+                .iter()
+                .flat_map(|node| [node.room.poll_deadline(), node.shard.poll_deadline()]);
+            let people = self
+                .people
+                .iter()
+                .map(|person| person.client.poll_deadline());
             let next = nodes.chain(people).flatten().min();
-            let Some(at) = next.filter(|at| *at <= until) else { break };
+            let Some(at) = next.filter(|at| *at <= until) else {
+                break;
+            };
             // A timer that is due does not fire again at the same moment for ever.
-            self.now = self.now.max(at).max(self.now + Duration::from_micros(100)).min(until.max(self.now));
+            self.now = self
+                .now
+                .max(at)
+                .max(self.now + Duration::from_micros(100))
+                .min(until.max(self.now));
             let now = self.now;
             for node in &mut self.nodes {
                 if node.shard.poll_deadline().is_some_and(|at| at <= now) {
@@ -536,12 +641,23 @@ impl World {
                 let tracks: Vec<(String, bool, usize)> = client
                     .tracks()
                     .iter()
-                    .map(|track| (track.offered.cid.clone(), track.source.is_video(), track.offered.ssrcs.len()))
+                    .map(|track| {
+                        (
+                            track.offered.cid.clone(),
+                            track.source.is_video(),
+                            track.offered.ssrcs.len(),
+                        )
+                    })
                     .collect();
                 for (cid, video, layers) in tracks {
                     for layer in 0..layers {
                         let clock = if video { 90_000 } else { 48_000 };
-                        client.send_frame(&cid, layer, (frame + 1) * clock / 50, &[frame as u8; 400]);
+                        client.send_frame(
+                            &cid,
+                            layer,
+                            (frame + 1) * clock / 50,
+                            &[frame as u8; 400],
+                        );
                     }
                 }
             }
@@ -565,7 +681,10 @@ impl World {
     /// Any packet of a client.
     pub fn send(&mut self, person: usize, packet: &proto::DataPacket) {
         let now = self.now;
-        let _ = self.people[person].client.send_data(now, Channel::Reliable, &packet.encode_to_vec());
+        let _ =
+            self.people[person]
+                .client
+                .send_data(now, Channel::Reliable, &packet.encode_to_vec());
         self.run_for(Duration::from_millis(50));
     }
 }
