@@ -170,17 +170,17 @@ impl DirectoryView {
     }
 
     /// All tenants, by uid.
-    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+    pub fn tenants(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
         self.tenants.values()
     }
 
     /// All conferences, by uid.
-    pub fn conferences(&self) -> impl Iterator<Item = &Arc<Conference>> {
+    pub fn conferences(&self) -> impl ExactSizeIterator<Item = &Arc<Conference>> {
         self.conferences.values()
     }
 
     /// All nodes, by uid.
-    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
         self.nodes.values()
     }
 

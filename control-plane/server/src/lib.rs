@@ -2,8 +2,17 @@
 //! The control plane as a library, so that its binary and its tests wire the same parts.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod clock;
 pub mod config;
+pub mod convert;
+pub mod gateway;
 pub mod hosts;
 pub mod identity;
+pub mod live;
 pub mod metrics;
+pub mod password;
 pub mod plane;
+pub mod rpc;
+pub mod store;
+pub mod supervise;

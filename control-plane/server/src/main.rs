@@ -1,3 +1,120 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Holds nothing yet; `docs/plan.md` says what comes here.
-fn main() {}
+//! Starts one replica of the control plane and stops it in good order.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use control_plane::clock::Clock;
+use control_plane::config::{Args, Config, LogFormat, StoreKind};
+use control_plane::gateway;
+use control_plane::hosts::Hosts;
+use control_plane::identity::Tls;
+use control_plane::plane::Plane;
+use control_plane::store::memory::MemoryStore;
+use control_plane::supervise::Supervisor;
+use control_plane::rpc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Wrong command line or configuration, as the other binaries say it.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log_format);
+    let config = match args.validate() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("{:#}", anyhow::Error::from(error));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the runtime does not start");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
+    let tls = Tls::read(&config.tls_dir)?;
+    let clock = Clock::start();
+    let store = match config.store {
+        StoreKind::Memory => Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),
+    };
+    let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
+    let mut supervisor = Supervisor::new();
+
+    let listener =
+        TcpListener::bind(config.grpc_listen).await.with_context(|| format!("--grpc-listen {}", config.grpc_listen))?;
+    let grpc = listener.local_addr().context("--grpc-listen")?;
+    let advertise = config.advertise.clone().unwrap_or_else(|| grpc.to_string());
+    let (served, stop) = (plane.clone(), supervisor.token());
+    supervisor.spawn("gRPC", async move { Ok(rpc::serve(served, listener, &tls, vec![advertise], stop).await?) });
+
+    let settings = gateway::Settings {
+        http_listen: config.http_listen,
+        http_tls_dir: config.http_tls_dir,
+        public_url: config.public_url,
+        installation_key: config.installation_key,
+        insecure_dev_keys: config.insecure_dev_keys,
+    };
+    let serving = gateway::start(plane.clone(), settings, supervisor.token()).await?;
+    tracing::info!(replica = config.replica_id, http = ?serving.addresses, %grpc, "control plane listens");
+    supervisor.spawn("gateway", async move {
+        serving.stopped().await;
+        Ok(())
+    });
+    spawn_watches(&mut supervisor, &plane);
+    supervisor.run(either(&mut terminate, &mut interrupt)).await?;
+    tracing::info!("control plane stopped");
+    Ok(())
+}
+
+fn spawn_watches(supervisor: &mut Supervisor, plane: &Plane) {
+    let (watch, stop) = (plane.clone(), supervisor.token());
+    supervisor.spawn("watch over nodes", async move {
+        watch.watch_nodes(stop).await;
+        Ok(())
+    });
+    let (restore, stop) = (plane.clone(), supervisor.token());
+    supervisor.spawn("restoring of rooms", async move {
+        restore.restore_rooms(stop).await;
+        Ok(())
+    });
+    let (enforce, stop) = (plane.clone(), supervisor.token());
+    supervisor.spawn("enforcing of the directory", async move {
+        enforce.enforce_directory(stop).await;
+        Ok(())
+    });
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,21 +1,37 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What the gateway knows and asks of the control plane: the directory, the live rooms, and a place for a room.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use control_core::directory::DirectoryView;
+use control_core::directory::{Directory, DirectoryView};
 use control_core::ids::{Epoch, NodeId, Pool, RoomKey, RoomName, Site, TenantName, Uid};
+use control_core::lease::Grace;
 use control_core::record::{RoomFacts, RoomPolicy};
-use control_core::throttle::Throttle;
-use tokio::sync::watch;
+use control_core::throttle::{self, Throttle};
+use plenum_proto::v1::NodeOrder;
+use plenum_proto::v1::node_order::Item as Order;
+use tokio::sync::{Notify, mpsc, watch};
 
-use crate::hosts::Host;
-use crate::metrics::Metrics;
+use crate::clock::Clock;
+use crate::hosts::{Host, Hosts};
+use crate::live::{Attachment, LiveView};
+use crate::metrics::{Metrics, Reason};
+use crate::store::{Store, StoreError};
 
+mod directory;
+mod enforce;
 mod error;
+mod locks;
+mod observe;
+mod place;
+mod recovery;
+mod reports;
 
+pub use crate::store::FailureScope as ThrottleScope;
 pub use error::PlaceError;
+pub(crate) use directory::Change;
 
 /// A room as nodes report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,29 +88,61 @@ pub struct Placed {
     pub host: Host,
 }
 
-/// For whom failures are counted. Both scopes count: [`Plane::count_failure`] once for each.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ThrottleScope {
-    /// A conference, whatever the address.
-    Conference(Uid),
-    /// A conference and an address.
-    Address(Uid, IpAddr),
-}
-
 /// Handle to the control plane's state; cheap to clone.
 #[derive(Clone)]
 pub struct Plane(Arc<Inner>);
 
+/// Where orders for a node go.
+struct OrderQueue {
+    attachment: Attachment,
+    orders: mpsc::Sender<NodeOrder>,
+}
+
 struct Inner {
-    changed: watch::Sender<u64>,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    hosts: Hosts,
     metrics: Metrics,
+    directory: Mutex<Directory>,
+    view: RwLock<Arc<DirectoryView>>,
+    loaded: AtomicBool,
+    live: Mutex<LiveView>,
+    grace: Mutex<Grace>,
+    orders: Mutex<HashMap<Uid, OrderQueue>>,
+    losses: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
+    locks: locks::RoomLocks,
+    changed: watch::Sender<u64>,
+    directory_changed: Notify,
+    rooms_lost: Notify,
 }
 
 impl Plane {
+    /// Empty: the directory and the nodes come by the services.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, hosts: Hosts, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            clock,
+            store,
+            hosts,
+            metrics: Metrics::default(),
+            directory: Mutex::default(),
+            view: RwLock::default(),
+            loaded: AtomicBool::new(false),
+            live: Mutex::default(),
+            grace: Mutex::new(Grace::begin(clock.now())),
+            orders: Mutex::default(),
+            losses: Mutex::default(),
+            locks: locks::RoomLocks::default(),
+            changed: watch::Sender::new(0),
+            directory_changed: Notify::new(),
+            rooms_lost: Notify::new(),
+        }))
+    }
+
     /// The directory: immutable, cheap.
     #[must_use]
     pub fn view(&self) -> Arc<DirectoryView> {
-        Arc::default()
+        Arc::clone(&self.0.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Bumps at each change of directory or live view.
@@ -106,57 +154,82 @@ impl Plane {
     /// Has a whole snapshot arrived?
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        false
+        self.0.loaded.load(Ordering::Acquire)
     }
 
     /// A room that runs, or is being placed anew after the loss of its node.
     #[must_use]
-    pub fn room(&self, _key: &RoomKey) -> Option<LiveRoom> {
-        None
+    pub fn room(&self, key: &RoomKey) -> Option<LiveRoom> {
+        live_room(&self.live(), key)
     }
 
     /// The rooms of a tenant, by name.
     #[must_use]
-    pub fn rooms(&self, _tenant: &TenantName) -> Vec<LiveRoom> {
-        Vec::new()
-    }
-
-    /// Places or finds a room, holds a place in it and opens it on its node. Idempotent.
-    ///
-    /// # Errors
-    /// [`PlaceError`], with status and `Retry-After`.
-    pub async fn place(&self, _request: PlaceRequest) -> Result<Placed, PlaceError> {
-        Err(PlaceError::NotLoaded)
+    pub fn rooms(&self, tenant: &TenantName) -> Vec<LiveRoom> {
+        // No name is shorter and none sorts before one byte of the lowest value that is no control character.
+        let Ok(first) = RoomName::parse(" ") else { return Vec::new() };
+        let live = self.live();
+        live.rooms_from(&RoomKey::new(tenant.clone(), first))
+            .take_while(|(key, ..)| key.tenant == *tenant)
+            .filter_map(|(key, ..)| live_room(&live, key))
+            .collect()
     }
 
     /// The way to a room that runs.
-    pub async fn host_of(&self, _key: &RoomKey) -> Option<Placed> {
-        None
+    pub async fn host_of(&self, key: &RoomKey) -> Option<Placed> {
+        let live = self.live();
+        let (uid, node, entry) = live.room(key)?;
+        self.placed(key, uid, node, entry.epoch)
     }
 
     /// The node that a SID names, if the live view has it.
     #[must_use]
-    pub fn host_by_node(&self, _site: &str, _node_id: &str) -> Option<Host> {
-        None
+    pub fn host_by_node(&self, site: &str, node_id: &str) -> Option<Host> {
+        let id = NodeId::parse(node_id).ok()?;
+        let live = self.live();
+        let (uid, node) = live.node_by_id(&id)?;
+        let known = node.hello.site.as_ref().filter(|known| known.as_str() == site)?;
+        self.0.hosts.host(uid, known, &id, &node.hello.endpoint)
     }
 
     /// Resolves when a node is declared dead, or came back without its rooms; at once when it is unknown.
-    pub fn node_lost(&self, _node_id: &str) -> impl Future<Output = ()> + Send + use<> {
-        std::future::ready(())
+    pub fn node_lost(&self, node_id: &str) -> impl Future<Output = ()> + Send + use<> {
+        let receiver = NodeId::parse(node_id).ok().and_then(|id| {
+            let known = self.live().node_by_id(&id).is_some();
+            known.then(|| self.losses().entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe())
+        });
+        async move {
+            if let Some(mut receiver) = receiver {
+                // The sender lives as long as the plane; its end is a loss as well.
+                let _ = receiver.changed().await;
+            }
+        }
     }
 
-    /// Must somebody who guesses wait?
-    pub async fn throttle(&self, _scope: ThrottleScope) -> Throttle {
-        Throttle::Free
+    /// Must somebody who guesses wait? Without the store nobody does: the hash alone slows them down.
+    pub async fn throttle(&self, scope: ThrottleScope) -> Throttle {
+        let by_conference = matches!(scope, ThrottleScope::Conference(_));
+        match self.0.store.failures(scope).await {
+            Ok(failures) if by_conference => throttle::per_conference(failures),
+            Ok(failures) => throttle::per_address(failures),
+            Err(error) => {
+                self.store_failed(error);
+                Throttle::Free
+            }
+        }
     }
 
-    /// Counts a wrong password.
-    pub async fn count_failure(&self, _scope: ThrottleScope) {}
+    /// Counts a wrong password; call it once for each scope.
+    pub async fn count_failure(&self, scope: ThrottleScope) {
+        if let Err(error) = self.0.store.count_failure(scope).await {
+            self.store_failed(error);
+        }
+    }
 
     /// Wall time, for tokens and schedules.
     #[must_use]
     pub fn now_unix_ms(&self) -> i64 {
-        0
+        self.0.clock.unix().0
     }
 
     /// Counters, to serve and to add to.
@@ -164,4 +237,69 @@ impl Plane {
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
+
+    fn live(&self) -> MutexGuard<'_, LiveView> {
+        // Methods of the view leave it whole; a panic elsewhere takes nothing from it.
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn losses(&self) -> MutexGuard<'_, HashMap<NodeId, watch::Sender<u64>>> {
+        self.0.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bump(&self) {
+        self.0.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    fn store_failed(&self, error: StoreError) {
+        self.0.metrics.store_failures.inc();
+        tracing::debug!(%error, "a call to the store failed");
+    }
+
+    fn placed(&self, key: &RoomKey, uid: &Uid, node: &crate::live::LiveNode, epoch: Epoch) -> Option<Placed> {
+        let site = node.hello.site.clone()?;
+        let node_id = node.hello.node_id.clone()?;
+        let host = self.0.hosts.host(uid, &site, &node_id, &node.hello.endpoint)?;
+        Some(Placed { key: key.clone(), site, node_id, epoch, host })
+    }
+
+    /// Hands an order to a node. Whether its stream took it.
+    fn order(&self, uid: &Uid, order: Order) -> bool {
+        let orders = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = orders.get(uid) else { return false };
+        let taken = queue.orders.try_send(NodeOrder { item: Some(order) }).is_ok();
+        if !taken {
+            // A node that takes no orders is dialled anew by its own stall timer; the order is repeated by what caused it.
+            self.0.metrics.reports_dropped.get_or_create(&Reason { reason: "OrderQueueFull" }).inc();
+        }
+        taken
+    }
+}
+
+fn live_room(live: &LiveView, key: &RoomKey) -> Option<LiveRoom> {
+    if let Some((_, node, entry)) = live.room(key) {
+        return Some(LiveRoom {
+            key: key.clone(),
+            site: node.hello.site.clone()?,
+            node_id: node.hello.node_id.clone()?,
+            epoch: entry.epoch,
+            participants: entry.participants,
+            publishers: entry.publishers,
+            lobby: entry.lobby,
+            facts: entry.facts.clone(),
+            running: true,
+        });
+    }
+    let lost = live.lost_room(key)?;
+    Some(LiveRoom {
+        key: key.clone(),
+        site: lost.site.clone(),
+        node_id: lost.node.clone(),
+        epoch: lost.entry.epoch,
+        participants: 0,
+        publishers: 0,
+        lobby: 0,
+        facts: lost.entry.facts.clone(),
+        running: false,
+    })
 }

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! What the operator sees of nodes, conferences and tenants.
+
+use std::collections::BTreeMap;
+
+use control_core::directory::DirectoryView;
+use control_core::ids::TenantName;
+use control_core::lease::Standing;
+use control_core::opening::{Opening, opening};
+use control_core::record::{Conference, Node};
+use plenum_proto::v1::conference_state::Phase;
+use plenum_proto::v1::{ConferenceState, NodeState, TenantState};
+
+use super::{LiveRoom, Plane};
+
+impl Plane {
+    /// State of a published node.
+    pub(crate) fn node_state(&self, node: &Node) -> NodeState {
+        let live = self.live();
+        let heard = live.node(&node.uid).filter(|heard| heard.standing != Standing::Dead);
+        let load = heard.and_then(|heard| heard.load).unwrap_or_default();
+        let registered = heard.is_some_and(|heard| {
+            heard.standing == Standing::Alive && heard.synced && heard.hello.epoch == node.epoch && live.is_attached(&node.uid)
+        });
+        NodeState {
+            uid: node.uid.to_string(),
+            node_id: node.node_id.to_string(),
+            registered,
+            accepting: registered && node.accepting && load.accepting,
+            rooms: load.rooms,
+            participants: load.participants,
+            egress_bps: load.egress_bps,
+        }
+    }
+
+    /// State of a published conference.
+    pub(crate) fn conference_state(
+        &self,
+        view: &DirectoryView,
+        conference: &Conference,
+        room: Option<&LiveRoom>,
+        peak_participants: u32,
+    ) -> ConferenceState {
+        let phase = match view.tenant(&conference.tenant) {
+            Some(tenant) => match opening(tenant, conference, self.0.clock.unix()) {
+                _ if room.is_some_and(|room| room.participants > 0) => Phase::Active,
+                Opening::Allowed { .. } => Phase::Open,
+                Opening::NotYet { .. } => Phase::Scheduled,
+                Opening::Over => Phase::Ended,
+                Opening::Suspended => Phase::Suspended,
+            },
+            None => Phase::Unspecified,
+        };
+        ConferenceState {
+            uid: conference.uid.to_string(),
+            phase: phase.into(),
+            opened: room.is_some_and(|room| room.facts.opened),
+            node_id: room.filter(|room| room.running).map(|room| room.node_id.to_string()).unwrap_or_default(),
+            epoch: room.map_or(0, |room| room.epoch.0),
+            participants: room.map_or(0, |room| room.participants),
+            peak_participants,
+        }
+    }
+
+    /// States of all published tenants.
+    pub(crate) fn tenant_states(&self, view: &DirectoryView) -> BTreeMap<TenantName, TenantState> {
+        let mut states: BTreeMap<TenantName, TenantState> = view
+            .tenants()
+            .map(|tenant| (tenant.name.clone(), TenantState { name: tenant.name.to_string(), ..TenantState::default() }))
+            .collect();
+        for (key, _, entry) in self.live().rooms() {
+            if let Some(state) = states.get_mut(&key.tenant) {
+                state.rooms += 1;
+                state.participants = state.participants.saturating_add(entry.participants);
+            }
+        }
+        states
+    }
+}

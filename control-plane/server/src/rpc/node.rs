@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! `NodeControl`: a media node dials, reports and obeys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_core::ids::{Epoch, NodeId, Site, Uid};
+use control_core::record::Node;
+use plenum_proto::v1::node_control_server::NodeControl;
+use plenum_proto::v1::node_order::Item as Order;
+use plenum_proto::v1::node_report::Item as Report;
+use plenum_proto::v1::{EventAck, NodeHello, NodeOrder, NodeReport, ReplicaList, RoomState};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::Shared;
+use crate::config::is_endpoint;
+use crate::convert::{self, ConvertError};
+use crate::identity::{Peer, peer_of};
+use crate::live::{Attachment, Entry, Hello, Load, ReportRefusal};
+use crate::metrics::Reason;
+
+/// A node's first message comes at once, or not at all.
+const FIRST: Duration = Duration::from_secs(5);
+/// A node that says nothing for this long is told to come again; it reports every second.
+const SILENT: Duration = Duration::from_secs(10);
+/// Orders on their way to a node; a drain sends one per room.
+const ORDERS: usize = 1_024;
+
+/// The service.
+pub(super) struct NodeControlService {
+    shared: Shared,
+}
+
+impl NodeControlService {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+}
+
+#[tonic::async_trait]
+impl NodeControl for NodeControlService {
+    type AttachStream = futures::stream::BoxStream<'static, Result<NodeOrder, Status>>;
+
+    async fn attach(&self, request: Request<Streaming<NodeReport>>) -> Result<Response<Self::AttachStream>, Status> {
+        let Peer::Node(uid) = peer_of(&request)? else {
+            return Err(Status::permission_denied("NodeControl is for media nodes"));
+        };
+        let mut reports = request.into_inner();
+        let first = timeout(FIRST, reports.message()).await.map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        let Some(NodeReport { item: Some(Report::Hello(hello)) }) = first else {
+            return Err(Status::invalid_argument("the first message has to be the hello"));
+        };
+        if hello.uid != uid.as_str() {
+            return Err(Status::permission_denied("the certificate names another node than the hello"));
+        }
+        let (orders, out) = mpsc::channel(ORDERS);
+        let hello = self.hello(&uid, hello)?;
+        let attachment = self.shared.plane.attach(&uid, hello, orders.clone());
+        tracing::info!(node = %uid, "media node attached");
+        let replicas = ReplicaList { endpoints: self.shared.replicas.clone() };
+        // The queue is new and empty.
+        let _ = orders.try_send(NodeOrder { item: Some(Order::Replicas(replicas)) });
+        let stream = NodeStream { shared: self.shared.clone(), uid, attachment, orders, told: None };
+        let (end, ended) = mpsc::channel(1);
+        self.shared.spawn(async move {
+            let status = stream.run(reports).await;
+            if status.code() != Code::Ok {
+                // Whoever reads the orders may be gone already.
+                let _ = end.send(Err(status)).await;
+            }
+        });
+        let out = ReceiverStream::new(out).map(Ok);
+        Ok(Response::new(Box::pin(out.merge(ReceiverStream::new(ended)))))
+    }
+}
+
+impl NodeControlService {
+    #[expect(clippy::result_large_err, reason = "tonic's handlers return Status by value")]
+    fn hello(&self, uid: &Uid, hello: NodeHello) -> Result<Hello, Status> {
+        read_hello(&self.shared, uid, hello).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+}
+
+/// What a node says of itself. Its id and site count only if they are those of its published facts: a node cannot pass for another one.
+fn read_hello(shared: &Shared, uid: &Uid, hello: NodeHello) -> Result<Hello, ConvertError> {
+    if !is_endpoint(&hello.grpc_endpoint) {
+        return Err(ConvertError::Value { field: "hello.grpc_endpoint", rule: "an endpoint is HOST:PORT" });
+    }
+    let facts = shared.plane.facts_of(uid);
+    let own = |facts: &Arc<Node>| facts.node_id.as_str() == hello.node_id && facts.site.as_str() == hello.site;
+    let (node_id, site): (Option<NodeId>, Option<Site>) = match facts.filter(own) {
+        Some(facts) => (Some(facts.node_id.clone()), Some(facts.site.clone())),
+        None => (None, None),
+    };
+    Ok(Hello {
+        node_id,
+        site,
+        epoch: Epoch(hello.epoch),
+        endpoint: hello.grpc_endpoint,
+        version: hello.version.chars().take(64).collect(),
+        primary: hello.primary,
+    })
+}
+
+struct NodeStream {
+    shared: Shared,
+    uid: Uid,
+    attachment: Attachment,
+    orders: mpsc::Sender<NodeOrder>,
+    /// Facts that the node was told on this stream.
+    told: Option<Arc<Node>>,
+}
+
+impl NodeStream {
+    async fn run(mut self, mut reports: Streaming<NodeReport>) -> Status {
+        let mut changed = self.shared.plane.changed();
+        let end = loop {
+            changed.borrow_and_update();
+            if let Err(status) = self.tell_facts().await {
+                break status;
+            }
+            tokio::select! {
+                () = self.shared.stop.cancelled() => break Status::unavailable("the replica stops"),
+                () = self.orders.closed() => break Status::cancelled("the node reads no orders"),
+                changed = changed.changed() => if changed.is_err() { break Status::unavailable("the replica stops") },
+                report = timeout(SILENT, reports.message()) => match report {
+                    Ok(Ok(Some(report))) => if let Err(status) = self.hear(report).await { break status },
+                    Ok(Ok(None)) => break Status::ok("the node left"),
+                    Ok(Err(status)) => break status,
+                    Err(_) => break Status::deadline_exceeded("the node said nothing for 10 s"),
+                },
+            }
+        };
+        self.shared.plane.detach(&self.uid, self.attachment);
+        tracing::info!(node = %self.uid, reason = end.message(), "media node detached");
+        end
+    }
+
+    /// Sends facts that are new or have changed, `accepting` among them.
+    async fn tell_facts(&mut self) -> Result<(), Status> {
+        let facts = self.shared.plane.facts_of(&self.uid);
+        let Some(facts) = facts else { return Ok(()) };
+        if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &facts) || **told == *facts) {
+            return Ok(());
+        }
+        let order = NodeOrder { item: Some(Order::Facts(convert::node_out(&facts))) };
+        match timeout(FIRST, self.orders.send(order)).await {
+            Ok(Ok(())) => {
+                self.told = Some(facts);
+                Ok(())
+            }
+            _ => Err(Status::resource_exhausted("the node takes no orders")),
+        }
+    }
+
+    async fn hear(&self, report: NodeReport) -> Result<(), Status> {
+        // A kind of report that this version does not know.
+        let Some(item) = report.item else { return Ok(()) };
+        match self.take(item).await {
+            Ok(()) => Ok(()),
+            Err(HearError::Report(ReportRefusal::Superseded)) => Err(Status::aborted(ReportRefusal::Superseded.to_string())),
+            Err(error) => {
+                // One report is dropped, the node goes on: it carries many rooms.
+                tracing::warn!(node = %self.uid, %error, "a report is dropped");
+                self.shared.plane.metrics().reports_dropped.get_or_create(&Reason { reason: error.reason() }).inc();
+                Ok(())
+            }
+        }
+    }
+
+    async fn take(&self, item: Report) -> Result<(), HearError> {
+        let plane = &self.shared.plane;
+        let (uid, attachment) = (&self.uid, self.attachment);
+        match item {
+            Report::Hello(hello) => {
+                if hello.uid != self.uid.as_str() {
+                    return Err(ConvertError::Value { field: "hello.uid", rule: "a stream is of one node" }.into());
+                }
+                plane.hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?).await?;
+            }
+            Report::Load(load) => {
+                let load = Load {
+                    accepting: load.accepting,
+                    rooms: load.rooms,
+                    participants: load.participants,
+                    egress_bps: load.egress_bps,
+                    dropped_packets: load.dropped_packets,
+                };
+                plane.hear_load(uid, attachment, load).await?;
+            }
+            Report::Room(room) => {
+                let (key, entry) = read_room(room)?;
+                plane.hear_room(uid, attachment, &key, entry).await?;
+            }
+            Report::Closed(closed) => {
+                let key = convert::room_key(closed.key)?;
+                plane.hear_closed(uid, attachment, &key, Epoch(closed.epoch), &closed.reason).await?;
+            }
+            Report::EndOfRooms(true) => plane.hear_end_of_rooms(uid, attachment).await?,
+            Report::EndOfRooms(false) => {}
+            Report::Event(event) => {
+                // No receiver is declared: the event has reached everybody who wants it, and the node may forget it.
+                plane.metrics().events_unclaimed.inc();
+                let ack = EventAck { key: event.key, epoch: event.epoch, seq: event.seq };
+                // A full queue drops the acknowledgement; the next event's covers it.
+                let _ = self.orders.try_send(NodeOrder { item: Some(Order::EventAck(ack)) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a report is dropped.
+#[derive(Debug, thiserror::Error)]
+enum HearError {
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    #[error(transparent)]
+    Report(#[from] ReportRefusal),
+}
+
+impl HearError {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Convert(error) => error.reason(),
+            Self::Report(ReportRefusal::Superseded) => "Superseded",
+            Self::Report(ReportRefusal::NoFacts) => "NoFacts",
+            Self::Report(ReportRefusal::TooManyRooms) => "TooManyRooms",
+        }
+    }
+}
+
+fn read_room(room: RoomState) -> Result<(control_core::ids::RoomKey, Entry), ConvertError> {
+    let key = convert::room_key(room.key)?;
+    if room.epoch == 0 {
+        return Err(ConvertError::Missing { field: "room.epoch" });
+    }
+    let entry = Entry {
+        epoch: Epoch(room.epoch),
+        participants: room.participants,
+        publishers: room.publishers,
+        lobby: room.lobby,
+        facts: convert::facts(room.facts.unwrap_or_default())?,
+        policy_revision: room.policy_revision,
+    };
+    Ok((key, entry))
+}
