@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::{DtlsFailure, SrtpProfile};
+use crate::handover::TransportState;
 use crate::ids::{
     ExtensionId, ParticipantId, PayloadType, PublicationId, RoomIndex, Ssrc, SubscriptionId,
     TransportId,
@@ -139,7 +140,7 @@ pub struct Encoding {
 }
 
 /// A published track as the publisher's session description declares it. Packets that match none are dropped and counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
     /// Its id.
     pub id: PublicationId,
@@ -158,7 +159,7 @@ pub struct Publication {
 }
 
 /// A publication forwarded to a transport, as the subscriber's session description declares it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     /// Its id.
     pub id: SubscriptionId,
@@ -289,6 +290,20 @@ pub enum Command {
         /// Message, at most `limits::DATA_MESSAGE_BYTES_MAX`.
         payload: Arc<[u8]>,
     },
+    /// Gives the state of a connected transport away with its publications and subscriptions, as [`Event::Exported`]. It is a move:
+    /// the transport is gone from here, nothing is sealed for it any more, and the other side hears nothing of it.
+    Export {
+        /// The transport.
+        transport: TransportId,
+    },
+    /// Fills a transport that waits for connectivity checks with what another shard exported; answered by [`Event::Imported`]. The
+    /// ids of publications and subscriptions in it are this node's: whoever carries the state over renames them.
+    Import {
+        /// The transport, made by [`Command::AddTransport`] with fresh credentials and not told of any other side.
+        transport: TransportId,
+        /// The state.
+        state: Box<TransportState>,
+    },
     /// Asks for an [`Event::Stats`].
     ReadStats {
         /// The transport.
@@ -321,7 +336,7 @@ pub struct SpeakerLevel {
 }
 
 /// Counters of one transport since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TransportStats {
     /// Media bytes received.
     pub received_bytes: u64,
@@ -406,6 +421,27 @@ pub enum Event {
         /// Levels.
         levels: Vec<SpeakerLevel>,
     },
+    /// A nominated check came for a transport that knows no other side yet: in a hand-over the moment to fetch its state.
+    AwaitsState {
+        /// The transport.
+        transport: TransportId,
+    },
+    /// Answer to [`Command::Export`].
+    Exported {
+        /// The transport that was here.
+        transport: TransportId,
+        /// Its state.
+        state: Box<TransportState>,
+    },
+    /// Answer to [`Command::Import`].
+    Imported {
+        /// The transport.
+        transport: TransportId,
+        /// Subscriptions refused by a bound. Those whose publication is not on this shard yet wait for it.
+        left_out: Vec<SubscriptionId>,
+        /// Data channels were open and did not come along: the association has to be made anew by a reconnect.
+        channels_lost: bool,
+    },
     /// Answer to [`Command::ReadStats`].
     Stats {
         /// The transport.
@@ -437,4 +473,7 @@ pub enum CommandRefusal {
     /// A field breaks its documented range.
     #[error("a field of the command breaks its range")]
     Invalid,
+    /// The transport is in no state to be moved: not connected yet, connected already, or its backend cannot give state away.
+    #[error("the transport cannot be moved in this state")]
+    Unmovable,
 }

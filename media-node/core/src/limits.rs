@@ -27,6 +27,8 @@ pub const RELIABLE_BUFFER_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const LOSSY_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// Data channels a client may open on one transport.
 pub const CHANNELS_MAX: usize = 16;
+/// Retransmissions a subscriber may ask for beyond one per forwarded packet: a request of four bytes names seventeen packets.
+pub const RTX_BUDGET_MAX: u16 = 512;
 /// Datagrams in one run to one destination (the kernel takes 64 with `UDP_SEGMENT`).
 pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// Bytes in one run.

@@ -25,7 +25,7 @@ pub struct Numbers {
     pub tl0_offset: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Segment {
     encoding: u8,
     in_first: u64,
@@ -38,13 +38,13 @@ struct Segment {
 }
 
 /// The rewriter of one subscription.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rewriter {
     segments: VecDeque<Segment>,
     /// Next outgoing number for a packet in order.
     next_out: u64,
-    /// Highest incoming number of the open segment's encoding that was decided on.
-    highest_in: Option<u64>,
+    /// First incoming number of the open segment's encoding that is not decided on.
+    next_in: u64,
     last_timestamp: Option<u32>,
     last_picture: Option<u16>,
     last_tl0: Option<u8>,
@@ -57,7 +57,7 @@ impl Rewriter {
         Self {
             segments: VecDeque::new(),
             next_out: u64::from(first),
-            highest_in: None,
+            next_in: 0,
             last_timestamp: None,
             last_picture: None,
             last_tl0: None,
@@ -70,10 +70,31 @@ impl Rewriter {
         self.last_timestamp
     }
 
+    /// Encoding that was forwarded last, and the offset of its timestamps.
+    #[must_use]
+    pub fn timing(&self) -> Option<(u8, u32)> {
+        self.segments
+            .back()
+            .map(|segment| (segment.encoding, segment.timestamp_offset))
+    }
+
     /// Offset of the open segment's timestamps.
     #[must_use]
     pub fn timestamp_offset(&self) -> Option<u32> {
         self.segments.back().map(|segment| segment.timestamp_offset)
+    }
+
+    /// The numbers of `encoding` begin anew under another meaning: no packet with one of its old numbers may be taken for the packet
+    /// that had it before, because an outgoing index seals one content only.
+    pub fn forget(&mut self, encoding: u8) {
+        self.segments.retain(|segment| segment.encoding != encoding);
+    }
+
+    /// The segment that still grows.
+    fn open(&mut self) -> Option<&mut Segment> {
+        self.segments
+            .back_mut()
+            .filter(|segment| segment.in_end == u64::MAX)
     }
 
     fn push(&mut self, segment: Segment) {
@@ -93,8 +114,9 @@ impl Rewriter {
         picture: Option<u16>,
         tl0: Option<u8>,
     ) {
-        if let (Some(open), Some(highest)) = (self.segments.back_mut(), self.highest_in) {
-            open.in_end = open.in_end.min(highest + 1);
+        let next_in = self.next_in;
+        if let Some(open) = self.open() {
+            open.in_end = next_in;
         }
         let picture_offset = match (self.last_picture, picture) {
             (Some(last), Some(picture)) => last.wrapping_add(1).wrapping_sub(picture),
@@ -113,25 +135,29 @@ impl Rewriter {
             picture_offset,
             tl0_offset,
         });
-        self.highest_in = Some(first.0.wrapping_sub(1));
+        self.next_in = first.0;
     }
 
     /// Leaves a packet out, in order or not; those after it close up. With `frame` the packet begins a frame with a picture id.
     pub fn leave_out(&mut self, encoding: u8, sequence: ExtSeq, frame: bool) {
-        let Some(highest) = self.highest_in else {
+        let next_in = self.next_in;
+        let Some(open) = self
+            .open()
+            .filter(|open| open.encoding == encoding && sequence.0 >= next_in)
+        else {
             return;
         };
-        let Some(open) = self.segments.back().copied() else {
-            return;
-        };
-        if open.encoding != encoding || sequence.0 <= highest {
-            return;
-        }
         // A hole before it stays open for the late packets: they get the numbers that were kept for them.
         let kept = sequence.0 - open.in_first;
-        if let Some(open) = self.segments.back_mut() {
-            open.in_end = sequence.0;
+        if kept == 0 {
+            // Nothing went out under it: a frame of many packets costs one segment.
+            open.in_first += 1;
+            open.picture_offset = open.picture_offset.wrapping_sub(u16::from(frame));
+            self.next_in = sequence.0 + 1;
+            return;
         }
+        open.in_end = sequence.0;
+        let open = *open;
         self.next_out = open.out_first + kept;
         self.push(Segment {
             in_first: sequence.0 + 1,
@@ -142,7 +168,7 @@ impl Rewriter {
                 ..open
             }
         });
-        self.highest_in = Some(sequence.0);
+        self.next_in = sequence.0 + 1;
     }
 
     /// Numbers for a packet that shall be forwarded; `None` when it is late for a segment that is gone or lies in a gap.
@@ -156,12 +182,8 @@ impl Rewriter {
     ) -> Option<Numbers> {
         let segment = *self.find(encoding, sequence)?;
         let out = segment.out_first + (sequence.0 - segment.in_first);
-        if segment.in_end == u64::MAX
-            && self
-                .highest_in
-                .is_none_or(|highest| sequence.0 > highest || highest == u64::MAX)
-        {
-            self.highest_in = Some(sequence.0);
+        if segment.in_end == u64::MAX && sequence.0 >= self.next_in {
+            self.next_in = sequence.0 + 1;
             self.next_out = out + 1;
             self.last_timestamp = Some(timestamp.wrapping_add(segment.timestamp_offset));
             if let Some(picture) = picture {
@@ -248,6 +270,19 @@ mod tests {
         assert_eq!(out(&mut rewriter, 1, 8), None, "before the key frame");
         let (encoding, sequence, _) = rewriter.reverse(102).expect("sent");
         assert_eq!((encoding, sequence), (0, ExtSeq(5002)));
+    }
+
+    #[test]
+    fn numbers_of_a_stream_that_began_anew_are_never_given_to_other_packets() {
+        let mut rewriter = Rewriter::new(0);
+        rewriter.switch(0, ExtSeq(1), 0, 0, None, None);
+        assert_eq!(out(&mut rewriter, 0, 1), Some(0));
+        assert_eq!(out(&mut rewriter, 0, 9), Some(8));
+        rewriter.forget(0);
+        rewriter.switch(0, ExtSeq(5), 0, 0, None, None);
+        assert_eq!(out(&mut rewriter, 0, 5), Some(9));
+        assert_eq!(out(&mut rewriter, 0, 3), None, "a number of before");
+        assert_eq!(rewriter.reverse(3), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use crate::api::Format;
 use crate::ids::ExtSeq;
 use crate::rtp::payload::Vp8;
+use crate::time::Timestamp;
 
 /// One packet in a [`Ring`].
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,8 @@ pub struct Slot {
     pub sequence: ExtSeq,
     /// RTP timestamp of the publisher.
     pub timestamp: u32,
+    /// When it arrived.
+    pub arrived: Timestamp,
     /// Marker bit.
     pub marker: bool,
     /// What it carries.
@@ -51,6 +54,11 @@ impl Ring {
             slots: vec![None; slots],
             written: 0,
         }
+    }
+
+    /// Forgets all packets, keeps the memory.
+    pub fn clear(&mut self) {
+        self.slots.fill(None);
     }
 
     fn index(&self, sequence: ExtSeq) -> usize {
@@ -108,6 +116,7 @@ impl Slot {
         Self {
             sequence,
             timestamp,
+            arrived: Timestamp::ZERO,
             marker,
             format,
             key_frame: false,

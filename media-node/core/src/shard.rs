@@ -6,6 +6,7 @@
 
 mod counters;
 mod forward;
+mod handover;
 mod receive;
 mod state;
 mod timers;
@@ -22,7 +23,7 @@ use crate::ids::{ExtSeq, PublicationId, RoomIndex, ShardId, Ssrc, SubscriptionId
 use crate::io::{Path, Transmit};
 use crate::limits::{
     ENCODINGS_MAX, PAYLOADS_MAX, PUBLICATIONS_MAX, PUBLICATIONS_PER_TRANSPORT_MAX, ROOMS_MAX,
-    RUN_BYTES_MAX, SUBSCRIPTIONS_MAX, TRANSPORTS_MAX,
+    RTX_BUDGET_MAX, RUN_BYTES_MAX, SUBSCRIPTIONS_MAX, TRANSPORTS_MAX,
 };
 use crate::rewrite::Rewriter;
 use crate::rtp::twcc::Feedback;
@@ -54,6 +55,9 @@ impl Default for ShardConfig {
     }
 }
 
+/// Index of no publication.
+const DETACHED: usize = usize::MAX;
+
 /// Where [`Shard::poll_transmit`] stands in the publication it forwards.
 struct Job {
     publication: usize,
@@ -79,6 +83,8 @@ pub struct Shard<C: Crypto> {
     control: VecDeque<(Path, Vec<u8>)>,
     control_now: Vec<u8>,
     retransmissions: VecDeque<(usize, u16)>,
+    /// Subscriptions whose publication is not here (any more): in a hand-over participants move one after the other.
+    detached: Vec<usize>,
     queue: VecDeque<usize>,
     job: Option<Job>,
     batch: Vec<(u8, ExtSeq)>,
@@ -114,6 +120,7 @@ impl<C: Crypto> Shard<C> {
             control: VecDeque::new(),
             control_now: Vec::new(),
             retransmissions: VecDeque::new(),
+            detached: Vec::new(),
             queue: VecDeque::new(),
             job: None,
             batch: Vec::with_capacity(256),
@@ -172,6 +179,8 @@ impl<C: Crypto> Shard<C> {
             Command::AddTransport { transport, .. }
             | Command::SetRemote { transport, .. }
             | Command::RestartIce { transport, .. }
+            | Command::Export { transport }
+            | Command::Import { transport, .. }
             | Command::ReadStats { transport } => Some(*transport),
             Command::Publish(publication) => Some(publication.transport),
             Command::Subscribe(subscription) => Some(subscription.transport),
@@ -188,16 +197,24 @@ impl<C: Crypto> Shard<C> {
             Command::RemoveRoom { room } => self.remove_room(now, room),
             Command::SetGate { room, open } => {
                 let index = self.rooms.index(room).ok_or(CommandRefusal::Unknown)?;
-                self.rooms
-                    .get_mut(index)
-                    .ok_or(CommandRefusal::Unknown)?
-                    .open = open;
+                let room = self.rooms.get_mut(index).ok_or(CommandRefusal::Unknown)?;
+                let opened = open && !room.open;
+                room.open = open;
+                if opened {
+                    let peers = room.peers.clone();
+                    for peer in peers {
+                        let published = self.peers.get(peer).map(|peer| peer.publications.clone());
+                        for publication in published.unwrap_or_default() {
+                            self.restart_subscriptions(publication);
+                        }
+                    }
+                }
                 Ok(())
             }
             Command::AddTransport {
                 transport,
                 room,
-                participant: _,
+                participant,
                 side,
                 local,
             } => {
@@ -215,16 +232,18 @@ impl<C: Crypto> Shard<C> {
                 let ufrag = local.ufrag.clone();
                 let mut peer = Peer {
                     room,
+                    participant,
+                    side,
                     ice: Transport::new(transport, local),
                     keys: None,
                     streams: Vec::new(),
                     publications: Vec::new(),
                     subscriptions: Vec::new(),
                     feedback: Feedback::default(),
-                    feedback_armed: false,
+                    feedback_armed: None,
                     feedback_media: Ssrc(0),
                     next_transport_sequence: 0,
-                    reports_armed: false,
+                    reports_armed: None,
                     timer_at: None,
                     old_fragment: None,
                     reporter: Ssrc(u32::from_be_bytes(reporter)),
@@ -322,6 +341,7 @@ impl<C: Crypto> Shard<C> {
                     .get_mut(index)
                     .ok_or(CommandRefusal::Unknown)?;
                 subscribed.wish = wish;
+                subscribed.temporal = subscribed.temporal.min(wish.max_temporal);
                 if !wish.enabled {
                     subscribed.current = None;
                     self.announce(index);
@@ -352,6 +372,8 @@ impl<C: Crypto> Shard<C> {
                 }
                 Ok(())
             }
+            Command::Export { transport } => self.export(now, transport),
+            Command::Import { transport, state } => self.import(now, transport, *state),
             Command::ReadStats { transport } => {
                 let index = self.peers.index(transport).ok_or(CommandRefusal::Unknown)?;
                 let stats = self.peers.get(index).ok_or(CommandRefusal::Unknown)?.stats;
@@ -373,7 +395,7 @@ impl<C: Crypto> Shard<C> {
             open: false,
             peers: Vec::new(),
             audio: Vec::new(),
-            speakers_armed: false,
+            speakers_armed: None,
         };
         self.rooms.insert(room, state);
         Ok(())
@@ -398,7 +420,7 @@ impl<C: Crypto> Shard<C> {
             return;
         };
         for path in peer.ice.paths() {
-            self.paths.remove(&path);
+            self.forget_path(path, index);
         }
         for ufrag in peer.ice.local_ufrags() {
             self.fragments.remove(ufrag);
@@ -423,6 +445,13 @@ impl<C: Crypto> Shard<C> {
             {
                 self.remove_subscription(id);
             }
+        }
+    }
+
+    /// A path that meanwhile belongs to another peer stays that one's.
+    fn forget_path(&mut self, path: Path, index: usize) {
+        if self.paths.get(&path) == Some(&index) {
+            self.paths.remove(&path);
         }
     }
 
@@ -472,15 +501,17 @@ impl<C: Crypto> Shard<C> {
             subscriptions: Vec::new(),
             fresh: Vec::with_capacity(if audio { 8 } else { 64 }),
             queued: false,
-            key_armed: false,
-            nack_armed: false,
+            key_armed: None,
+            nack_armed: None,
             level: Level {
                 loudest: 127,
                 ..Level::default()
             },
             declared,
         };
-        let index = self.publications.insert(published.declared.id, published);
+        let id = published.declared.id;
+        let index = self.publications.insert(id, published);
+        self.attach(id, index, room);
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.publications.push(index);
         }
@@ -491,17 +522,7 @@ impl<C: Crypto> Shard<C> {
     }
 
     fn remove_publication(&mut self, id: PublicationId) {
-        let Some((index, published)) = self.publications.remove(id) else {
-            return;
-        };
-        if let Some(peer) = self.peers.get_mut(published.peer) {
-            peer.publications.retain(|other| *other != index);
-            peer.streams.retain(|stream| stream.publication != index);
-        }
-        if let Some(room) = self.rooms.get_mut(published.room) {
-            room.audio.retain(|other| *other != index);
-        }
-        for subscription in published.subscriptions {
+        for subscription in self.take_publication(id) {
             if let Some(id) = self
                 .subscriptions
                 .get(subscription)
@@ -509,6 +530,20 @@ impl<C: Crypto> Shard<C> {
             {
                 self.remove_subscription(id);
             }
+        }
+    }
+
+    /// Removes a publication and tells who was subscribed to it.
+    fn take_publication(&mut self, id: PublicationId) -> Vec<usize> {
+        let Some((index, published)) = self.publications.remove(id) else {
+            return Vec::new();
+        };
+        if let Some(peer) = self.peers.get_mut(published.peer) {
+            peer.publications.retain(|other| *other != index);
+            peer.streams.retain(|stream| stream.publication != index);
+        }
+        if let Some(room) = self.rooms.get_mut(published.room) {
+            room.audio.retain(|other| *other != index);
         }
         self.queue.retain(|queued| *queued != index);
         if self
@@ -518,6 +553,7 @@ impl<C: Crypto> Shard<C> {
         {
             self.job = None;
         }
+        published.subscriptions
     }
 
     fn subscribe(&mut self, declared: Subscription) -> Result<(), CommandRefusal> {
@@ -530,10 +566,18 @@ impl<C: Crypto> Shard<C> {
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             return Err(CommandRefusal::Limit);
         }
+        self.publications
+            .index(declared.publication)
+            .ok_or(CommandRefusal::Unknown)?;
+        self.subscribe_early(declared)
+    }
+
+    /// As [`Self::subscribe`], but the publication may come later.
+    fn subscribe_early(&mut self, declared: Subscription) -> Result<(), CommandRefusal> {
         let publication = self
             .publications
             .index(declared.publication)
-            .ok_or(CommandRefusal::Unknown)?;
+            .unwrap_or(DETACHED);
         let peer = self
             .peers
             .index(declared.transport)
@@ -545,7 +589,7 @@ impl<C: Crypto> Shard<C> {
             self.peers.get(peer).map(|peer| peer.room),
         );
         // Nothing is ever forwarded from one room to another.
-        if rooms.0 != rooms.1 {
+        if publication != DETACHED && rooms.0 != rooms.1 {
             return Err(CommandRefusal::Invalid);
         }
         let mut random = [0; 4];
@@ -561,10 +605,12 @@ impl<C: Crypto> Shard<C> {
                 max_temporal: u8::MAX,
             },
             current: None,
+            temporal: u8::MAX,
             announced: None,
             // RFC 3550 §5.1 wants random starts; the upper half is left free, so that no rollover comes at once (RFC 3711 §3.3.1).
             rewriter: Rewriter::new(u16::from_be_bytes([a & 0x7f, b])),
             rtx_next: u64::from(u16::from_be_bytes([c & 0x7f, d])),
+            rtx_budget: RTX_BUDGET_MAX,
             last_at: self.now,
             packets: 0,
             bytes: 0,
@@ -573,14 +619,38 @@ impl<C: Crypto> Shard<C> {
         let index = self
             .subscriptions
             .insert(subscribed.declared.id, subscribed);
-        if let Some(published) = self.publications.get_mut(publication) {
-            published.subscriptions.push(index);
+        match self.publications.get_mut(publication) {
+            Some(published) => published.subscriptions.push(index),
+            None => self.detached.push(index),
         }
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.subscriptions.push(index);
         }
         self.request_target_key_frame(index);
         Ok(())
+    }
+
+    /// Subscriptions that were there before their publication, in a hand-over.
+    fn attach(&mut self, id: PublicationId, publication: usize, room: usize) {
+        let mut waiting = std::mem::take(&mut self.detached);
+        waiting.retain(|index| {
+            let Some(subscribed) = self.subscriptions.get_mut(*index) else {
+                return false;
+            };
+            let same_room = self
+                .peers
+                .get(subscribed.peer)
+                .is_some_and(|peer| peer.room == room);
+            if subscribed.declared.publication != id || !same_room {
+                return true;
+            }
+            subscribed.publication = publication;
+            if let Some(published) = self.publications.get_mut(publication) {
+                published.subscriptions.push(*index);
+            }
+            false
+        });
+        self.detached = waiting;
     }
 
     fn remove_subscription(&mut self, id: SubscriptionId) {
@@ -593,25 +663,16 @@ impl<C: Crypto> Shard<C> {
         if let Some(peer) = self.peers.get_mut(subscribed.peer) {
             peer.subscriptions.retain(|other| *other != index);
         }
+        self.detached.retain(|other| *other != index);
         self.retransmissions.retain(|(other, _)| *other != index);
     }
 
-    /// After an interruption a decoder needs a key frame again.
+    /// After an interruption a decoder needs a key frame again, and the numbers go on where they stopped.
     fn restart_subscriptions(&mut self, publication: usize) {
         let Some(published) = self.publications.get(publication) else {
             return;
         };
-        if published.declared.kind == Kind::Audio {
-            return;
-        }
-        for position in 0..published.subscriptions.len() {
-            let Some(index) = self
-                .publications
-                .get(publication)
-                .and_then(|p| p.subscriptions.get(position).copied())
-            else {
-                return;
-            };
+        for index in published.subscriptions.clone() {
             if let Some(subscribed) = self.subscriptions.get_mut(index) {
                 subscribed.current = None;
             }
@@ -645,13 +706,13 @@ impl<C: Crypto> Shard<C> {
                 TransportEvent::PathProved(path) => {
                     self.paths.insert(path, index);
                 }
-                TransportEvent::PathLost(path) => {
-                    self.paths.remove(&path);
-                }
+                TransportEvent::PathLost(path) => self.forget_path(path, index),
                 TransportEvent::PathNominated(path) => {
                     if peer.keys.is_some() {
                         self.events
                             .push_back(Event::PathChanged { transport, path });
+                    } else if !peer.ice.has_remote() {
+                        self.events.push_back(Event::AwaitsState { transport });
                     }
                     // A restart's old fragment is gone with the first nominated check under the fresh one.
                     if let Some(old) = peer

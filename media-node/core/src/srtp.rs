@@ -3,6 +3,8 @@
 //!
 //! AES-GCM is the profile of every call; AES-CM with HMAC-SHA1 exists for pools that allow it by configuration.
 
+use serde::{Deserialize, Serialize};
+
 use crate::crypto::{AeadKey, Crypto, MasterKey, SrtpKeys, SrtpProfile, TAG_BYTES};
 use crate::ids::{ExtSeq, Ssrc};
 
@@ -290,10 +292,37 @@ fn xor(into: &mut [u8], with: &[u8]) {
 }
 
 /// Window of accepted indices, 128 wide (RFC 3711 §3.3.2 asks for at least 64; retransmissions arrive late).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ReplayParts", into = "ReplayParts")]
 pub struct Replay {
     highest: Option<u64>,
     seen: u128,
+}
+
+/// [`Replay`] as it is written: not every format has numbers of 128 bits.
+#[derive(Serialize, Deserialize)]
+struct ReplayParts {
+    highest: Option<u64>,
+    seen: [u64; 2],
+}
+
+impl From<Replay> for ReplayParts {
+    fn from(replay: Replay) -> Self {
+        Self {
+            highest: replay.highest,
+            seen: [(replay.seen >> 64) as u64, replay.seen as u64],
+        }
+    }
+}
+
+impl From<ReplayParts> for Replay {
+    fn from(parts: ReplayParts) -> Self {
+        let [high, low] = parts.seen;
+        Self {
+            highest: parts.highest,
+            seen: u128::from(high) << 64 | u128::from(low),
+        }
+    }
 }
 
 impl Replay {

@@ -48,6 +48,17 @@ pub enum TransportEvent {
     Failed(TransportFailure),
 }
 
+/// What [`Transport::export`] gives away.
+#[derive(Debug)]
+pub struct Moved {
+    /// The other side's ICE half and certificate.
+    pub remote: (IceCredentials, Fingerprint),
+    /// State of the DTLS association.
+    pub dtls: Vec<u8>,
+    /// Data channels were open; their association stays behind.
+    pub channels_open: bool,
+}
+
 struct Proved {
     path: Path,
     last_check: Timestamp,
@@ -110,6 +121,15 @@ impl<C: Crypto> Transport<C> {
         self.paths.iter().any(|proved| proved.path == path)
     }
 
+    /// When the last check came on `path`.
+    #[must_use]
+    pub fn last_check(&self, path: Path) -> Option<Timestamp> {
+        self.paths
+            .iter()
+            .find(|proved| proved.path == path)
+            .map(|proved| proved.last_check)
+    }
+
     /// All proved paths.
     pub fn paths(&self) -> impl Iterator<Item = Path> + '_ {
         self.paths.iter().map(|proved| proved.path)
@@ -151,6 +171,49 @@ impl<C: Crypto> Transport<C> {
             self.dtls = Some(crypto.dtls_server(fingerprint, now));
         }
         self.take_early(now, crypto, out);
+    }
+
+    /// Is the other side's half known?
+    #[must_use]
+    pub fn has_remote(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Gives the association away and ends without a word to the other side. `None`, with everything as before, while it is not
+    /// connected or the backend cannot.
+    pub fn export(&mut self) -> Option<Moved> {
+        let remote = self.remote.clone()?;
+        if self.ended || !self.connected {
+            return None;
+        }
+        let dtls = self.dtls.as_mut()?.export()?;
+        self.ended = true;
+        Some(Moved {
+            remote,
+            dtls,
+            channels_open: self.sctp.is_connected(),
+        })
+    }
+
+    /// Goes on with an association that was exported elsewhere. `None` when this transport knows another side already, or the
+    /// state is not that client's.
+    pub fn import(
+        &mut self,
+        now: Timestamp,
+        crypto: &mut C,
+        remote: (IceCredentials, Fingerprint),
+        dtls: &[u8],
+        out: &mut TransportOut,
+    ) -> Option<SrtpKeys> {
+        if self.ended || self.remote.is_some() || self.dtls.is_some() {
+            return None;
+        }
+        let (dtls, keys) = crypto.dtls_import(remote.1, dtls, now)?;
+        self.dtls = Some(dtls);
+        self.remote = Some(remote);
+        self.connected = true;
+        self.take_early(now, crypto, out);
+        Some(keys)
     }
 
     /// Own half of an ICE restart.

@@ -6,6 +6,7 @@ mod aead;
 mod dtls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
@@ -24,6 +25,8 @@ pub struct AwsLc {
     certificate: Arc<Certificate>,
     random: Random,
     profiles: &'static [SrtpProfile],
+    /// Set from outside: associations that begin while it is true also allow the SHA1 profile.
+    legacy: Arc<AtomicBool>,
     /// Stands for [`Timestamp::ZERO`].
     base: Instant,
 }
@@ -50,7 +53,17 @@ impl AwsLc {
             } else {
                 AEAD_PROFILES
             },
+            legacy: Arc::default(),
             base: Instant::now(),
+        }
+    }
+
+    /// With a switch for the SHA1 profile that may be thrown while associations live; those that begin afterwards follow it.
+    #[must_use]
+    pub fn with_legacy_switch(certificate: Arc<Certificate>, legacy: Arc<AtomicBool>) -> Self {
+        Self {
+            legacy,
+            ..Self::new(certificate, false)
         }
     }
 
@@ -61,6 +74,7 @@ impl AwsLc {
             certificate,
             random: Random::Seeded { seed, counter: 0 },
             profiles: AEAD_PROFILES,
+            legacy: Arc::default(),
             base: Instant::now(),
         }
     }
@@ -135,7 +149,11 @@ impl Crypto for AwsLc {
             Role::Server,
             Arc::clone(&self.certificate),
             remote,
-            self.profiles,
+            if self.legacy.load(Ordering::Relaxed) {
+                LEGACY_PROFILES
+            } else {
+                self.profiles
+            },
             now,
         )
     }

@@ -173,7 +173,6 @@ impl Leg {
     }
 
     /// Seals one RTP packet and queues it; false before the connection stands.
-    #[expect(clippy::too_many_arguments, reason = "the fields of an RTP header")]
     pub fn send_rtp(
         &mut self,
         ssrc: Ssrc,
@@ -345,7 +344,7 @@ impl Leg {
         let mut compound = Vec::new();
         for (ssrc, sender) in &self.senders {
             let seconds = now.as_nanos() / 1_000_000_000;
-            let fraction = (now.as_nanos() % 1_000_000_000 << 32) / 1_000_000_000;
+            let fraction = ((now.as_nanos() % 1_000_000_000) << 32) / 1_000_000_000;
             rtcp::sender_report(&mut compound, *ssrc, seconds << 32 | fraction, sender.last_rtp, sender.packets, sender.bytes);
         }
         let mut reports = Vec::new();
@@ -422,7 +421,7 @@ impl Receiver {
         let delay = if self.last_sr == 0 { 0 } else { now.since(self.last_sr_at).as_nanos() * 65_536 / 1_000_000_000 };
         rtcp::Report {
             ssrc: ssrc.0,
-            fraction_lost: if interval == 0 { 0 } else { (lost * 256 / interval).min(255) as u8 },
+            fraction_lost: (lost * 256).checked_div(interval).map_or(0, |part| part.min(255) as u8),
             lost: expected.saturating_sub(self.packets).min(0x7f_ffff) as u32,
             highest: self.highest as u32,
             jitter: 0,

@@ -8,6 +8,8 @@ use crate::api::Codec;
 pub struct Info {
     /// First packet of a key frame: a stream may begin or switch here.
     pub key_frame: bool,
+    /// H.264: the packet brings a sequence parameter set, without which no key frame is decoded.
+    pub parameters: bool,
     /// VP8 numbers, when present.
     pub vp8: Option<Vp8>,
 }
@@ -21,6 +23,8 @@ pub struct Vp8 {
     pub tl0: Option<(u8, u8)>,
     /// Temporal layer.
     pub tid: u8,
+    /// Y bit: depends on the base layer alone, so that a receiver may begin to take this temporal layer here.
+    pub sync: bool,
     /// First packet of a frame.
     pub start: bool,
 }
@@ -31,21 +35,22 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> Info {
     match codec {
         Codec::Opus | Codec::Red => Info {
             key_frame: true,
-            vp8: None,
+            ..Info::default()
         },
         Codec::Vp8 => vp8(payload).unwrap_or_default(),
         Codec::Vp9 => Info {
             key_frame: vp9_key(payload).unwrap_or(false),
-            vp8: None,
+            ..Info::default()
         },
         Codec::H264 => Info {
-            key_frame: h264_key(payload),
+            key_frame: h264_begins(payload, &[H264_IDR, H264_SPS]),
+            parameters: h264_begins(payload, &[H264_SPS]),
             vp8: None,
         },
         // N bit of the aggregation header: first packet of a coded video sequence.
         Codec::Av1 => Info {
             key_frame: payload.first().is_some_and(|byte| byte & 0x08 != 0),
-            vp8: None,
+            ..Info::default()
         },
     }
 }
@@ -77,7 +82,9 @@ fn vp8(payload: &[u8]) -> Option<Info> {
         }
         if extended & 0x30 != 0 {
             if extended & 0x20 != 0 {
-                vp8.tid = *payload.get(at)? >> 6;
+                let byte = *payload.get(at)?;
+                vp8.tid = byte >> 6;
+                vp8.sync = byte & 0x20 != 0;
             }
             at += 1;
         }
@@ -85,6 +92,7 @@ fn vp8(payload: &[u8]) -> Option<Info> {
     let key_frame = vp8.start && payload.get(at).is_some_and(|byte| byte & 0x01 == 0);
     Some(Info {
         key_frame,
+        parameters: false,
         vp8: Some(vp8),
     })
 }
@@ -110,19 +118,20 @@ fn vp9_key(payload: &[u8]) -> Option<bool> {
     Some(begins && !predicted && spatial == 0)
 }
 
-/// An IDR or a parameter set, alone, aggregated or fragmented (RFC 6184 §5.6-5.8).
-fn h264_key(payload: &[u8]) -> bool {
-    const IDR: u8 = 5;
-    const SPS: u8 = 7;
+const H264_IDR: u8 = 5;
+const H264_SPS: u8 = 7;
+
+/// Does a unit of one of the `kinds` begin here, alone, aggregated or fragmented (RFC 6184 §5.6-5.8)?
+fn h264_begins(payload: &[u8], kinds: &[u8]) -> bool {
     let Some(first) = payload.first() else {
         return false;
     };
     match first & 0x1f {
-        IDR | SPS => true,
+        kind if kinds.contains(&kind) => true,
         24 => {
             let mut at = 1;
             while let Some(&[high, low, kind]) = payload.get(at..at + 3) {
-                if matches!(kind & 0x1f, IDR | SPS) {
+                if kinds.contains(&(kind & 0x1f)) {
                     return true;
                 }
                 at += 2 + usize::from(u16::from_be_bytes([high, low]));
@@ -131,7 +140,7 @@ fn h264_key(payload: &[u8]) -> bool {
         }
         28 => payload
             .get(1)
-            .is_some_and(|fragment| fragment & 0x80 != 0 && matches!(fragment & 0x1f, IDR | SPS)),
+            .is_some_and(|fragment| fragment & 0x80 != 0 && kinds.contains(&(fragment & 0x1f))),
         _ => false,
     }
 }
@@ -179,6 +188,8 @@ mod tests {
     #[test]
     fn h264_key_frames_are_found_in_all_packetisations() {
         assert!(inspect(Codec::H264, &[0x65]).key_frame);
+        assert!(!inspect(Codec::H264, &[0x65]).parameters);
+        assert!(inspect(Codec::H264, &[0x78, 0, 1, 0x67, 0, 1, 0x68]).parameters);
         assert!(inspect(Codec::H264, &[0x78, 0, 1, 0x67, 0, 1, 0x68]).key_frame);
         assert!(inspect(Codec::H264, &[0x7c, 0x85]).key_frame);
         assert!(

@@ -24,6 +24,17 @@ pub struct Feedback {
     /// First sequence number not yet spoken of.
     next: u64,
     count: u8,
+    /// To be added to arrival times: the clock of the node that began to speak of them.
+    clock_offset: i64,
+}
+
+/// What goes along when a receiver moves: numbers and the clock, so that the sender's estimator sees no jump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FeedbackState {
+    highest: Option<u64>,
+    next: u64,
+    count: u8,
+    clock_nanos: u64,
 }
 
 impl Feedback {
@@ -50,9 +61,37 @@ impl Feedback {
         );
         let first = self.arrivals.is_empty();
         if self.arrivals.len() < ARRIVALS_MAX && extended >= self.next {
-            self.arrivals.push((extended, now));
+            let at = now.as_nanos().saturating_add_signed(self.clock_offset);
+            self.arrivals.push((extended, Timestamp::from_nanos(at)));
         }
         first
+    }
+
+    /// State at `now`; arrivals that were not spoken of yet are left behind.
+    #[must_use]
+    pub fn export(&self, now: Timestamp) -> FeedbackState {
+        FeedbackState {
+            highest: self.highest,
+            next: self.next,
+            count: self.count,
+            clock_nanos: now.as_nanos().saturating_add_signed(self.clock_offset),
+        }
+    }
+
+    /// Goes on from `state` at `now`.
+    #[must_use]
+    pub fn import(state: &FeedbackState, now: Timestamp) -> Self {
+        Self {
+            arrivals: Vec::with_capacity(if state.highest.is_some() {
+                ARRIVALS_MAX
+            } else {
+                0
+            }),
+            highest: state.highest,
+            next: state.next,
+            count: state.count,
+            clock_offset: (state.clock_nanos as i64).wrapping_sub(now.as_nanos() as i64),
+        }
     }
 
     /// Appends one feedback message, or nothing when nothing came.

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! From rings to subscribers: layer decisions, numbers, headers, sealing, runs.
 
-use super::receive::ENCODING_ALIVE;
+use super::receive::{ENCODING_ALIVE, ENCODING_BEHIND};
 use super::state::Published;
 use super::{DropReason, Job, Shard};
-use crate::api::{Codec, ExtensionMap, Kind};
+use crate::api::{ExtensionMap, Kind};
 use crate::crypto::Crypto;
 use crate::ids::{ExtSeq, PayloadType, Ssrc};
 use crate::io::Path;
-use crate::limits::{RUN_BYTES_MAX, RUN_DATAGRAMS_MAX};
+use crate::limits::{RTX_BUDGET_MAX, RUN_BYTES_MAX, RUN_DATAGRAMS_MAX};
 use crate::rewrite::Numbers;
 use crate::ring::Slot;
 use crate::rtp::header::Writer;
@@ -112,10 +112,16 @@ impl<C: Crypto> Shard<C> {
             return None;
         }
         let published = self.publications.get(subscribed.publication)?;
+        let newest = published
+            .encodings
+            .iter()
+            .map(|encoding| encoding.last_packet)
+            .max()?;
         let mut target = None;
         for (index, encoding) in published.encodings.iter().enumerate() {
-            let alive =
-                encoding.highest.is_some() && self.now.since(encoding.last_packet) < ENCODING_ALIVE;
+            let alive = encoding.highest.is_some()
+                && self.now.since(encoding.last_packet) < ENCODING_ALIVE
+                && newest.since(encoding.last_packet) < ENCODING_BEHIND;
             if alive && (target.is_none() || index <= usize::from(subscribed.wish.max_encoding)) {
                 target = Some(index as u8);
             }
@@ -197,6 +203,7 @@ impl<C: Crypto> Shard<C> {
             .get(usize::from(encoding))
             .map_or(90_000, |state| state.clock_rate);
         let in_timestamp = slot.timestamp;
+        let playing = subscribed.current.is_some();
         let timestamp = match subscribed.rewriter.last_timestamp() {
             None => in_timestamp,
             Some(last) => {
@@ -204,26 +211,31 @@ impl<C: Crypto> Shard<C> {
                     now.since(subscribed.last_at).as_nanos() * u128::from(clock) / 1_000_000_000;
                 let by_arrival = last.wrapping_add((elapsed as u32).max(clock / 1000));
                 // Both encodings' sender reports tell the same instant in both clocks; arrival times only guess it.
-                let by_report = subscribed.current.and_then(|current| {
-                    let old = published.encodings.get(usize::from(current))?.report?;
+                // The same one after a pause has its offset still.
+                let by_report = subscribed.rewriter.timing().and_then(|(before, offset)| {
+                    if before == encoding {
+                        return Some(in_timestamp.wrapping_add(offset));
+                    }
+                    let old = published.encodings.get(usize::from(before))?.report?;
                     let new = published.encodings.get(usize::from(encoding))?.report?;
                     let ntp =
                         (new.ntp.wrapping_sub(old.ntp) as i64 as i128 * i128::from(clock)) >> 32;
                     let delta = i128::from(in_timestamp.wrapping_sub(new.rtp) as i32) + ntp;
-                    Some(
-                        old.rtp
-                            .wrapping_add(delta as u32)
-                            .wrapping_add(subscribed.rewriter.timestamp_offset()?),
-                    )
+                    Some(old.rtp.wrapping_add(delta as u32).wrapping_add(offset))
                 });
-                match by_report {
-                    Some(exact)
-                        if (exact.wrapping_sub(last) as i32) > 0
-                            && (exact.wrapping_sub(by_arrival) as i32).unsigned_abs() < clock =>
-                    {
-                        exact
-                    }
-                    _ => by_arrival,
+                let plausible =
+                    |exact: &u32| (exact.wrapping_sub(by_arrival) as i32).unsigned_abs() < clock;
+                let millisecond = (clock / 1000) as i32;
+                match by_report.filter(plausible) {
+                    None => by_arrival,
+                    Some(exact) => match exact.wrapping_sub(last) as i32 {
+                        // The key frame was repaired and is older than what plays already: time does not go back for it, the
+                        // next one will do.
+                        late if playing && late < -millisecond => return false,
+                        // The same picture in another layer.
+                        same if same < millisecond => last.wrapping_add(millisecond as u32),
+                        _ => exact,
+                    },
                 }
             }
         };
@@ -338,12 +350,17 @@ impl<C: Crypto> Shard<C> {
             } else {
                 payload
             };
-            if let Some(vp8) = slot.vp8
-                && vp8.tid > subscribed.wish.max_temporal
-            {
-                subscribed.rewriter.leave_out(encoding, sequence, vp8.start);
-                at += 1;
-                continue;
+            if let Some(vp8) = slot.vp8 {
+                if slot.key_frame {
+                    subscribed.temporal = subscribed.wish.max_temporal;
+                } else if vp8.start && vp8.sync && vp8.tid <= subscribed.wish.max_temporal {
+                    subscribed.temporal = subscribed.temporal.max(vp8.tid);
+                }
+                if vp8.tid > subscribed.temporal {
+                    subscribed.rewriter.leave_out(encoding, sequence, vp8.start);
+                    at += 1;
+                    continue;
+                }
             }
             let picture = slot
                 .vp8
@@ -394,7 +411,7 @@ impl<C: Crypto> Shard<C> {
                 original: None,
                 extensions: &subscribed.declared.extensions,
                 transport_sequence,
-                now,
+                now: sent_at(kind, &slot, now),
             };
             let room = &mut self.run[bytes..];
             let (payload_at, length) = write(room, &outgoing, pad_to);
@@ -426,6 +443,8 @@ impl<C: Crypto> Shard<C> {
         if let Some(subscribed) = self.subscriptions.get_mut(subscription) {
             subscribed.packets = subscribed.packets.wrapping_add(packets_out);
             subscribed.bytes = subscribed.bytes.wrapping_add(bytes_out);
+            subscribed.rtx_budget =
+                RTX_BUDGET_MAX.min(subscribed.rtx_budget.saturating_add(packets_out as u16));
         }
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.stats.sent_packets += u64::from(packets_out);
@@ -442,7 +461,11 @@ impl<C: Crypto> Shard<C> {
     fn retransmit(&mut self, subscription: usize, wanted: u16) -> Option<(Path, usize, usize)> {
         let now = self.now;
         let subscribed = self.subscriptions.get_mut(subscription)?;
-        let rtx_ssrc = subscribed.declared.rtx_ssrc?;
+        let Some(budget) = subscribed.rtx_budget.checked_sub(1) else {
+            self.counters.drop(DropReason::Limit);
+            return None;
+        };
+        subscribed.rtx_budget = budget;
         let Some((encoding, sequence, numbers)) = subscribed.rewriter.reverse(wanted) else {
             self.counters.drop(DropReason::RetransmissionGone);
             return None;
@@ -461,14 +484,31 @@ impl<C: Crypto> Shard<C> {
             return None;
         };
         let (binding, unpack) = subscribed.binding(slot.format)?;
-        let payload_type = binding.rtx?;
-        if unpack || slot.format.codec == Codec::Red {
-            return None;
-        }
+        let kind = published.declared.kind;
+        let (payload_type, ssrc, sequence, original) =
+            match (binding.rtx, subscribed.declared.rtx_ssrc) {
+                (Some(rtx), Some(ssrc)) if kind == Kind::Video => {
+                    let sequence = ExtSeq(subscribed.rtx_next);
+                    subscribed.rtx_next += 1;
+                    (rtx, ssrc, sequence, Some(wanted))
+                }
+                // Browsers have no RTX for audio: the very same packet once more, which is safe to seal again because nothing
+                // in it differs.
+                _ if kind == Kind::Audio && subscribed.declared.extensions.transport_cc.0 == 0 => (
+                    binding.payload_type,
+                    subscribed.declared.ssrc,
+                    numbers.sequence,
+                    None,
+                ),
+                _ => return None,
+            };
+        let payload = if unpack {
+            &payload[payload::red_primary(payload)?..]
+        } else {
+            payload
+        };
         let peer = self.peers.get_mut(subscribed.peer)?;
         let path = peer.ice.path()?;
-        let sequence = ExtSeq(subscribed.rtx_next);
-        subscribed.rtx_next += 1;
         let transport_sequence = peer.next_transport_sequence;
         if subscribed.declared.extensions.transport_cc.0 != 0 {
             peer.next_transport_sequence = transport_sequence.wrapping_add(1);
@@ -479,22 +519,30 @@ impl<C: Crypto> Shard<C> {
             payload,
             numbers,
             payload_type,
-            ssrc: rtx_ssrc,
+            ssrc,
             sequence,
-            original: Some(wanted),
+            original,
             extensions: &subscribed.declared.extensions,
             transport_sequence,
-            now,
+            now: sent_at(kind, slot, now),
         };
         let (payload_at, length) = write(&mut self.run, &outgoing, 0);
         let keys = peer.keys.as_ref()?;
         let size = length + keys.local.tag_bytes();
         keys.local
-            .seal_rtp(rtx_ssrc, sequence, &mut self.run[..size], payload_at);
+            .seal_rtp(ssrc, sequence, &mut self.run[..size], payload_at);
         peer.stats.sent_packets += 1;
         peer.stats.sent_bytes += size as u64;
         self.counters.retransmitted_packets += 1;
         Some((path, size, size))
+    }
+}
+
+/// What `abs-send-time` says. Audio leaves when it comes, and its retransmission must not differ from it in a single bit.
+fn sent_at(kind: Kind, slot: &Slot, now: Timestamp) -> Timestamp {
+    match kind {
+        Kind::Audio => slot.arrived,
+        Kind::Video => now,
     }
 }
 

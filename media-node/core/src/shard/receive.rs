@@ -18,11 +18,15 @@ use crate::time::Timestamp;
 use crate::transport::stun;
 
 /// Streams of one peer: all layers of all publications with their retransmissions.
-const STREAMS_MAX: usize = 64;
+pub(super) const STREAMS_MAX: usize = 64;
 /// Packets asked for at once; a longer gap is an interruption that a key frame mends.
 const MISSING_MAX: usize = 256;
 /// Sequence numbers a stream may jump forward within the window of loss.
 const JUMP_MAX: u64 = 1000;
+/// Browsers check a pair every 2.5 s.
+const PATH_OWNED: Duration = Duration::from_secs(6);
+/// A layer changes its SSRC at most this often.
+const REBIND_GAP: Duration = Duration::from_millis(250);
 const VIDEO_SLOTS: usize = 1024;
 const AUDIO_SLOTS: usize = 128;
 
@@ -85,6 +89,17 @@ impl<C: Crypto> Shard<C> {
             self.counters.drop(DropReason::UnknownFragment);
             return;
         };
+        // A sender's address can be forged, so nobody takes a path away from a peer that still checks it.
+        let owned = self
+            .paths
+            .get(&path)
+            .filter(|owner| **owner != index)
+            .and_then(|owner| self.peers.get(*owner)?.ice.last_check(path))
+            .is_some_and(|checked| now.since(checked) < PATH_OWNED);
+        if owned {
+            self.counters.drop(DropReason::UnknownPath);
+            return;
+        }
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
@@ -279,23 +294,33 @@ impl<C: Crypto> Shard<C> {
                 .copied()
                 .ok_or(DropReason::UndeclaredPayload)?;
             let state = &mut published.encodings[usize::from(encoding)];
+            // Each change costs all subscribers a key frame, so a publisher may not make them at will.
+            let now = self.now;
+            if state
+                .bound_at
+                .is_some_and(|before| now.since(before) < REBIND_GAP)
+            {
+                return Err(DropReason::Limit);
+            }
             // A layer that begins anew under another SSRC is another stream of numbers.
+            let mut ring = state.ring.take();
+            if let Some(ring) = &mut ring {
+                ring.clear();
+            }
             *state = super::EncodingState {
                 key_asked: state.key_asked,
+                ring,
+                bound_at: Some(now),
+                ssrc: Some(header.ssrc),
+                clock_rate: binding.clock_rate,
                 ..super::EncodingState::new()
             };
-            state.ssrc = Some(header.ssrc);
-            state.clock_rate = binding.clock_rate;
-            let old = std::mem::take(&mut published.subscriptions);
-            for subscription in &old {
-                if let Some(subscribed) = self.subscriptions.get_mut(*subscription)
-                    && subscribed.current == Some(encoding)
-                {
-                    subscribed.current = None;
+            published.fresh.retain(|(of, _)| *of != encoding);
+            for subscription in &published.subscriptions {
+                if let Some(subscribed) = self.subscriptions.get_mut(*subscription) {
+                    subscribed.rewriter.forget(encoding);
+                    subscribed.current = subscribed.current.filter(|current| *current != encoding);
                 }
-            }
-            if let Some(published) = self.publications.get_mut(publication) {
-                published.subscriptions = old;
             }
             self.events.push_back(Event::EncodingBound {
                 publication: id,
@@ -405,6 +430,14 @@ impl<C: Crypto> Shard<C> {
             .encodings
             .get_mut(usize::from(encoding))
             .ok_or(DropReason::UndeclaredSource)?;
+        // A retransmission overtook it. It must not go out again: one outgoing index seals one content.
+        if state
+            .ring
+            .as_ref()
+            .is_some_and(|ring| ring.contains(sequence))
+        {
+            return Err(DropReason::Replay);
+        }
         let mut first_missing = None;
         match state.highest {
             None => {
@@ -415,7 +448,7 @@ impl<C: Crypto> Shard<C> {
                 let gap = sequence.0 - highest - 1;
                 if gap > JUMP_MAX {
                     state.missing.clear();
-                } else if kind == Kind::Video {
+                } else {
                     for lost in highest + 1..sequence.0 {
                         if state.missing.len() >= MISSING_MAX {
                             state.missing.pop_front();
@@ -461,7 +494,10 @@ impl<C: Crypto> Shard<C> {
         }
         let info = payload::inspect(binding.format.codec, payload);
         let mut slot = Slot::new(sequence, header.timestamp, header.marker, binding.format);
-        slot.key_frame = info.key_frame;
+        state.parameters_seen |= info.parameters;
+        // Whoever sends parameter sets is not decoded without them; some senders name them in the session description only.
+        slot.key_frame = info.key_frame && (info.parameters || !state.parameters_seen);
+        slot.arrived = now;
         slot.vp8 = info.vp8;
         slot.audio_level = said.level;
         slot.orientation = said.orientation;
@@ -475,7 +511,7 @@ impl<C: Crypto> Shard<C> {
             Kind::Audio => Ring::new(self.config.audio_ring_bytes, AUDIO_SLOTS),
         });
         ring.insert(slot, descriptor, payload);
-        if info.key_frame {
+        if slot.key_frame {
             state.key_wanted = false;
         }
         let muted = published.muted;
@@ -539,15 +575,15 @@ impl<C: Crypto> Shard<C> {
         let mut wanted: Vec<(Ssrc, u16, u16)> = Vec::new();
         let mut key_frames: Vec<Ssrc> = Vec::new();
         let mut reports = Vec::new();
-        let mut sender = None;
+        let mut senders = Vec::new();
         whole &= rtcp::parse(&datagram[..length], |message| match message {
-            Message::SenderReport { ssrc, ntp, rtp } => sender = Some((ssrc, ntp, rtp)),
+            Message::SenderReport { ssrc, ntp, rtp } => senders.push((ssrc, ntp, rtp)),
             Message::Report(report) => reports.push(report),
             Message::Nack { ssrc, pid, mask } => wanted.push((ssrc, pid, mask)),
             Message::KeyFrameRequest { ssrc } => key_frames.push(ssrc),
             Message::Bye { .. } | Message::TransportFeedback(_) => {}
         });
-        if let Some((ssrc, ntp, rtp)) = sender {
+        for (ssrc, ntp, rtp) in senders {
             self.publisher_report(now, index, ssrc, ntp, rtp);
         }
         let ntp_now = (self.wall.ntp(now) >> 16) as u32;
@@ -635,3 +671,5 @@ impl<C: Crypto> Shard<C> {
 
 /// An encoding that was silent for longer is not chosen any more.
 pub(super) const ENCODING_ALIVE: Duration = Duration::from_millis(1500);
+/// Nor one that was silent for this long while another goes on: browsers suspend the upper layers first.
+pub(super) const ENCODING_BEHIND: Duration = Duration::from_millis(500);

@@ -4,9 +4,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use crate::api::{Format, LayerWish, PayloadBinding, Publication, Subscription, TransportStats};
+use crate::api::{
+    Format, LayerWish, PayloadBinding, Publication, Side, Subscription, TransportStats,
+};
 use crate::crypto::Crypto;
-use crate::ids::{ExtSeq, PayloadType, RoomIndex, Ssrc};
+use crate::ids::{ExtSeq, ParticipantId, PayloadType, RoomIndex, Ssrc};
 use crate::rewrite::Rewriter;
 use crate::ring::Ring;
 use crate::rtp::twcc::Feedback;
@@ -109,22 +111,24 @@ pub(super) struct Room {
     pub(super) open: bool,
     pub(super) peers: Vec<usize>,
     pub(super) audio: Vec<usize>,
-    pub(super) speakers_armed: bool,
+    pub(super) speakers_armed: Option<Timestamp>,
 }
 
 /// A peer connection with its media state.
 pub(super) struct Peer<C: Crypto> {
     pub(super) room: usize,
+    pub(super) participant: ParticipantId,
+    pub(super) side: Side,
     pub(super) ice: Transport<C>,
     pub(super) keys: Option<PeerKeys<C>>,
     pub(super) streams: Vec<Stream>,
     pub(super) publications: Vec<usize>,
     pub(super) subscriptions: Vec<usize>,
     pub(super) feedback: Feedback,
-    pub(super) feedback_armed: bool,
+    pub(super) feedback_armed: Option<Timestamp>,
     pub(super) feedback_media: Ssrc,
     pub(super) next_transport_sequence: u16,
-    pub(super) reports_armed: bool,
+    pub(super) reports_armed: Option<Timestamp>,
     pub(super) timer_at: Option<Timestamp>,
     /// User fragment before a restart.
     pub(super) old_fragment: Option<String>,
@@ -161,8 +165,8 @@ pub(super) struct Published {
     /// Packets not yet forwarded.
     pub(super) fresh: Vec<(u8, ExtSeq)>,
     pub(super) queued: bool,
-    pub(super) key_armed: bool,
-    pub(super) nack_armed: bool,
+    pub(super) key_armed: Option<Timestamp>,
+    pub(super) nack_armed: Option<Timestamp>,
     pub(super) level: Level,
 }
 
@@ -230,6 +234,8 @@ pub(super) struct EncodingState {
     pub(super) transit: Option<i64>,
     pub(super) last_packet: Timestamp,
     pub(super) missing: VecDeque<Missing>,
+    pub(super) bound_at: Option<Timestamp>,
+    pub(super) parameters_seen: bool,
     pub(super) key_wanted: bool,
     pub(super) key_asked: Option<Timestamp>,
     pub(super) report: Option<SenderReport>,
@@ -250,6 +256,8 @@ impl EncodingState {
             transit: None,
             last_packet: Timestamp::ZERO,
             missing: VecDeque::new(),
+            bound_at: None,
+            parameters_seen: false,
             key_wanted: false,
             key_asked: None,
             report: None,
@@ -264,9 +272,13 @@ pub(super) struct Subscribed {
     pub(super) peer: usize,
     pub(super) wish: LayerWish,
     pub(super) current: Option<u8>,
+    /// Highest temporal layer that is forwarded; raised only where a decoder can follow.
+    pub(super) temporal: u8,
     pub(super) announced: Option<Option<u8>>,
     pub(super) rewriter: Rewriter,
     pub(super) rtx_next: u64,
+    /// Retransmissions that may still be asked for: each forwarded packet earns one.
+    pub(super) rtx_budget: u16,
     pub(super) last_at: Timestamp,
     pub(super) packets: u32,
     pub(super) bytes: u32,

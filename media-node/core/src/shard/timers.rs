@@ -69,32 +69,71 @@ impl<C: Crypto> Shard<C> {
             let Some(timer) = self.timers.pop() else {
                 return;
             };
-            self.counters.fired_timers += 1;
-            match timer.what {
-                What::Peer(index) => self.peer_timeout(now, index),
-                What::Feedback(index) => self.send_feedback(index),
-                What::Reports(index) => self.send_reports(now, index),
-                What::Nack(index) => self.send_nacks(now, index),
-                What::KeyFrame(index) => self.repeat_key_frame_request(now, index),
-                What::Speakers(index) => self.judge_speakers(now, index),
+            // What it was armed for may be gone and its index another's, or it was armed anew for an earlier time.
+            if let Some(armed) = self.armed_field(timer.what)
+                && *armed == Some(timer.at)
+            {
+                *armed = None;
+                self.counters.fired_timers += 1;
+                self.fire(now, timer.what);
             }
         }
     }
 
-    pub(super) fn arm(&mut self, at: Timestamp, what: What) {
-        self.timers.push(Timer { at, what });
+    fn fire(&mut self, now: Timestamp, what: What) {
+        match what {
+            What::Peer(index) => self.peer_timeout(now, index),
+            What::Feedback(index) => self.send_feedback(index),
+            What::Reports(index) => self.send_reports(now, index),
+            What::Nack(index) => self.send_nacks(now, index),
+            What::KeyFrame(index) => self.repeat_key_frame_request(now, index),
+            What::Speakers(index) => self.judge_speakers(now, index),
+        }
     }
 
+    fn armed_field(&mut self, what: What) -> Option<&mut Option<Timestamp>> {
+        match what {
+            What::Peer(index) => self.peers.get_mut(index).map(|peer| &mut peer.timer_at),
+            What::Feedback(index) => self
+                .peers
+                .get_mut(index)
+                .map(|peer| &mut peer.feedback_armed),
+            What::Reports(index) => self
+                .peers
+                .get_mut(index)
+                .map(|peer| &mut peer.reports_armed),
+            What::Nack(index) => self
+                .publications
+                .get_mut(index)
+                .map(|published| &mut published.nack_armed),
+            What::KeyFrame(index) => self
+                .publications
+                .get_mut(index)
+                .map(|published| &mut published.key_armed),
+            What::Speakers(index) => self
+                .rooms
+                .get_mut(index)
+                .map(|room| &mut room.speakers_armed),
+        }
+    }
+
+    /// Arms a timer, unless it is armed for an earlier time already.
+    pub(super) fn arm(&mut self, at: Timestamp, what: What) {
+        if let Some(armed) = self.armed_field(what)
+            && armed.is_none_or(|armed| at < armed)
+        {
+            *armed = Some(at);
+            self.timers.push(Timer { at, what });
+        }
+    }
+
+    /// Later deadlines are found when the earlier timer fires.
     pub(super) fn arm_peer(&mut self, index: usize) {
-        let Some(peer) = self.peers.get_mut(index) else {
-            return;
-        };
-        let Some(at) = peer.ice.poll_deadline(&self.crypto) else {
-            return;
-        };
-        // Later deadlines are found when the earlier timer fires.
-        if peer.timer_at.is_none_or(|armed| at < armed) {
-            peer.timer_at = Some(at);
+        if let Some(at) = self
+            .peers
+            .get(index)
+            .and_then(|peer| peer.ice.poll_deadline(&self.crypto))
+        {
             self.arm(at, What::Peer(index));
         }
     }
@@ -103,10 +142,6 @@ impl<C: Crypto> Shard<C> {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        if peer.timer_at.is_some_and(|armed| armed > now) {
-            return;
-        }
-        peer.timer_at = None;
         peer.ice
             .handle_timeout(now, &mut self.crypto, &mut self.out);
         self.settle(now, index);
@@ -120,20 +155,19 @@ impl<C: Crypto> Shard<C> {
         let (Some(keys), Some(path)) = (&mut peer.keys, peer.ice.path()) else {
             return;
         };
-        keys.rtcp_index += 1;
         // 2^31 packets under one key (RFC 7714 §9.1): decades at these rates; silence is right then.
         if keys.rtcp_index >= 0x7fff_ffff {
             return;
         }
+        keys.rtcp_index += 1;
         keys.local.seal_rtcp(keys.rtcp_index, &mut packet);
         self.control.push_back((path, packet));
     }
 
-    fn send_feedback(&mut self, index: usize) {
+    pub(super) fn send_feedback(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        peer.feedback_armed = false;
         let mut packet = Vec::with_capacity(256);
         rtcp::receiver_report(&mut packet, peer.reporter, &[]);
         let before = packet.len();
@@ -145,30 +179,17 @@ impl<C: Crypto> Shard<C> {
     }
 
     pub(super) fn arm_feedback(&mut self, now: Timestamp, index: usize) {
-        let Some(peer) = self.peers.get_mut(index) else {
-            return;
-        };
-        if !peer.feedback_armed {
-            peer.feedback_armed = true;
-            self.arm(now + Feedback::INTERVAL, What::Feedback(index));
-        }
+        self.arm(now + Feedback::INTERVAL, What::Feedback(index));
     }
 
     pub(super) fn arm_reports(&mut self, now: Timestamp, index: usize) {
-        let Some(peer) = self.peers.get_mut(index) else {
-            return;
-        };
-        if !peer.reports_armed {
-            peer.reports_armed = true;
-            self.arm(now + REPORT_INTERVAL, What::Reports(index));
-        }
+        self.arm(now + REPORT_INTERVAL, What::Reports(index));
     }
 
     fn send_reports(&mut self, now: Timestamp, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        peer.reports_armed = false;
         let reporter = peer.reporter;
         let (publications, subscriptions) = (peer.publications.len(), peer.subscriptions.len());
         let mut reports = Vec::new();
@@ -300,20 +321,13 @@ impl<C: Crypto> Shard<C> {
     }
 
     pub(super) fn arm_nacks(&mut self, at: Timestamp, publication: usize) {
-        let Some(published) = self.publications.get_mut(publication) else {
-            return;
-        };
-        if !published.nack_armed {
-            published.nack_armed = true;
-            self.arm(at, What::Nack(publication));
-        }
+        self.arm(at, What::Nack(publication));
     }
 
     fn send_nacks(&mut self, now: Timestamp, publication: usize) {
         let Some(published) = self.publications.get_mut(publication) else {
             return;
         };
-        published.nack_armed = false;
         let index = published.peer;
         let Some(reporter) = self.peers.get(index).map(|peer| peer.reporter) else {
             return;
@@ -380,7 +394,6 @@ impl<C: Crypto> Shard<C> {
             return;
         }
         let peer = published.peer;
-        let armed = published.key_armed;
         let Some(state) = published.encodings.get_mut(usize::from(encoding)) else {
             return;
         };
@@ -393,8 +406,7 @@ impl<C: Crypto> Shard<C> {
             state.key_asked = Some(now);
             send = Some(ssrc);
         }
-        if !armed && state.ssrc.is_some() {
-            published.key_armed = true;
+        if state.ssrc.is_some() {
             self.arm(now + KEY_FRAME_GAP, What::KeyFrame(publication));
         }
         if let (Some(ssrc), Some(reporter)) = (send, self.peers.get(peer).map(|peer| peer.reporter))
@@ -411,7 +423,6 @@ impl<C: Crypto> Shard<C> {
         let Some(published) = self.publications.get_mut(publication) else {
             return;
         };
-        published.key_armed = false;
         for encoding in 0..published.encodings.len() {
             let wanted = self
                 .publications
@@ -438,19 +449,13 @@ impl<C: Crypto> Shard<C> {
         published.level.active += u32::from(level < VOICE_LEVEL);
         published.level.loudest = published.level.loudest.min(level);
         let at = published.room;
-        if let Some(room) = self.rooms.get_mut(at)
-            && !room.speakers_armed
-        {
-            room.speakers_armed = true;
-            self.arm(now + SPEAKERS_INTERVAL, What::Speakers(at));
-        }
+        self.arm(now + SPEAKERS_INTERVAL, What::Speakers(at));
     }
 
     fn judge_speakers(&mut self, now: Timestamp, index: usize) {
         let Some(room) = self.rooms.get_mut(index) else {
             return;
         };
-        room.speakers_armed = false;
         let id = room.id;
         let mut levels = Vec::new();
         let (mut changed, mut heard) = (false, false);
@@ -494,9 +499,6 @@ impl<C: Crypto> Shard<C> {
             self.events.push_back(Event::Speakers { room: id, levels });
         }
         if heard {
-            if let Some(room) = self.rooms.get_mut(index) {
-                room.speakers_armed = true;
-            }
             self.arm(now + SPEAKERS_INTERVAL, What::Speakers(index));
         }
     }

@@ -66,6 +66,12 @@ impl<C: Crypto> ClientTransport<C> {
         self.next_check = now;
     }
 
+    /// An ICE restart: goes on under fresh credentials of the other side, on another path, with the same DTLS association.
+    pub fn restart(&mut self, remote: IceCredentials, path: Path, now: Timestamp) {
+        self.remote = remote;
+        self.move_to(path, now);
+    }
+
     /// One datagram that is STUN or DTLS.
     pub fn handle_datagram(
         &mut self,
