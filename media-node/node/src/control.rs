@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
+use crate::clock::Clock;
 use crate::config::is_endpoint;
 use crate::identity::{CONTROL_PLANE_DNS, Tls};
 use crate::reports::{Behind, Reports};
@@ -50,6 +51,8 @@ pub struct Control {
     pub reports: Arc<Reports>,
     /// The rooms, for orders that concern them.
     pub rooms: Rooms,
+    /// The clock.
+    pub clock: Clock,
     /// Certificates.
     pub tls: Tls,
     /// Where the node's own RoomHost listens.
@@ -333,7 +336,15 @@ fn obey(
         Order::Accepting(order) => control.state.apply_accepting(&order).err(),
         Order::Move(order) if order.node_uid == control.state.uid() => {
             tracing::info!(%endpoint, rooms = control.rooms.counts().0, "moving all rooms away");
-            control.rooms.move_all();
+            let left = u64::try_from(order.deadline_unix_ms)
+                .ok()
+                .filter(|at| *at > 0)
+                .map(|at| {
+                    Duration::from_millis(
+                        at.saturating_sub(control.clock.unix_ms(control.clock.now())),
+                    )
+                });
+            control.rooms.move_all(left);
             None
         }
         Order::Move(_) => Some(crate::state::OrderRefusal::OtherNode),

@@ -178,7 +178,11 @@ fn downstream(queue: mpsc::Receiver<Down>) -> Items<SessionDown> {
 /// Carries a client's frames to its room until either ends.
 async fn upstream(room: RoomHandle, session: SessionId, mut up: Streaming<SessionUp>) {
     let clean = loop {
-        let item = match up.message().await {
+        let message = tokio::select! {
+            message = up.message() => message,
+            () = room.ended() => return,
+        };
+        let item = match message {
             Ok(Some(SessionUp { item: Some(item) })) => item,
             // A kind of message that this version does not know.
             Ok(Some(SessionUp { item: None })) => continue,

@@ -34,10 +34,14 @@ use crate::worker::{self, BindError, Plan, ShardPort};
 
 /// Socket buffers asked for: a second of 60 Mbit/s that a busy shard may be late.
 const BUFFER_BYTES: usize = 8 << 20;
-/// Largest gRPC message taken: an admin call with 64 kB of data, a room's facts with 10,000 ids of both kinds.
-const MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Largest gRPC message taken: the largest frame a room takes, and its envelope. A room's facts are well below.
+const MESSAGE_BYTES_MAX: usize = media_room::limits::FRAME_BYTES_MAX + (64 << 10);
 /// Sessions, knocks and calls on one connection of a replica.
 const CALLS_MAX: u32 = 20_000;
+/// Bytes of one session on their way.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes of all sessions of one replica on their way: a room that does not keep up must not hold up the others.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 /// A replica that answers no ping for so long is gone, and its sessions with it.
 const PING: Duration = Duration::from_secs(2);
 /// Time for people to be told to come again elsewhere.
@@ -98,6 +102,7 @@ impl Node {
         let clock = Clock::start();
         let certificate = Arc::new(Certificate::generate()?);
         let stop_shards = Arc::new(AtomicBool::new(false));
+        let legacy = Arc::new(AtomicBool::new(false));
         let plan = Plan {
             addresses: (0..args.shards)
                 .map(|shard| {
@@ -117,7 +122,7 @@ impl Node {
                 Shard::new(
                     id,
                     ShardConfig::default(),
-                    AwsLc::new(Arc::clone(&certificate), false),
+                    AwsLc::with_legacy_switch(Arc::clone(&certificate), Arc::clone(&legacy)),
                     now,
                     clock.wall(),
                 )
@@ -159,6 +164,8 @@ impl Node {
             .tls_config(tls.server())?
             .tcp_nodelay(true)
             .max_concurrent_streams(CALLS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING));
 
@@ -235,12 +242,13 @@ impl Node {
                 "the metrics listener"
             });
         }
-        tasks.spawn(follow_facts(Arc::clone(&state), rooms.clone()));
+        tasks.spawn(follow_facts(Arc::clone(&state), rooms.clone(), legacy));
         let counted = shards.clone();
         let control = Control {
             state: Arc::clone(&state),
             reports,
             rooms: rooms.clone(),
+            clock,
             tls,
             grpc_endpoint: reachable(grpc, &args.media_address).to_string(),
             load: Box::new(move || load(&counted)),
@@ -367,8 +375,8 @@ fn load(shards: &[ShardPort]) -> LoadCounters {
         })
 }
 
-/// Rooms that live get the node's present addresses.
-async fn follow_facts(state: Arc<State>, rooms: Rooms) -> &'static str {
+/// Rooms that live get the node's present addresses, shards the pool's rule on SHA1; both hold for what begins from here on.
+async fn follow_facts(state: Arc<State>, rooms: Rooms, legacy: Arc<AtomicBool>) -> &'static str {
     let mut standing = state.watch();
     let mut last = None;
     while standing.changed().await.is_ok() {
@@ -376,6 +384,14 @@ async fn follow_facts(state: Arc<State>, rooms: Rooms) -> &'static str {
         if let Some(facts) = facts
             && last.as_ref() != Some(&facts)
         {
+            if legacy.swap(facts.srtp_legacy_allowed, Ordering::Relaxed)
+                != facts.srtp_legacy_allowed
+            {
+                tracing::warn!(
+                    allowed = facts.srtp_legacy_allowed,
+                    "the pool's rule on SRTP with SHA1 changed"
+                );
+            }
             rooms.apply_facts(&facts);
             last = Some(facts);
         }

@@ -5,7 +5,7 @@ mod actor;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use media_room::api::{
 use plenum_proto::v1::{NodeFacts, RoomClosed, RoomKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::config::Ports;
@@ -36,6 +36,9 @@ const MAILBOX: usize = 1_024;
 const EVENTS: usize = 4_096;
 /// Frames on their way to one client; who takes none for so long is no longer there.
 const FRAMES: usize = 512;
+
+/// People who come from this node to others during a move, on average (`decisions.md` §3.2).
+const ARRIVALS_PER_SECOND: u64 = 50;
 
 /// Tenant and name.
 pub type Key = (String, String);
@@ -144,6 +147,7 @@ struct Inner {
     next_index: AtomicU32,
     next_session: AtomicU64,
     panics: AtomicU64,
+    moving: AtomicBool,
 }
 
 /// Where media is received.
@@ -225,6 +229,7 @@ impl Rooms {
             next_index: AtomicU32::new(1),
             next_session: AtomicU64::new(1),
             panics: AtomicU64::new(0),
+            moving: AtomicBool::new(false),
         }))
     }
 
@@ -288,7 +293,7 @@ impl Rooms {
                     if !standing.accepts() {
                         return Err(OpenRefusal::NotAccepting);
                     }
-                    if map.len() >= ROOMS_MAX {
+                    if map.len() >= rooms_max(node) {
                         return Err(OpenRefusal::Full);
                     }
                     let index = RoomIndex(self.0.next_index.fetch_add(1, Ordering::Relaxed));
@@ -425,11 +430,31 @@ impl Rooms {
         }
     }
 
-    /// Gives every room up; its people are told to come again.
-    pub fn move_all(&self) {
+    /// Gives every room up at once; its people are told to come again.
+    pub fn give_up_all(&self) {
         for room in self.handles() {
             room.give_up();
         }
+    }
+
+    /// Gives every room up, one after the other: all of a room in one burst, the rooms so far apart that other nodes are not overrun
+    /// (`decisions.md` §3.2). Faster when `deadline` would be missed. A second order while this goes on changes nothing.
+    pub fn move_all(&self, deadline: Option<Duration>) {
+        if self.0.moving.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let rooms = self.clone();
+        tokio::spawn(async move {
+            let mut handles = rooms.handles();
+            // Small rooms first: most rooms are moved before a large one goes alone.
+            handles.sort_by_key(RoomHandle::participants);
+            let people: Vec<u32> = handles.iter().map(RoomHandle::participants).collect();
+            for (room, pause) in handles.into_iter().zip(pauses(&people, deadline)) {
+                room.give_up();
+                sleep(pause).await;
+            }
+            rooms.0.moving.store(false, Ordering::Release);
+        });
     }
 
     /// Tells every room where its shard is reached now.
@@ -444,7 +469,7 @@ impl Rooms {
 
     /// Ends all rooms in good order, within `limit`.
     pub async fn end_all(&self, limit: Duration) {
-        self.move_all();
+        self.give_up_all();
         let tasks: Vec<JoinHandle<()>> = self.tasks().drain().map(|(_, task)| task).collect();
         let all = async {
             for task in tasks {
@@ -469,6 +494,12 @@ impl RoomHandle {
         self.epoch
     }
 
+    /// People, as of the last report.
+    #[must_use]
+    pub fn participants(&self) -> u32 {
+        self.shared.participants.load(Ordering::Relaxed)
+    }
+
     /// Facts as of the last report.
     #[must_use]
     pub fn facts(&self) -> Facts {
@@ -477,6 +508,11 @@ impl RoomHandle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Waits for the end of the room's task.
+    pub async fn ended(&self) {
+        self.mailbox.closed().await;
     }
 
     fn give_up(&self) {
@@ -559,10 +595,57 @@ impl RoomHandle {
     }
 }
 
+/// Pause after each room of a move: its people arrive elsewhere at [`ARRIVALS_PER_SECOND`] on average, or faster when the whole would
+/// take longer than `deadline`.
+fn pauses(people: &[u32], deadline: Option<Duration>) -> Vec<Duration> {
+    let all: u64 = people.iter().copied().map(u64::from).sum();
+    let whole = Duration::from_millis(all * 1_000 / ARRIVALS_PER_SECOND);
+    let whole = deadline.map_or(whole, |deadline| whole.min(deadline));
+    people
+        .iter()
+        .map(|people| {
+            whole
+                .checked_div(u32::try_from(all).unwrap_or(u32::MAX))
+                .map_or(Duration::ZERO, |each| each * *people)
+        })
+        .collect()
+}
+
+/// Rooms the node may hold: by its facts, never more than the shards can.
+fn rooms_max(facts: &NodeFacts) -> usize {
+    match facts.capacity.as_ref().map_or(0, |capacity| capacity.rooms) {
+        0 => ROOMS_MAX,
+        rooms => ROOMS_MAX.min(rooms as usize),
+    }
+}
+
 /// Wire form of a key.
 fn proto_key(key: &Key) -> RoomKey {
     RoomKey {
         tenant: key.0.clone(),
         name: key.1.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_move_lets_fifty_people_per_second_arrive() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pauses(&[50, 100], None), [second, second * 2]);
+        assert_eq!(pauses(&[0, 0], None), [Duration::ZERO; 2]);
+        assert_eq!(pauses(&[50, 50], Some(second)), [second / 2; 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_move_ends_by_its_deadline(people in prop::collection::vec(0..1_000_u32, 0..100), seconds in 0..100_u64) {
+            let deadline = Duration::from_secs(seconds);
+            prop_assert!(pauses(&people, Some(deadline)).into_iter().sum::<Duration>() <= deadline);
+        }
     }
 }

@@ -143,6 +143,8 @@ pub fn is_success_response(datagram: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -151,6 +153,20 @@ mod tests {
         assert_eq!(shard_of_ufrag("0Aabcd", 16), Some(ShardId(10)));
         for bad in ["04abcd", "+1ab", "x", "é2", ""] {
             assert_eq!(shard_of_ufrag(bad, 4), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_belongs_to_some_shard(mut datagram in prop::collection::vec(any::<u8>(), 0..200), check in any::<bool>(), shards in 1..=64_u8) {
+            if check && datagram.len() >= 8 {
+                // The cookie of STUN, so that the attributes behind it are read.
+                datagram[0] &= 3;
+                datagram[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+            }
+            let steering = Steering::new(ShardId(0), shards, Timestamp::ZERO);
+            let remote: SocketAddr = "192.0.2.1:4000".parse().expect("address");
+            prop_assert!(steering.shard_of(remote, &datagram).0 < shards);
         }
     }
 

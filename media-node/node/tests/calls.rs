@@ -84,3 +84,35 @@ async fn people_meet_over_tcp_on_two_shards() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_of_both_families_and_protocols_meet_in_one_room() {
+    let addresses = loopbacks();
+    let world = World::start(Setting {
+        shards: 2,
+        addresses: addresses.clone(),
+        ..Setting::default()
+    })
+    .await;
+    let call = world.call().await;
+    call.open("a", 1, None).await.expect("opened");
+    let mut people: Vec<Session> = Vec::new();
+    for ip in addresses {
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let identity = format!("{protocol:?} on {ip}");
+            let mut person = call
+                .join(session_start("a", 1, &identity), ip, protocol)
+                .await;
+            person.publish(Source::Microphone);
+            people.push(person);
+        }
+    }
+    let others = people.len() - 1;
+    act_until("everybody hears everybody", &mut people, |people| {
+        people
+            .iter_mut()
+            .all(|person| person.received(others) >= 20)
+    })
+    .await;
+    world.node.stop().await;
+}

@@ -9,7 +9,7 @@ use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::{Address, NodeFacts, NodeHello, NodeOrder, NodeReport};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
@@ -51,6 +51,8 @@ struct Log {
 #[derive(Clone)]
 struct Service {
     log: Arc<Mutex<Log>>,
+    /// Closed when the replica dies.
+    alive: watch::Receiver<()>,
     facts: Option<NodeFacts>,
 }
 
@@ -89,9 +91,14 @@ impl NodeControl for Service {
             log.streams += 1;
             log.orders = Some(orders.clone());
         }
-        let log = Arc::clone(&self.log);
+        let (log, mut alive) = (Arc::clone(&self.log), self.alive.clone());
         tokio::spawn(async move {
-            while let Ok(Some(report)) = reports.message().await {
+            loop {
+                let report = tokio::select! {
+                    report = reports.message() => report,
+                    _ = alive.changed() => break,
+                };
+                let Ok(Some(report)) = report else { break };
                 log.lock().expect("lock").reports.extend(report.item);
             }
             // A stream that ended gives no more orders.
@@ -112,6 +119,7 @@ pub(crate) struct ControlPlane {
     address: SocketAddr,
     log: Arc<Mutex<Log>>,
     server: AbortHandle,
+    _alive: watch::Sender<()>,
 }
 
 impl ControlPlane {
@@ -124,8 +132,10 @@ impl ControlPlane {
     fn serve(pki: &Pki, facts: Option<NodeFacts>, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("address");
         let log = Arc::new(Mutex::new(Log::default()));
+        let (living, alive) = watch::channel(());
         let service = Service {
             log: Arc::clone(&log),
+            alive,
             facts,
         };
         let mut server = Server::builder()
@@ -142,6 +152,7 @@ impl ControlPlane {
             address,
             log,
             server,
+            _alive: living,
         }
     }
 
