@@ -38,11 +38,20 @@ pub struct Client {
     pub protocol: u32,
     /// Number of its SDK.
     pub sdk: i32,
+    /// Firefox makes its own track ids and keeps none of ours.
+    pub firefox: bool,
     /// Subscribe to everything.
     pub auto_subscribe: bool,
 }
 
 impl Client {
+    /// Are tracks grouped by stream name for lip synchronisation? Where they are not, the stream is named after the track, which is
+    /// the only way for Firefox to tell which track it received.
+    #[must_use]
+    pub fn groups_streams(&self) -> bool {
+        self.protocol >= 10 && !self.firefox
+    }
+
     /// Rust clients below protocol 10 break on responses they do not know.
     #[must_use]
     pub fn takes_unknown(&self) -> bool {

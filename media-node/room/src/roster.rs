@@ -250,9 +250,7 @@ impl Roster {
     }
 
     fn codec_enabled(&self, name: &str) -> bool {
-        // RED is a form of Opus.
-        let is = |codec: &String| codec.eq_ignore_ascii_case(name) || (name.eq_ignore_ascii_case("red") && codec.eq_ignore_ascii_case("opus"));
-        self.policy.codecs.is_empty() || self.policy.codecs.iter().any(is)
+        crate::sdp::codec_of(name).is_some_and(|codec| crate::sdp::is_enabled(&self.policy.codecs, codec))
     }
 
     pub(crate) fn info(&self, member: &Member) -> proto::ParticipantInfo {

@@ -431,6 +431,14 @@ fn payload_ids(payloads: &[PayloadBinding]) -> String {
     ids.join(" ")
 }
 
+/// May this codec be published? A list that names no codec of its kind says nothing about that kind, and RED is a form of Opus.
+#[must_use]
+pub fn is_enabled(list: &[String], codec: Codec) -> bool {
+    let is_audio = |codec: Codec| matches!(codec, Codec::Opus | Codec::Red);
+    let mut same_kind = list.iter().filter_map(|name| codec_of(name)).filter(|other| is_audio(*other) == is_audio(codec)).peekable();
+    same_kind.peek().is_none() || same_kind.any(|other| other == codec || (codec == Codec::Red && other == Codec::Opus))
+}
+
 /// Does this section carry something the node takes?
 #[must_use]
 pub fn is_received(section: &Section) -> bool {

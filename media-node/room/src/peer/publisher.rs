@@ -307,9 +307,8 @@ fn kind_of(grant: &GrantedTrack) -> Kind {
 
 /// Payload types that are taken of a section, in order of preference.
 fn payloads(section: &Section, grant: Option<&GrantedTrack>, enabled: &[String]) -> Vec<PayloadBinding> {
-    let is_enabled = |codec: Codec| enabled.is_empty() || enabled.iter().any(|name| sdp::codec_of(name) == Some(codec));
     let mut payloads: Vec<PayloadBinding> =
-        section.payloads.iter().filter(|binding| is_enabled(binding.format.codec)).copied().collect();
+        section.payloads.iter().filter(|binding| sdp::is_enabled(enabled, binding.format.codec)).copied().collect();
     let Some(grant) = grant else { return payloads };
     match section.kind {
         Some(Kind::Audio) if grant.disable_red => payloads.retain(|binding| binding.format.codec != Codec::Red),

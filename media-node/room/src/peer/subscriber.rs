@@ -129,8 +129,7 @@ impl Peer {
             // It stays wanted, and gets the next place that becomes free.
             return context.counters.drop(Dropped::Limit);
         }
-        // Lip synchronisation by stream name from protocol 10 on; before, the track's SID stands there.
-        let stream = if self.client.protocol >= 10 && !track.stream.is_empty() { &track.stream } else { &track.sid };
+        let stream = if self.client.groups_streams() && !track.stream.is_empty() { &track.stream } else { &track.sid };
         let ssrc = |context: &mut Context<'_>| Ssrc(random::number(context.entropy) & 0x7fff_fffe | 1 << 16);
         self.subscriber.mids += 1;
         let line = Line {

@@ -315,7 +315,12 @@ fn client(parameters: &ClientParameters, info: &proto::ClientInfo) -> Client {
         0 => u32::try_from(info.protocol).unwrap_or(0),
         protocol => protocol,
     };
-    Client { protocol, sdk: info.sdk, auto_subscribe: parameters.auto_subscribe }
+    Client {
+        protocol,
+        sdk: info.sdk,
+        firefox: info.browser.to_ascii_lowercase().contains("firefox"),
+        auto_subscribe: parameters.auto_subscribe,
+    }
 }
 
 fn sane_capabilities(capabilities: &[i32]) -> Vec<i32> {

@@ -164,7 +164,8 @@ impl Roster {
             }
             return;
         }
-        if member.session.is_some() || !member.media_alive {
+        // Without signalling nobody can be told: the participant's time runs out as it was set.
+        if member.session.is_some() {
             self.remove(context, id, Farewell::MediaLost);
         }
     }

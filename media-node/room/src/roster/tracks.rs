@@ -238,6 +238,8 @@ impl Roster {
         let sid = bound.sid.clone();
         track.bound = Some(bound);
         self.touch(context, id);
+        // Browsers' SDKs must know participant and track before the offer brings its media.
+        self.flush(context);
         self.announce(context, id, &sid);
         if first && let Some(member) = self.members.get(&id) {
             let info = self.info(member);

@@ -1,0 +1,552 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Plays clients against a room and writes down what comes out, in a form that people can read and compare.
+#![allow(dead_code, unreachable_pub, reason = "shared by several tests, each of which takes what it needs")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use livekit_protocol as proto;
+use livekit_protocol::signal_request::Message as Request;
+use livekit_protocol::signal_response::Message as Response;
+use media_core::api::{Channel, Command, Event, Fingerprint, Side};
+use media_core::crypto::SrtpProfile;
+use media_core::ids::{RoomIndex, ShardId, TransportId};
+use media_core::io::{Path, Protocol};
+use media_core::time::{Timestamp, WallAnchor};
+use media_room::api::{
+    AdminCall, AdminRefusal, Candidate, ChatRule, ClientParameters, Entropy, Facts, Frame, Grants, Input, Knock, KnockId, LobbyRule,
+    Output, Permission, Policy, RequestId, Role, RoomConfig, SessionId, SessionStart,
+};
+use media_room::room::Room;
+use prost::Message as _;
+
+/// Counts, so that transcripts repeat.
+struct Counting(u64);
+
+impl Entropy for Counting {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (self.0 >> 56) as u8;
+        }
+    }
+}
+
+pub fn grants() -> Grants {
+    Grants {
+        room_join: true,
+        room_admin: false,
+        can_publish: true,
+        can_subscribe: true,
+        can_publish_data: true,
+        can_publish_sources: Vec::new(),
+        can_update_own_metadata: true,
+        hidden: false,
+        recorder: false,
+        agent: false,
+    }
+}
+
+/// As a gateway starts a session of livekit-client 2.23 in Chromium.
+pub fn start(identity: &str, role: Option<Role>) -> SessionStart {
+    let info = proto::ClientInfo {
+        sdk: proto::client_info::Sdk::Js as i32,
+        version: "2.23.0".into(),
+        protocol: 17,
+        browser: "Chrome".into(),
+        ..Default::default()
+    };
+    SessionStart {
+        identity: identity.to_owned(),
+        name: identity.to_owned(),
+        metadata: String::new(),
+        attributes: BTreeMap::new(),
+        grants: grants(),
+        role,
+        guest: role == Some(Role::Guest),
+        opener: role == Some(Role::Moderator),
+        token_issued_unix_s: 1_800_000_000,
+        client: ClientParameters { client_info: info.encode_to_vec(), protocol: 17, auto_subscribe: true, ..ClientParameters::default() },
+        reconnect: false,
+        participant_sid: String::new(),
+        reconnect_reason: 0,
+        kind: "standard".into(),
+        text_frames: false,
+    }
+}
+
+pub fn ad_hoc() -> Policy {
+    Policy {
+        declared: false,
+        lobby: LobbyRule::Off,
+        guests_allowed: true,
+        permissions: BTreeMap::new(),
+        max_participants: 0,
+        max_publishers: 0,
+        empty_timeout_ms: 300_000,
+        departure_timeout_ms: 20_000,
+        max_duration_ms: 0,
+        screen_share: true,
+        e2ee_required: false,
+        codecs: Vec::new(),
+        revision: "1".into(),
+    }
+}
+
+pub fn declared(lobby: LobbyRule) -> Policy {
+    let permission = |camera, screen_share, chat, moderate, enter_muted| Permission {
+        microphone: true,
+        camera,
+        screen_share,
+        chat,
+        moderate,
+        record: false,
+        enter_muted,
+    };
+    Policy {
+        declared: true,
+        lobby,
+        permissions: BTreeMap::from([
+            (Role::Moderator, permission(true, true, ChatRule::Everyone, true, false)),
+            (Role::Presenter, permission(true, true, ChatRule::Everyone, false, true)),
+            (Role::Participant, permission(true, false, ChatRule::Off, false, false)),
+            (Role::Guest, permission(false, false, ChatRule::Moderators, false, true)),
+        ]),
+        ..ad_hoc()
+    }
+}
+
+/// A room and its transcript.
+pub struct Script {
+    pub room: Room,
+    pub now: Timestamp,
+    pub text: String,
+    /// Responses per session since they were last taken.
+    pub responses: BTreeMap<u64, Vec<Response>>,
+    pub commands: Vec<Command>,
+    pub outputs: usize,
+    pub last: Vec<Output>,
+    requests: u64,
+}
+
+impl Script {
+    pub fn new(policy: Policy) -> Self {
+        Self::with_facts(policy, Facts::default())
+    }
+
+    pub fn with_facts(policy: Policy, facts: Facts) -> Self {
+        let now = Timestamp::from_millis(1000);
+        let address = "192.0.2.7:20000".parse().expect("address");
+        let config = RoomConfig {
+            name: "council".into(),
+            index: RoomIndex(3),
+            epoch: 1,
+            policy,
+            facts,
+            site: "hamburg".into(),
+            node_id: "n1".into(),
+            shard: ShardId(1),
+            fingerprint: Fingerprint([0xab; 32]),
+            candidates: vec![Candidate { protocol: Protocol::Udp, address }, Candidate { protocol: Protocol::Tcp, address }],
+            wall: WallAnchor { at: now, unix_nanos: 1_800_000_000_000_000_000 },
+        };
+        let mut room = Room::new(config, Box::new(Counting(1)), now);
+        room.by_wire();
+        let mut script = Self {
+            room,
+            now,
+            text: String::new(),
+            responses: BTreeMap::new(),
+            commands: Vec::new(),
+            outputs: 0,
+            last: Vec::new(),
+            requests: 0,
+        };
+        script.line("> the room is made");
+        script.drain();
+        script
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    pub fn input(&mut self, what: &str, input: Input) {
+        self.line(&format!("> {what}"));
+        self.room.handle(self.now, input);
+        self.drain();
+    }
+
+    pub fn start(&mut self, session: u64, start: SessionStart) {
+        let what = format!("session {session}: {} as {} ({:?})", if start.reconnect { "resume" } else { "join" }, start.identity, start.role);
+        self.input(&what, Input::SessionStart { session: SessionId(session), start: Box::new(start) });
+    }
+
+    pub fn request(&mut self, session: u64, message: Request) {
+        let what = format!("session {session}: {}", request_line(&message));
+        let frame = Frame::Binary(proto::SignalRequest { message: Some(message) }.encode_to_vec());
+        self.input(&what, Input::Frame { session: SessionId(session), frame });
+    }
+
+    pub fn media(&mut self, event: Event) {
+        let what = format!("shard: {event:?}");
+        self.input(&what, Input::Media(event));
+    }
+
+    pub fn connected(&mut self, transport: u64) {
+        let path = Path {
+            protocol: Protocol::Udp,
+            local: "192.0.2.7:20000".parse().expect("address"),
+            remote: "198.51.100.1:4000".parse().expect("address"),
+        };
+        self.media(Event::Connected { transport: id(transport), profile: SrtpProfile::AeadAes256Gcm, path });
+    }
+
+    pub fn data(&mut self, transport: u64, packet: &proto::DataPacket) {
+        let what = format!("transport {transport}: data {}", json(packet));
+        let event = Event::Data { transport: id(transport), channel: Channel::Reliable, payload: packet.encode_to_vec().into() };
+        self.input(&what, Input::Media(event));
+    }
+
+    pub fn admin(&mut self, actor: Option<&str>, call: AdminCall) -> Result<Vec<u8>, AdminRefusal> {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        let name = format!("{call:?}");
+        let name = name.split(['(', ' ']).next().unwrap_or_default();
+        self.input(&format!("admin {name} by {}", actor.unwrap_or("the API")), Input::Admin { request, actor: actor.map(str::to_owned), call });
+        self.last
+            .iter()
+            .find_map(|output| match output {
+                Output::Admin { request: other, result } if *other == request => Some(result.clone()),
+                _ => None,
+            })
+            .expect("every call is answered")
+    }
+
+    pub fn knock(&mut self, knock: u64, entry_id: &str, role: Option<Role>) {
+        let entry = Knock { entry_id: entry_id.into(), name: entry_id.into(), guest: role.is_none(), role };
+        self.input(&format!("knock {knock}: {entry_id}"), Input::Knock { knock: KnockId(knock), entry });
+    }
+
+    pub fn pass(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while let Some(at) = self.room.poll_deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            let at = self.now.as_millis() - 1000;
+            self.line(&format!("> {at} ms"));
+            self.room.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    fn drain(&mut self) {
+        self.last.clear();
+        while let Some(output) = self.room.poll_output() {
+            self.outputs += 1;
+            let line = match &output {
+                Output::Frame { session, frame } => {
+                    let response = match frame {
+                        Frame::Binary(bytes) => proto::SignalResponse::decode(bytes.as_slice()).expect("a response"),
+                        Frame::Text(bytes) => serde_json::from_slice(bytes).expect("a response"),
+                    };
+                    let line = format!("session {}: {}", session.0, json(&response));
+                    self.responses.entry(session.0).or_default().extend(response.message);
+                    line
+                }
+                Output::Media(command) => {
+                    self.commands.push(command.clone());
+                    command_line(command)
+                }
+                Output::Event { seq, name, .. } => format!("event {seq}: {name}"),
+                Output::Admin { request, result } => match result {
+                    Ok(bytes) => format!("answer {}: {} bytes", request.0, bytes.len()),
+                    Err(refusal) => format!("answer {}: {} ({refusal})", request.0, refusal.reason()),
+                },
+                Output::Report(report) => format!("report: {report:?}"),
+                other => format!("{other:?}"),
+            };
+            for (number, part) in line.replace("\\r\\n", "\n").lines().enumerate() {
+                let _ = writeln!(self.text, "{} {part}", if number == 0 { "<" } else { "    " });
+            }
+            self.last.push(output);
+        }
+    }
+
+    /// Responses of a session since the last call.
+    pub fn take(&mut self, session: u64) -> Vec<Response> {
+        self.responses.remove(&session).unwrap_or_default()
+    }
+
+    /// The last offer to a session.
+    pub fn offer_of(&mut self, session: u64) -> proto::SessionDescription {
+        let found = self.responses.get(&session).and_then(|all| {
+            all.iter().rev().find_map(|message| match message {
+                Response::Offer(offer) => Some(offer.clone()),
+                _ => None,
+            })
+        });
+        found.expect("an offer")
+    }
+
+    /// Answers the last offer as a browser does.
+    pub fn answer(&mut self, session: u64) {
+        let offer = self.offer_of(session);
+        let sdp = answer_to(&offer.sdp, session);
+        self.request(session, Request::Answer(proto::SessionDescription { r#type: "answer".into(), sdp, id: offer.id, ..Default::default() }));
+    }
+
+    /// Numbers of a session's transports, by side, in order of their making.
+    pub fn transports(&self, side: Side) -> Vec<u64> {
+        self.commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::AddTransport { transport, side: other, .. } if *other == side => Some(transport.0),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Compares with the golden file; `GOLDEN=write` writes it.
+    pub fn check(&self, name: &str) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+        if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
+            std::fs::write(&path, &self.text).expect("the golden file can be written");
+            return;
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        for (number, (now, before)) in self.text.lines().zip(golden.lines()).enumerate() {
+            assert_eq!(now, before, "{}:{}; GOLDEN=write accepts the new transcript", path.display(), number + 1);
+        }
+        assert_eq!(self.text.lines().count(), golden.lines().count(), "{}", path.display());
+    }
+}
+
+fn id(number: u64) -> TransportId {
+    TransportId(number)
+}
+
+/// Protojson with sorted keys.
+fn json<T: serde::Serialize>(message: &T) -> String {
+    fn sorted(value: serde_json::Value) -> serde_json::Value {
+        match value {
+            serde_json::Value::Object(map) => {
+                let mut pairs: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+                pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+                serde_json::Value::Object(pairs.into_iter().collect())
+            }
+            serde_json::Value::Array(list) => serde_json::Value::Array(list.into_iter().map(sorted).collect()),
+            other => other,
+        }
+    }
+    sorted(serde_json::to_value(message).expect("protojson")).to_string()
+}
+
+fn request_line(message: &Request) -> String {
+    match message {
+        Request::Offer(description) => format!("offer {}", description.id),
+        Request::Answer(description) => format!("answer {}", description.id),
+        other => json(&proto::SignalRequest { message: Some(other.clone()) }),
+    }
+}
+
+fn command_line(command: &Command) -> String {
+    match command {
+        Command::SendData { transports, channel, payload } => {
+            let packet = proto::DataPacket::decode(&payload[..]).expect("a packet");
+            format!("to shard: SendData to {transports:?} on {channel:?}: {}", json(&packet))
+        }
+        other => format!("to shard: {other:?}"),
+    }
+}
+
+const HEAD: &str = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
+const FINGERPRINT: &str = "12:34:56:78:9A:BC:DE:F0:12:34:56:78:9A:BC:DE:F0:12:34:56:78:9A:BC:DE:F0:12:34:56:78:9A:BC:DE:F0";
+
+/// One track of a client's offer.
+#[derive(Clone, Copy)]
+pub struct Offered<'a> {
+    pub mid: &'a str,
+    pub cid: &'a str,
+    pub video: bool,
+    pub simulcast: bool,
+    pub active: bool,
+}
+
+/// A publisher's offer as Chromium writes it. `generation` tells ICE restarts apart.
+pub fn chromium_offer(session: u64, generation: u32, tracks: &[Offered<'_>]) -> String {
+    let mids: Vec<&str> = std::iter::once("0").chain(tracks.iter().map(|track| track.mid)).collect();
+    let mut sdp = format!("{HEAD}a=group:BUNDLE {}\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n", mids.join(" "));
+    let transport = format!(
+        "c=IN IP4 0.0.0.0\r\na=ice-ufrag:u{session}g{generation}\r\na=ice-pwd:asd88fgpdd777uzjYhagZg{generation}\r\na=ice-options:trickle\r\n\
+         a=fingerprint:sha-256 {FINGERPRINT}\r\na=setup:actpass\r\n"
+    );
+    let _ = write!(
+        sdp,
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}a=mid:0\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n"
+    );
+    for track in tracks {
+        let direction = if track.active { "sendonly" } else { "inactive" };
+        if track.video {
+            let _ = write!(
+                sdp,
+                "m=video 9 UDP/TLS/RTP/SAVPF 96 97 103 104 45 46 98 99 119 120 116\r\n{transport}a=mid:{mid}\r\n\
+                 a=extmap:1 urn:ietf:params:rtp-hdrext:toffset\r\n\
+                 a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
+                 a=extmap:3 urn:3gpp:video-orientation\r\n\
+                 a=extmap:4 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
+                 a=extmap:9 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+                 a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+                 a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
+                 a={direction}\r\na=msid:- {cid}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
+                 a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 goog-remb\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 ccm fir\r\n\
+                 a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
+                 a=rtpmap:103 H264/90000\r\na=fmtp:103 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
+                 a=rtpmap:104 rtx/90000\r\na=fmtp:104 apt=103\r\n\
+                 a=rtpmap:45 AV1/90000\r\na=fmtp:45 level-idx=5;profile=0;tier=0\r\na=rtpmap:46 rtx/90000\r\na=fmtp:46 apt=45\r\n\
+                 a=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\na=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\n\
+                 a=rtpmap:119 red/90000\r\na=rtpmap:120 rtx/90000\r\na=fmtp:120 apt=119\r\na=rtpmap:116 ulpfec/90000\r\n",
+                mid = track.mid,
+                cid = track.cid,
+            );
+            if track.simulcast {
+                sdp.push_str("a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n");
+            } else {
+                sdp.push_str("a=ssrc-group:FID 3111 3112\r\na=ssrc:3111 cname:x\r\na=ssrc:3112 cname:x\r\n");
+            }
+        } else {
+            let _ = write!(
+                sdp,
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126\r\n{transport}a=mid:{mid}\r\n\
+                 a=extmap:14 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n\
+                 a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
+                 a=extmap:4 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
+                 a=extmap:9 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+                 a={direction}\r\na=msid:- {cid}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
+                 a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
+                 a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\na=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\n\
+                 a=rtpmap:8 PCMA/8000\r\na=rtpmap:13 CN/8000\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n\
+                 a=ssrc:2111 cname:x\r\na=ssrc:2111 msid:- {cid}\r\n",
+                mid = track.mid,
+                cid = track.cid,
+            );
+        }
+    }
+    sdp
+}
+
+/// A publisher's offer with simulcast as Firefox writes it: SSRC lines beside RIDs, extensions by direction, own track ids.
+pub fn firefox_offer() -> String {
+    let transport = format!(
+        "c=IN IP4 0.0.0.0\r\na=ice-pwd:9ee7f61cc2b4bd8ba36db87dc9efd4a4\r\na=ice-ufrag:c5b7ed4a\r\n"
+    );
+    format!(
+        "v=0\r\no=mozilla...THIS_IS_SDPARTA-99.0 3456789 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=sendrecv\r\n\
+         a=fingerprint:sha-256 {FINGERPRINT}\r\na=group:BUNDLE 0 1\r\na=ice-options:trickle\r\na=msid-semantic:WMS *\r\n\
+         m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}a=sendrecv\r\na=mid:0\r\na=setup:actpass\r\n\
+         a=sctp-port:5000\r\na=max-message-size:1073741823\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 120 124 121 125 126 127\r\n{transport}a=sendonly\r\n\
+         a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:4 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
+         a=extmap:7 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
+         a=extmap:9/sendonly urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
+         a=extmap:10/sendonly urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
+         a=fmtp:126 profile-level-id=42e01f;level-asymmetry-allowed=1;packetization-mode=1\r\n\
+         a=fmtp:120 max-fs=12288;max-fr=60\r\na=fmtp:124 apt=120\r\na=fmtp:121 max-fs=12288;max-fr=60\r\na=fmtp:125 apt=121\r\n\
+         a=fmtp:127 apt=126\r\na=mid:1\r\na=msid:{{b1}} {{3c4c}}\r\na=rid:f send\r\na=rid:h send\r\na=rid:q send\r\n\
+         a=rtcp-fb:120 nack\r\na=rtcp-fb:120 nack pli\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
+         a=rtpmap:120 VP8/90000\r\na=rtpmap:124 rtx/90000\r\na=rtpmap:121 VP9/90000\r\na=rtpmap:125 rtx/90000\r\n\
+         a=rtpmap:126 H264/90000\r\na=rtpmap:127 rtx/90000\r\na=setup:actpass\r\na=simulcast:send f;h;q\r\n\
+         a=ssrc:1001 cname:x\r\na=ssrc:1002 cname:x\r\na=ssrc:1003 cname:x\r\na=ssrc:2001 cname:x\r\na=ssrc:2002 cname:x\r\n\
+         a=ssrc:2003 cname:x\r\na=ssrc-group:FID 1001 2001\r\na=ssrc-group:FID 1002 2002\r\na=ssrc-group:FID 1003 2003\r\n"
+    )
+}
+
+/// An answer to an offer of the node that takes everything, with the same numbers.
+pub fn answer_to(offer: &str, session: u64) -> String {
+    let mut sdp = String::new();
+    for line in offer.lines() {
+        match line {
+            line if line.starts_with("a=candidate") || line.starts_with("a=ice-lite") || line.starts_with("a=ssrc") => {}
+            line if line.starts_with("a=msid:") => {}
+            line if line.starts_with("a=ice-ufrag") => {
+                let _ = write!(sdp, "a=ice-ufrag:s{session}xx\r\n");
+            }
+            line if line.starts_with("a=ice-pwd") => sdp.push_str("a=ice-pwd:asd88fgpdd777uzjYhagZg\r\n"),
+            line if line.starts_with("a=fingerprint") => {
+                let _ = write!(sdp, "a=fingerprint:sha-256 {FINGERPRINT}\r\n");
+            }
+            "a=setup:actpass" => sdp.push_str("a=setup:active\r\n"),
+            "a=sendonly" => sdp.push_str("a=recvonly\r\n"),
+            line => {
+                sdp.push_str(line);
+                sdp.push_str("\r\n");
+            }
+        }
+    }
+    sdp
+}
+
+pub fn offer_message(sdp: String, id: u32) -> Request {
+    Request::Offer(proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() })
+}
+
+pub fn microphone(cid: &str) -> Request {
+    Request::AddTrack(proto::AddTrackRequest {
+        cid: cid.into(),
+        name: "microphone".into(),
+        r#type: proto::TrackType::Audio as i32,
+        source: proto::TrackSource::Microphone as i32,
+        ..Default::default()
+    })
+}
+
+pub fn camera(cid: &str, codec: &str) -> Request {
+    let layers: Vec<_> = [(0, 320, 180), (1, 640, 360), (2, 1280, 720)]
+        .into_iter()
+        .map(|(quality, width, height)| proto::VideoLayer { quality, width, height, ..Default::default() })
+        .collect();
+    Request::AddTrack(proto::AddTrackRequest {
+        cid: cid.into(),
+        name: "camera".into(),
+        r#type: proto::TrackType::Video as i32,
+        source: proto::TrackSource::Camera as i32,
+        width: 1280,
+        height: 720,
+        layers: layers.clone(),
+        simulcast_codecs: vec![proto::SimulcastCodec { codec: codec.into(), cid: cid.into(), layers, ..Default::default() }],
+        ..Default::default()
+    })
+}
+
+pub fn screen(cid: &str) -> Request {
+    Request::AddTrack(proto::AddTrackRequest {
+        cid: cid.into(),
+        r#type: proto::TrackType::Video as i32,
+        source: proto::TrackSource::ScreenShare as i32,
+        width: 1920,
+        height: 1080,
+        ..Default::default()
+    })
+}
+
+pub fn audio_section<'a>(mid: &'a str, cid: &'a str) -> Offered<'a> {
+    Offered { mid, cid, video: false, simulcast: false, active: true }
+}
+
+pub fn video_section<'a>(mid: &'a str, cid: &'a str) -> Offered<'a> {
+    Offered { mid, cid, video: true, simulcast: true, active: true }
+}
+
+pub fn text(topic: Option<&str>, text: &str) -> proto::DataPacket {
+    proto::DataPacket {
+        value: Some(proto::data_packet::Value::User(proto::UserPacket {
+            payload: text.as_bytes().to_vec(),
+            topic: topic.map(str::to_owned),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
