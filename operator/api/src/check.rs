@@ -15,7 +15,7 @@ use kube_cel::{CompiledSchema, ErrorKind, RootContext, Validator, compile_schema
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::{names, schema};
+use crate::{names, remedies, schema};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -486,7 +486,8 @@ impl Walk {
                 continue;
             }
             let remedy = match error.kind {
-                ErrorKind::ValidationFailure => format!("make this rule hold: {}", error.rule),
+                ErrorKind::ValidationFailure => remedies::remedy(&error.message)
+                    .map_or_else(|| format!("make this rule hold: {}", error.rule), str::to_owned),
                 _ => "this rule cannot be evaluated on these values; check their form".to_owned(),
             };
             self.found.push(violation(

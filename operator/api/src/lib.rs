@@ -3,7 +3,7 @@
 //!
 //! One kind per file with its specification, status and CEL rules; [`shared`] holds the types that several kinds use,
 //! [`conditions`] the condition types and reasons, [`names`] the keys that stand in metadata, [`schema`] the resource
-//! definitions as they are installed. With the feature `cel`, `check` judges a JSON object as an API server would.
+//! definitions as they are installed, [`remedies`] what to do where a rule does not hold. With the feature `cel`, `check` judges a JSON object as an API server would.
 //!
 //! Everything optional that has a default in the schema is a plain field here, so readers never repeat a default.
 
@@ -26,6 +26,7 @@ pub mod conference_class;
 pub mod media_node;
 pub mod media_pool;
 pub mod names;
+pub mod remedies;
 pub mod schema;
 pub mod shared;
 pub mod tenant;

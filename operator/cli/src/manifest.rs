@@ -56,8 +56,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
     let documents: Vec<Spanned<Tree>> = serde_saphyr::from_multiple_with_options(text, options())
         .map_err(|error| {
         let line = error.location().map_or(1, |at| at.line());
-        let message = error.without_snippet().to_string();
-        SyntaxError { line, message }
+        SyntaxError { line, message: plainly(&error.without_snippet().to_string()) }
     })?;
     Ok(documents
         .into_iter()
@@ -68,6 +67,23 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
             Document { value, lines }
         })
         .collect())
+}
+
+/// The parser's words without its places, which are told apart, its options, which nobody here can set, and with its
+/// budgets named by what they are for.
+fn plainly(message: &str) -> String {
+    if let Some(breach) = message.strip_prefix("budget breached: ") {
+        let what = breach.split([' ', '{']).next().unwrap_or_default();
+        return match what {
+            "Depth" => format!("lists and maps stand more than {DEPTH_MAX} deep in each other"),
+            "Aliases" | "Anchors" | "Nodes" | "Events" | "ScalarBytes" | "MergeKeys" => {
+                "anchors and aliases multiply to more than is read".to_owned()
+            }
+            _ => "the file holds more than is read".to_owned(),
+        };
+    }
+    let message = message.split(" at line ").next().unwrap_or(message);
+    message.split(", set ").next().unwrap_or(message).to_owned()
 }
 
 /// The parser's own bounds on aliases, anchors and size, with a depth that no object of ours comes near and that

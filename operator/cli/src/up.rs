@@ -18,7 +18,7 @@ pub(crate) mod state_dir;
 mod view;
 mod watch;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &args::Up) -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
     let began = std::time::Instant::now();

@@ -277,7 +277,8 @@ fn locate(
     message: String,
     remedy: String,
 ) -> Finding {
-    let object = if key.name.name.is_empty() { key.kind.clone() } else { format!("{}/{}", key.kind, key.name.name) };
+    let parts = [key.kind.as_str(), key.name.name.as_str()];
+    let object = parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
     Finding {
         file: file.to_owned(),
         line: document.line(pointer),

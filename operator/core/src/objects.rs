@@ -142,7 +142,7 @@ impl Objects {
         } else {
             self.insert_as(&key, value)
                 .map_err(|Unreadable { pointer, message }| {
-                    wrong(&pointer, "type", message, "see the reference of the kind")
+                    wrong(&pointer, "type", message, "write it as the kind wants it; text belongs under stringData")
                 })
         };
         if result.is_err() {
@@ -257,7 +257,7 @@ fn read_secret(value: &Value) -> Result<SecretData, Unreadable> {
             let decoded = entry.as_str().and_then(decode).ok_or_else(|| Unreadable {
                 pointer: format!("/{member}/{}", key.replace('~', "~0").replace('/', "~1")),
                 message: format!(
-                    "is no {}",
+                    "the value is no {}",
                     if member == "data" { "base64 text" } else { "string" }
                 ),
             })?;

@@ -134,7 +134,9 @@ impl View<'_> {
 
     /// Conferences.
     pub(crate) fn conferences(&self) -> Vec<Value> {
-        self.plan.conferences.values().map(|record| self.conference(record)).collect()
+        let mut records: Vec<&ConferenceRecord> = self.plan.conferences.values().collect();
+        records.sort_by_key(|record| (&record.namespace, &record.name));
+        records.into_iter().map(|record| self.conference(record)).collect()
     }
 
     fn conference(&self, record: &ConferenceRecord) -> Value {
@@ -196,7 +198,9 @@ impl View<'_> {
 
     /// Nodes.
     pub(crate) fn nodes(&self) -> Vec<Value> {
-        self.processes.iter().map(|(uid, process)| self.node(uid, process, self.plan.nodes.get(uid))).collect()
+        let mut processes: Vec<(&String, &Process)> = self.processes.iter().collect();
+        processes.sort_by_key(|(_, process)| (&process.pool, process.name.len(), &process.name));
+        processes.into_iter().map(|(uid, process)| self.node(uid, process, self.plan.nodes.get(uid))).collect()
     }
 
     fn node(&self, uid: &str, process: &Process, record: Option<&NodeRecord>) -> Value {
@@ -268,7 +272,9 @@ impl View<'_> {
                 password: record.password.0.clone(),
             }
         };
-        self.plan.conferences.values().map(one).collect()
+        let mut all: Vec<Access> = self.plan.conferences.values().map(one).collect();
+        all.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+        all
     }
 
     /// Tenants whose backends may open rooms that are no object.
