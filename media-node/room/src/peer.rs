@@ -214,7 +214,8 @@ impl Peer {
                     context.out.push_back(Output::Close { session: old, code: 1000, reason: "replaced" });
                 }
             }
-            ToPeer::Resumed => self.resume(context),
+            // Restarts ICE with the offer that follows.
+            ToPeer::Resumed => self.subscriber.resume(),
             ToPeer::Send(Wire(response)) => {
                 if let Some(message) = response.message
                     && (self.client.takes_unknown()
@@ -231,15 +232,15 @@ impl Peer {
                 if self.remotes.remove(&sid).is_some() {
                     self.settings.remove(&sid);
                     self.intents.remove(&sid);
+                    // What the shard forwarded of it ended with the publication.
+                    self.subscriber.forget(context, &sid);
                     self.reconcile(context);
-                    self.negotiate(context);
                 }
             }
             ToPeer::Subscribe { sids, subscribe } => self.subscribe(context, sids, subscribe),
             ToPeer::CanSubscribe(can) => {
                 self.can_subscribe = can;
                 self.reconcile(context);
-                self.negotiate(context);
             }
             ToPeer::Speakers(speakers) => self.speakers(context, speakers),
             ToPeer::Qualities(updates) => self.qualities(context, updates),
@@ -292,7 +293,7 @@ impl Peer {
                 if remote.track.publication != track.publication {
                     // The publisher's connection is another one: the old forwarding ended with it.
                     let sid = track.sid.clone();
-                    self.subscriber.forget(&sid);
+                    self.subscriber.forget(context, &sid);
                     remote.announced = false;
                 }
                 remote.track = track;
@@ -302,7 +303,6 @@ impl Peer {
             }
         }
         self.reconcile(context);
-        self.negotiate(context);
     }
 
     /// The WebSocket ended.
@@ -415,10 +415,6 @@ impl Peer {
         }
     }
 
-    fn resume(&mut self, context: &mut Context<'_>) {
-        self.subscriber.resume();
-        self.negotiate(context);
-    }
 
     fn subscribe(&mut self, context: &mut Context<'_>, sids: Vec<String>, subscribe: bool) {
         for sid in sids {
@@ -429,7 +425,6 @@ impl Peer {
             }
         }
         self.reconcile(context);
-        self.negotiate(context);
     }
 
     fn has(&self, publisher_sid: &str) -> bool {

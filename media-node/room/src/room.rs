@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The room actor: roster and peers in one process, and the queues between them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use media_core::api::{Command, Event};
 use media_core::time::Timestamp;
@@ -28,6 +28,8 @@ pub struct Room {
     down: VecDeque<Down>,
     out: VecDeque<Output>,
     counters: Counters,
+    /// Peers that did something in this step.
+    touched: BTreeSet<MemberId>,
     ended: bool,
     by_wire: bool,
 }
@@ -66,6 +68,7 @@ impl Room {
             down,
             out,
             counters,
+            touched: BTreeSet::new(),
             ended: false,
             by_wire: false,
         }
@@ -219,6 +222,7 @@ impl Room {
             counters: &mut self.counters,
         };
         let result = work(peer, &mut context);
+        self.touched.insert(id);
         if self.by_wire {
             *peer = through_wire(peer);
         }
@@ -236,6 +240,10 @@ impl Room {
             } else {
                 self.with_roster(now, |roster, context| roster.flush(context));
                 if self.up.is_empty() && self.down.is_empty() {
+                    for id in std::mem::take(&mut self.touched) {
+                        self.with_peer(now, id, Peer::negotiate);
+                    }
+                    self.touched.clear();
                     break;
                 }
             }

@@ -188,6 +188,7 @@ impl Roster {
             self.opened_at = Some(context.now);
             context.out.push_back(Output::Media(Command::SetGate { room: self.index, open: true }));
             self.begin(context);
+            self.reconsider_lobby(context);
         }
     }
 
@@ -276,7 +277,8 @@ impl Roster {
     }
 
     fn remote_track(&self, publisher: &Member, track: &Track, receiver: &Member) -> Option<RemoteTrack> {
-        let bound = track.bound.as_ref()?;
+        // Nobody could say whose track that is.
+        let bound = track.bound.as_ref().filter(|_| !publisher.grants.hidden)?;
         Some(RemoteTrack {
             sid: track.info.0.sid.clone(),
             publisher: publisher.id,

@@ -75,9 +75,11 @@ impl Subscriber {
     }
 
     /// The publication behind a section is gone from the shard.
-    pub(super) fn forget(&mut self, sid: &str) {
+    pub(super) fn forget(&mut self, context: &mut Context<'_>, sid: &str) {
         if let Some(line) = self.lines.iter_mut().find(|line| line.track() == Some(sid)) {
-            line.live = None;
+            if let Some(subscription) = line.live.take() {
+                context.owners.remove(&subscription.0);
+            }
             self.dirty = true;
         }
     }
@@ -155,8 +157,8 @@ impl Peer {
         self.subscriber.dirty = true;
     }
 
-    /// Sends an offer if one is due and none is in flight.
-    pub(super) fn negotiate(&mut self, context: &mut Context<'_>) {
+    /// Sends an offer if one is due and none is in flight. Called once per step, so that one offer carries all of its changes.
+    pub(crate) fn negotiate(&mut self, context: &mut Context<'_>) {
         if !self.subscriber.dirty || self.subscriber.in_flight || self.session.is_none() {
             return;
         }
@@ -222,7 +224,6 @@ impl Peer {
         }
         // Places became free.
         self.reconcile(context);
-        self.negotiate(context);
     }
 
     fn forward(&mut self, context: &mut Context<'_>, index: usize, section: &Section) {

@@ -100,7 +100,12 @@ impl Roster {
         })
     }
 
-    fn join(&mut self, context: &mut Context<'_>, session: SessionId, start: SessionStart) -> MemberId {
+    fn join(&mut self, context: &mut Context<'_>, session: SessionId, mut start: SessionStart) -> MemberId {
+        if !start.client.publish_only_suffix.is_empty() {
+            // An extra connection that publishes and receives nothing.
+            start.identity = format!("{}#{}", start.identity, bounded(start.client.publish_only_suffix.clone(), 64));
+            start.grants.can_subscribe = false;
+        }
         if let Some(old) = self.by_identity(&start.identity) {
             self.remove(context, old, Farewell::DuplicateIdentity);
         }

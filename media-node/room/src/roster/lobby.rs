@@ -36,8 +36,11 @@ struct Entries<'a> {
 }
 
 impl Roster {
-    /// Must this person wait for a moderator?
+    /// Must this person wait, for an opener or a moderator?
     fn must_wait(&self, entry: &Knock) -> bool {
+        if !self.facts.opened {
+            return true;
+        }
         let moderator = entry.role == Some(Role::Moderator) && !entry.guest;
         let waits = match self.policy.lobby {
             LobbyRule::Off => false,
@@ -71,7 +74,7 @@ impl Roster {
         self.knocks.push(Waiting { knock, entry, since: context.now });
         let position = self.knocks.len() as u32;
         context.out.push_back(Output::Knock { knock, update: KnockUpdate::Position(position) });
-        self.lobby_changed(context, self.knocks.len() - 1);
+        self.lobby_changed(context, self.knocks.len());
     }
 
     pub(crate) fn knock_end(&mut self, context: &mut Context<'_>, knock: KnockId) {

@@ -98,6 +98,9 @@ impl Roster {
         attributes: HashMap<String, String>,
     ) {
         let Some(member) = self.members.get_mut(&id) else { return };
+        if name.is_empty() && metadata.is_empty() && attributes.is_empty() {
+            return;
+        }
         if !name.is_empty() {
             name.clone_into(&mut member.name);
         }
