@@ -283,6 +283,9 @@ impl QuotaLedger {
     }
 
     fn add(&mut self, key: &RoomKey, node: &NodeId, amount: Usage) {
+        if amount == Usage::default() {
+            return;
+        }
         let tenant = self.by_tenant.entry(key.tenant.clone()).or_default();
         *tenant = tenant.plus(amount);
         let node = self.by_node.entry(node.clone()).or_default();

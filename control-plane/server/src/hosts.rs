@@ -22,6 +22,8 @@ use crate::identity::{Tls, node_dns};
 const CONNECT: Duration = Duration::from_secs(2);
 /// An answer to a call that is no stream.
 const CALL: Duration = Duration::from_secs(5);
+/// Metadata in which a node names its refusal.
+const REASON: &str = "plenum-reason";
 /// Largest message: a list of the participants of a full room.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -72,12 +74,17 @@ impl HostError {
     fn of(node: &NodeId, status: &Status) -> Self {
         let node = node.clone();
         let message: String = status.message().chars().take(200).collect();
-        match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled => Self::Unreachable { node },
-            Code::DeadlineExceeded => Self::Late { node },
-            Code::ResourceExhausted => Self::NotAccepting { node, message },
-            Code::NotFound | Code::FailedPrecondition | Code::Aborted => Self::WrongRoom { node, message },
-            code => Self::Refused { node, code, message },
+        // A node names its refusals; what comes without a name is the transport's.
+        let reason = status.metadata().get(REASON).and_then(|reason| reason.to_str().ok());
+        match (reason, status.code()) {
+            (Some("NoFacts" | "NotAccepting" | "NodeFull"), _) | (_, Code::ResourceExhausted) => {
+                Self::NotAccepting { node, message }
+            }
+            (Some("Unknown" | "WrongEpoch" | "StaleEpoch"), _)
+            | (_, Code::NotFound | Code::FailedPrecondition | Code::Aborted) => Self::WrongRoom { node, message },
+            (None, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) => Self::Unreachable { node },
+            (_, Code::DeadlineExceeded) => Self::Late { node },
+            (_, code) => Self::Refused { node, code, message },
         }
     }
 

@@ -17,7 +17,7 @@ use crate::store::{ReportOutcome, RoomReport};
 
 /// Reasons of `RoomClosed` after which the room is to be placed anew with its facts: its node could not go on with it. Every other
 /// reason is the room's own end.
-const GIVEN_UP: [&str; 6] = ["GivenUp", "GaveUp", "Panicked", "Moved", "Fenced", "NodeStopping"];
+const GIVEN_UP: [&str; 2] = ["GivenUp", "Panicked"];
 
 impl Plane {
     /// A node begins its stream; its orders go to `orders`.

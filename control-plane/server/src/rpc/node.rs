@@ -25,6 +25,8 @@ use crate::metrics::Reason;
 
 /// A node's first message comes at once, or not at all.
 const FIRST: Duration = Duration::from_secs(5);
+/// A node is kept waiting for the directory for this long before it is told to come again; it gives up by itself after 5 s.
+const DIRECTORY: Duration = Duration::from_secs(3);
 /// A node that says nothing for this long is told to come again; it reports every second.
 const SILENT: Duration = Duration::from_secs(10);
 /// Orders on their way to a node; a drain sends one per room.
@@ -57,6 +59,7 @@ impl NodeControl for NodeControlService {
         if hello.uid != uid.as_str() {
             return Err(Status::permission_denied("the certificate names another node than the hello"));
         }
+        self.wait_for_directory().await?;
         let (orders, out) = mpsc::channel(ORDERS);
         let hello = self.hello(&uid, hello)?;
         let attachment = self.shared.plane.attach(&uid, hello, orders.clone());
@@ -79,6 +82,21 @@ impl NodeControl for NodeControlService {
 }
 
 impl NodeControlService {
+    /// Which id a node may call itself by is known from the directory alone; rooms of a node that cannot be told from another one would
+    /// have to be refused.
+    async fn wait_for_directory(&self) -> Result<(), Status> {
+        let plane = &self.shared.plane;
+        let mut changed = plane.changed();
+        let loaded = async {
+            while !plane.is_loaded() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(DIRECTORY, loaded).await.map_err(|_| Status::unavailable("the directory has not arrived yet"))
+    }
+
     #[expect(clippy::result_large_err, reason = "tonic's handlers return Status by value")]
     fn hello(&self, uid: &Uid, hello: NodeHello) -> Result<Hello, Status> {
         read_hello(&self.shared, uid, hello).map_err(|error| Status::invalid_argument(error.to_string()))
