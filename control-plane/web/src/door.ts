@@ -107,6 +107,11 @@ export function parseConference(body: unknown, roomId: string): Conference {
   };
 }
 
+/** At the door, `Ended` says that the last date is over; inside, that somebody ended the conference just now. */
+function refusal(name: string, retryAfter: number | null, message?: string): PlenumError {
+  return PlenumError.refused(name === 'Ended' ? 'Closed' : name, retryAfter, message);
+}
+
 /** Turns an answer that is no success into an error with a reason. */
 export async function errorOf(response: Response): Promise<PlenumError> {
   const header = Number(response.headers.get('retry-after'));
@@ -122,7 +127,7 @@ export async function errorOf(response: Response): Promise<PlenumError> {
     // A proxy's page, or nothing: the status alone has to do.
   }
   if (reason !== '') {
-    return PlenumError.refused(reason, retryAfter, message);
+    return refusal(reason, retryAfter, message);
   }
   if (response.status === 404) {
     return PlenumError.refused('UnknownConference', null, message);
@@ -267,7 +272,7 @@ export function parseEntryEvent(name: string, data: string): EntryEvent | null {
     }
     case 'refused': {
       const seconds = body['retryAfterSeconds'];
-      throw PlenumError.refused(text(body['reason'], 'Unknown'), typeof seconds === 'number' && seconds > 0 ? seconds : null);
+      throw refusal(text(body['reason'], 'Unknown'), typeof seconds === 'number' && seconds > 0 ? seconds : null);
     }
     default:
       return null;

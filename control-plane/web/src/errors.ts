@@ -50,31 +50,44 @@ export const REASONS = {
 /** A reason of the table above. */
 export type Reason = keyof typeof REASONS;
 
-/** Other names under which servers tell the same. */
-const ALIASES: Readonly<Record<string, Reason>> = {
-  InvalidPassword: 'WrongPassword',
-  PasswordWrong: 'WrongPassword',
-  PasswordMissing: 'PasswordRequired',
-  NameRequired: 'InvalidName',
-  NoticeNotAcknowledged: 'AcknowledgementRequired',
-  NotAcknowledged: 'AcknowledgementRequired',
-  TooManyAttempts: 'Throttled',
-  TooManyRequests: 'Throttled',
-  InvalidOpenerKey: 'WrongOpenerKey',
-  OpenerKeyWrong: 'WrongOpenerKey',
+/** What the server calls otherwise, because operators tell it apart; to a person it is the same. */
+const ALIASES: ReadonlyMap<string, Reason> = new Map<string, Reason>(Object.entries({
   NotFound: 'UnknownConference',
-  UnknownRoom: 'UnknownConference',
+  RoomUnknown: 'UnknownConference',
   GuestsForbidden: 'GuestsNotAllowed',
+  NotGranted: 'InvalidToken',
+  OtherRoom: 'InvalidToken',
+  PermissionDenied: 'InvalidToken',
   InvalidArgument: 'BadRequest',
-  InvalidBody: 'BadRequest',
-};
+  BodyTooLong: 'BadRequest',
+  BodyTooSlow: 'Unreachable',
+  TenantSuspended: 'Suspended',
+  ConferenceSuspended: 'Suspended',
+  TenantRooms: 'NoCapacity',
+  TenantParticipants: 'NoCapacity',
+  TenantEgress: 'NoCapacity',
+  NodeRooms: 'NoCapacity',
+  NodeParticipants: 'NoCapacity',
+  NodeEgress: 'NoCapacity',
+  // Between two states of the system: the door is asked again.
+  NotOpened: 'Unavailable',
+  NotYetTime: 'Unavailable',
+  NotAdmitted: 'Unavailable',
+  WrongEpoch: 'Unavailable',
+  DirectoryNotLoaded: 'Unavailable',
+  NodeSilent: 'Unavailable',
+  Settling: 'Unavailable',
+  Contended: 'Unavailable',
+  StoreFull: 'Unavailable',
+  Internal: 'Unavailable',
+} as const));
 
 /** The known reason for a name from the wire. */
 export function reasonFor(name: string): Reason {
   if (Object.hasOwn(REASONS, name)) {
     return name as Reason;
   }
-  return ALIASES[name] ?? 'Unknown';
+  return ALIASES.get(name) ?? (/^Token[A-Z]/.test(name) ? 'InvalidToken' : 'Unknown');
 }
 
 /** A failure with a reason that has texts. `wire` keeps the name a server used. */

@@ -9,6 +9,7 @@ export interface LobbyEntry {
   readonly id: string;
   readonly name: string;
   readonly since: number;
+  readonly guest: boolean;
 }
 
 const ENTRY_LIMIT = 500;
@@ -43,7 +44,7 @@ export class LobbyList extends Emitter<{ change: []; arrived: [readonly LobbyEnt
     for (const item of body.entries.slice(0, ENTRY_LIMIT) as unknown[]) {
       if (typeof item === 'object' && item !== null && 'id' in item && typeof item.id === 'string') {
         const name = 'name' in item && typeof item.name === 'string' ? item.name.slice(0, 128) : '';
-        entries.push({ id: item.id, name, since: 'since' in item ? sinceOf(item.since) : 0 });
+        entries.push({ id: item.id, name, since: 'since' in item ? sinceOf(item.since) : 0, guest: 'guest' in item && item.guest === true });
       }
     }
     this.#entries = entries;

@@ -121,6 +121,7 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
   /** Rights and state of the own participant. */
   get own(): OwnState {
     const permissions = this.#room.localParticipant.permissions;
+    const role = parseRole(this.#room.localParticipant.attributes['plenum.role']);
     const may = (source: Source): boolean =>
       permissions?.canPublish === true &&
       (permissions.canPublishSources.length === 0 || permissions.canPublishSources.map(Number).includes(SOURCE_NUMBERS[source]));
@@ -132,8 +133,9 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
         screen_share_audio: may('screen_share_audio'),
       },
       mayChat: permissions?.canPublishData === true,
-      mayRaiseHand: permissions?.canUpdateMetadata === true,
-      moderator: parseRole(this.#room.localParticipant.attributes['plenum.role']) === 'Moderator',
+      // The hand belongs to everybody who has a role, whatever else they may change of themselves.
+      mayRaiseHand: permissions?.canUpdateMetadata === true || role !== null,
+      moderator: role === 'Moderator',
       audioBlocked: !this.#room.canPlaybackAudio,
       reconnecting: this.#room.state === ConnectionState.Reconnecting || this.#room.state === ConnectionState.SignalReconnecting,
     };

@@ -92,7 +92,10 @@ function Lobby({ call, act }: { readonly call: Call; readonly act: (run: () => P
               </span>
               <span class="person-name">
                 <span class="person-label">{name}</span>
-                {entry.since > 1e11 && <span class="hint">{locale.clock(new Date(entry.since))}</span>}
+                <span class="person-facts">
+                  {entry.guest && <span class="badge">{t('people.guest')}</span>}
+                  {entry.since > 1e11 && <span class="hint">{locale.clock(new Date(entry.since))}</span>}
+                </span>
               </span>
               <button type="button" class="button button-small button-primary" data-testid="admit" aria-label={t('people.admit.name', { name })} onClick={() => act(() => call.moderation.admit([entry.id]))}>
                 {t('people.admit')}
@@ -199,7 +202,7 @@ function PersonRow({
                 {t('people.role')}
               </span>
               <span class="menu-roles">
-                {ROLES.map((role) => (
+                {ROLES.filter((role) => !(person.guest && role === 'Moderator')).map((role) => (
                   <button
                     key={role}
                     type="button"
