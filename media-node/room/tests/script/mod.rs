@@ -349,7 +349,11 @@ fn request_line(message: &Request) -> String {
     match message {
         Request::Offer(description) => format!("offer {}", description.id),
         Request::Answer(description) => format!("answer {}", description.id),
-        other => json(&proto::SignalRequest { message: Some(other.clone()) }),
+        other => {
+            let request = proto::SignalRequest { message: Some(other.clone()) };
+            // Clients may send numbers that protojson does not know; the room never does.
+            if serde_json::to_value(&request).is_ok() { json(&request) } else { format!("{request:?}") }
+        }
     }
 }
 
