@@ -18,7 +18,8 @@ describe('the grid', () => {
     expect(fit(9, wide)).toEqual({ columns: 3, rows: 3 });
     const phone = { width: 344, height: 560 };
     expect(fit(2, phone)).toEqual({ columns: 1, rows: 2 });
-    expect(fit(6, phone).columns).toBe(2);
+    expect(fit(5, phone)).toEqual({ columns: 2, rows: 3 });
+    expect(fit(6, phone)).toEqual({ columns: 2, rows: 3 });
   });
 
   it('never draws more cells than needed, nor none, at any size', () => {

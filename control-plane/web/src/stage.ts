@@ -28,7 +28,9 @@ export interface Size {
 }
 
 const GAP = 8;
-const ASPECT = 16 / 9;
+/** Shapes a picture may take: from nearly square on phones to the camera's own. The style sheet clamps to the same. */
+const NARROWEST = 1.2;
+const WIDEST = 1.9;
 /** Decoding more pictures at once than this helps nobody. */
 const MOST_PER_PAGE = 25;
 const LEAST_WIDTH = 148;
@@ -40,7 +42,7 @@ export function tileKey(tile: Tile): string {
   return `${tile.source}/${tile.identity}`;
 }
 
-/** Columns and rows that give `count` pictures of 16:9 the most area; fewer pictures where they would become too small. */
+/** Columns and rows that give `count` pictures the most area without cutting much away; fewer pictures where they would become too small. */
 export function fit(count: number, size: Size): { columns: number; rows: number } {
   const most = Math.min(Math.max(1, count), MOST_PER_PAGE);
   const least = Math.min(LEAST_WIDTH, Math.max(1, (size.width - GAP) / 2));
@@ -52,12 +54,11 @@ export function fit(count: number, size: Size): { columns: number; rows: number 
     }
     const wanted = Math.ceil(most / columns);
     // Rows that still leave each picture a height to be recognised by.
-    const possible = Math.max(1, Math.floor((size.height + GAP) / (Math.min(width, least) / ASPECT + GAP)));
+    const possible = Math.max(1, Math.floor((size.height + GAP) / (Math.min(width, least) / WIDEST + GAP)));
     const rows = Math.min(wanted, possible);
     const height = (size.height - GAP * (rows - 1)) / rows;
-    const tileWidth = Math.min(width, height * ASPECT);
     const shown = Math.min(most, rows * columns);
-    const area = tileWidth * (tileWidth / ASPECT);
+    const area = Math.min(width, height * WIDEST) * Math.min(height, width / NARROWEST);
     if (shown > best.shown || (shown === best.shown && area > best.area)) {
       best = { columns, rows, area, shown };
     }

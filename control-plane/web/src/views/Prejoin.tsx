@@ -129,7 +129,7 @@ function Preview(): JSX.Element {
           ) : null;
         })}
       </div>
-      <details class="preview-devices" open={devices.list('audioinput').length > 0}>
+      <details class="preview-devices" open={devices.list('audioinput').length > 0 && window.matchMedia('(min-width: 800px)').matches}>
         <summary>{t('prejoin.devices')}</summary>
         <DeviceFields />
       </details>
