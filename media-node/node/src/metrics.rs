@@ -8,6 +8,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use media_core::shard::DROP_REASONS;
+use media_room::counters::DROPPED;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -17,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 
 use crate::acceptor;
+use crate::link;
 use crate::reports::Reports;
 use crate::rooms::Rooms;
 use crate::state::State;
@@ -34,6 +36,8 @@ pub struct Sources {
     pub reports: Arc<Reports>,
     /// The ICE-TCP acceptor's.
     pub tcp: Arc<acceptor::Counters>,
+    /// The links'.
+    pub links: Arc<link::Counters>,
 }
 
 impl fmt::Debug for Sources {
@@ -226,20 +230,59 @@ impl Collector for Sources {
         ] {
             ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
         }
-        let lost = encoder.encode_descriptor(
+        let mut family = encoder.encode_descriptor(
+            "plenum_media_shard_socket_buffer",
+            "Socket buffer granted by the kernel; 8 MiB are asked for.",
+            Some(&Unit::Bytes),
+            MetricType::Gauge,
+        )?;
+        for (shard, published) in &shards {
+            let Some(buffers) = published.buffers else {
+                continue;
+            };
+            for (direction, bytes) in [("receive", buffers.receive), ("send", buffers.send)] {
+                let labels = [("shard", shard.as_str()), ("direction", direction)];
+                ConstGauge::new(bytes as i64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "plenum_media_room_dropped",
+            "What rooms dropped, by reason.",
+            None,
+            MetricType::Counter,
+        )?;
+        for reason in DROPPED {
+            let labels = [("reason", reason.label())];
+            ConstCounter::new(self.rooms.dropped(reason)).encode(family.encode_family(&labels)?)?;
+        }
+        let mut counter = |name: &str, help: &str, value: u64| -> Result<(), fmt::Error> {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)
+        };
+        counter(
             "plenum_media_room_events_lost",
             "Room events dropped because no replica took them.",
-            None,
-            MetricType::Counter,
+            self.reports.events_lost(),
         )?;
-        ConstCounter::new(self.reports.events_lost()).encode(lost)?;
-        let panics = encoder.encode_descriptor(
+        let shards_lost: u64 = shards
+            .iter()
+            .map(|(_, published)| published.worker.events_lost)
+            .sum();
+        counter(
+            "plenum_media_shard_events_lost",
+            "Data messages and levels that a room did not take in time.",
+            self.links.lost() + shards_lost,
+        )?;
+        counter(
+            "plenum_media_data_flooders",
+            "Transports ended because their room had no place for more reliable data.",
+            self.links.flooders(),
+        )?;
+        counter(
             "plenum_media_room_panics",
             "Rooms that ended by a bug.",
-            None,
-            MetricType::Counter,
-        )?;
-        ConstCounter::new(self.rooms.panics()).encode(panics)
+            self.rooms.panics(),
+        )
     }
 }
 

@@ -172,6 +172,7 @@ impl Node {
         let state = Arc::new(State::new(args.node_uid.clone()));
         let reports = Arc::new(Reports::default());
         let mut tasks = JoinSet::new();
+        let link_counters = Arc::new(link::Counters::default());
         let mut shards = Vec::new();
         let mut links = Vec::new();
         let mut threads = Vec::new();
@@ -179,7 +180,7 @@ impl Node {
             let (to_link, queue) = mpsc::channel(LINK_QUEUE);
             links.push(to_link);
             shards.push(shard.port.clone());
-            let link = link::run(shard.port, queue, shard.events);
+            let link = link::run(shard.port, queue, shard.events, Arc::clone(&link_counters));
             tasks.spawn(async move {
                 link.await;
                 "a shard"
@@ -234,6 +235,7 @@ impl Node {
                 state: Arc::clone(&state),
                 reports: Arc::clone(&reports),
                 tcp: tcp_counters,
+                links: link_counters,
             };
             tasks.spawn(async move {
                 if let Err(error) = metrics::serve(listener, sources).await {

@@ -16,6 +16,7 @@ use media_room::api::{
     AdminCall, AdminRefusal, Candidate, Facts, Frame, JoinRefusal, Knock, KnockId, KnockUpdate,
     Policy, RoomConfig, SessionId, SessionStart, TokenFacts,
 };
+use media_room::counters::{DROPPED, Dropped};
 use plenum_proto::v1::{NodeFacts, RoomClosed, RoomKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -148,6 +149,7 @@ struct Inner {
     next_session: AtomicU64,
     panics: AtomicU64,
     moving: AtomicBool,
+    dropped: [AtomicU64; DROPPED.len()],
 }
 
 /// Where media is received.
@@ -230,6 +232,7 @@ impl Rooms {
             next_session: AtomicU64::new(1),
             panics: AtomicU64::new(0),
             moving: AtomicBool::new(false),
+            dropped: Default::default(),
         }))
     }
 
@@ -257,6 +260,12 @@ impl Rooms {
     #[must_use]
     pub fn panics(&self) -> u64 {
         self.0.panics.load(Ordering::Relaxed)
+    }
+
+    /// What rooms dropped since the start, also those that ended.
+    #[must_use]
+    pub fn dropped(&self, why: Dropped) -> u64 {
+        self.0.dropped[why as usize].load(Ordering::Relaxed)
     }
 
     /// A live room.
@@ -287,7 +296,9 @@ impl Rooms {
             let mut map = self.map();
             let former = map.get(&key).cloned();
             match &former {
-                Some(room) if room.epoch == epoch => (Err(room.clone()), None),
+                Some(room) if room.epoch == epoch && !room.mailbox.is_closed() => {
+                    (Err(room.clone()), None)
+                }
                 Some(room) if room.epoch > epoch => return Err(OpenRefusal::Stale(room.epoch)),
                 _ => {
                     if !standing.accepts() {
@@ -321,6 +332,7 @@ impl Rooms {
         }
         match room {
             Err(confirmed) => {
+                // One that ends at this moment is confirmed all the same: the caller's next call finds it gone and asks again.
                 let _ = confirmed
                     .mailbox
                     .send(ToRoom::Policy(Box::new(policy)))
@@ -391,7 +403,6 @@ impl Rooms {
                     "Panicked"
                 }
             };
-            let _ = link.send(ToLink::Gone(room.index)).await;
             {
                 let mut map = rooms.map();
                 if map
@@ -401,6 +412,7 @@ impl Rooms {
                     map.remove(&room.key);
                 }
             }
+            let _ = link.send(ToLink::Gone(room.index)).await;
             rooms.0.reports.closed(RoomClosed {
                 key: Some(proto_key(&room.key)),
                 epoch: room.epoch,

@@ -7,7 +7,7 @@
 mod streams;
 mod waker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +27,10 @@ use media_net::{Buffers, Sent, UdpSocket};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
+use tokio::sync::mpsc::error::TrySendError as TrySend;
+
 use crate::clock::Clock;
+use crate::link::is_lossy;
 use crate::steer::{Steering, is_success_response};
 use crate::stream::Connection;
 pub use waker::Waker;
@@ -78,6 +81,8 @@ pub struct Published {
     pub shard: Counters,
     /// The worker's own.
     pub worker: WorkerCounters,
+    /// Socket buffers as granted.
+    pub buffers: Option<Buffers>,
 }
 
 impl Published {
@@ -123,6 +128,8 @@ pub struct WorkerCounters {
     pub streams: u64,
     /// ICE-TCP connections not taken because there were too many.
     pub streams_refused: u64,
+    /// Data messages and levels that nobody took.
+    pub events_lost: u64,
     /// Datagrams longer than any of ours may be.
     pub oversized: u64,
     /// Times the loop woke up.
@@ -173,7 +180,8 @@ pub struct Worker {
     commands: Receiver<Command>,
     streams: Receiver<Connection>,
     events: tokio::sync::mpsc::Sender<Event>,
-    held: Option<Event>,
+    /// Events that found no place and must not be lost. Bounded by what rooms commanded: data and levels are not among them.
+    held: VecDeque<Event>,
     siblings: Vec<Option<Sibling>>,
     incoming: Receiver<(ShardId, HandOver)>,
     spare: Receiver<RecvBatch>,
@@ -301,7 +309,10 @@ pub fn prepare(
         let (commands, command_end) = sync_channel(COMMANDS_MAX);
         let (streams, stream_end) = sync_channel(STREAMS_QUEUE);
         let (events, event_end) = tokio::sync::mpsc::channel(EVENTS_MAX);
-        let published = Arc::new(Mutex::new(Published::default()));
+        let published = Arc::new(Mutex::new(Published {
+            buffers: least(&sockets),
+            ..Published::default()
+        }));
         let siblings = ways
             .iter()
             .enumerate()
@@ -322,7 +333,7 @@ pub fn prepare(
             commands: command_end,
             streams: stream_end,
             events,
-            held: None,
+            held: VecDeque::new(),
             siblings,
             incoming,
             spare,
@@ -356,6 +367,14 @@ pub fn prepare(
     Ok(workers)
 }
 
+/// Buffers of the socket that got least.
+fn least(sockets: &[(SocketAddr, UdpSocket)]) -> Option<Buffers> {
+    sockets
+        .iter()
+        .map(|(_, socket)| socket.buffers())
+        .min_by_key(|buffers| buffers.receive.min(buffers.send))
+}
+
 impl Worker {
     /// Addresses its sockets really have.
     #[must_use]
@@ -366,10 +385,7 @@ impl Worker {
     /// Socket buffers as granted, those of the socket that got least.
     #[must_use]
     pub fn buffers(&self) -> Option<Buffers> {
-        self.sockets
-            .iter()
-            .map(|(_, socket)| socket.buffers())
-            .min_by_key(|buffers| buffers.receive.min(buffers.send))
+        least(&self.sockets)
     }
 
     /// Starts the thread.
@@ -412,7 +428,7 @@ impl Worker {
     fn wait(&mut self, ready: &mut Vec<epoll::Event>) {
         ready.clear();
         let now = self.clock.now();
-        let wait = if self.held.is_some() {
+        let wait = if !self.held.is_empty() {
             Duration::from_millis(1)
         } else {
             self.shard
@@ -629,14 +645,24 @@ impl Worker {
     }
 
     fn report(&mut self, now: Timestamp) {
-        while let Some(event) = self.held.take().or_else(|| self.shard.poll_event()) {
-            match self.events.try_send(event) {
-                Ok(()) => {}
-                Err(tokio::sync::mpsc::error::TrySendError::Full(event)) => {
-                    self.held = Some(event);
-                    break;
-                }
-                Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => break,
+        while let Some(event) = self.held.pop_front() {
+            if let Err(TrySend::Full(event)) = self.events.try_send(event) {
+                self.held.push_front(event);
+                break;
+            }
+        }
+        while let Some(event) = self.shard.poll_event() {
+            let kept = match self.held.is_empty() {
+                true => match self.events.try_send(event) {
+                    Err(TrySend::Full(event)) => event,
+                    Ok(()) | Err(TrySend::Closed(_)) => continue,
+                },
+                false => event,
+            };
+            if is_lossy(&kept) || matches!(kept, Event::Data { .. }) {
+                self.counters.events_lost += 1;
+            } else {
+                self.held.push_back(kept);
             }
         }
         if now >= self.next_copy {

@@ -5,6 +5,7 @@ mod world;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use media_core::api::Channel;
 use media_core::io::Protocol;
 use media_node::acceptor::PENDING_PER_ADDRESS_MAX;
 use plenum_load::headless::Source;
@@ -303,5 +304,44 @@ async fn malformed_calls_are_refused_by_name_and_bounded() {
         }
     }
     people_meet(&world, "a", Protocol::Udp).await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_reliable_data_does_not_end_the_room() {
+    let world = World::start(Setting::default()).await;
+    let metrics = world.node.metrics_address().expect("metrics");
+    let call = world.call().await;
+    let sid = |opened: plenum_proto::v1::OpenResponse| opened.facts.expect("facts").room_sid;
+    let before = sid(call.open("a", 1, None).await.expect("opened"));
+    let mut people = vec![
+        call.join(session_start("a", 1, "mallory"), LOCALHOST, Protocol::Udp)
+            .await,
+    ];
+    people[0].publish(Source::Microphone);
+    let mut sent = 0;
+    // As fast as her own channel takes them; each is dropped by the room as no message of LiveKit's.
+    act_until("a flood", &mut people, |people| {
+        let driver = &mut people[0].driver;
+        let now = driver.now();
+        for _ in 0..500 {
+            sent += u32::from(
+                driver
+                    .client()
+                    .send_data(now, Channel::Reliable, b"\xff\xff")
+                    .is_ok(),
+            );
+        }
+        sent >= 30_000
+    })
+    .await;
+    eventually("the room saw it, or ended her", async || {
+        let dropped = scrape(metrics, "plenum_media_room_dropped_total{reason=\"data\"}").await;
+        let ended = scrape(metrics, "plenum_media_data_flooders_total").await;
+        dropped >= Some(1_000.0) || ended >= Some(1.0)
+    })
+    .await;
+    people_meet(&world, "a", Protocol::Udp).await;
+    assert_eq!(sid(call.open("a", 1, None).await.expect("lives")), before);
     world.node.stop().await;
 }

@@ -11,6 +11,7 @@ use media_room::api::{
     AdminRefusal, Entropy, Input, KnockId, KnockUpdate, Output, RequestId, RoomConfig, RoomReport,
     SessionId,
 };
+use media_room::counters::{Counters, DROPPED};
 use media_room::room::Room;
 use plenum_proto::v1::{RoomEvent, RoomState};
 use tokio::sync::{mpsc, oneshot};
@@ -43,6 +44,7 @@ pub(super) struct Actor {
     knocks: HashMap<KnockId, mpsc::Sender<KnockUpdate>>,
     requests: HashMap<RequestId, oneshot::Sender<Result<Vec<u8>, AdminRefusal>>>,
     ended: Option<&'static str>,
+    counted: Counters,
 }
 
 impl Actor {
@@ -65,6 +67,7 @@ impl Actor {
             knocks: HashMap::new(),
             requests: HashMap::new(),
             ended: None,
+            counted: Counters::default(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Actor {
         let clock = self.rooms.0.clock;
         self.drain().await;
         let _ = ready.send(());
+        let mut missed = false;
         while self.ended.is_none() {
             let deadline = self
                 .room
@@ -89,15 +93,15 @@ impl Actor {
                 }
             };
             tokio::select! {
-                event = events.recv() => match event {
+                event = events.recv(), if !missed => match event {
                     Some(event) => self.room.handle(clock.now(), Input::Media(event)),
-                    // The link dropped us: events were missed.
-                    None => self.room.handle(clock.now(), Input::GiveUp),
+                    None => {
+                        // The link dropped us: events were missed.
+                        missed = true;
+                        self.room.handle(clock.now(), Input::GiveUp);
+                    }
                 },
-                message = mailbox.recv() => match message {
-                    Some(message) => self.take(message),
-                    None => self.room.handle(clock.now(), Input::GiveUp),
-                },
+                Some(message) = mailbox.recv() => self.take(message),
                 () = timer => self.room.handle_timeout(clock.now()),
             }
             self.drain().await;
@@ -152,6 +156,7 @@ impl Actor {
             while let Some(output) = self.room.poll_output() {
                 self.carry_out(output, &mut stuck).await;
             }
+            self.count();
             // Whoever takes no frames is gone; the room hears of it after its present outputs.
             let Some(session) = stuck.pop() else { return };
             if self.sessions.remove(&session).is_some() {
@@ -164,6 +169,19 @@ impl Actor {
                 );
             }
         }
+    }
+
+    /// Adds what the room dropped since the last time to the node's counters.
+    fn count(&mut self) {
+        let counters = self.room.counters();
+        if *counters == self.counted {
+            return;
+        }
+        for why in DROPPED {
+            let more = counters.dropped(why) - self.counted.dropped(why);
+            self.rooms.0.dropped[why as usize].fetch_add(more, Ordering::Relaxed);
+        }
+        self.counted.clone_from(counters);
     }
 
     async fn carry_out(&mut self, output: Output, stuck: &mut Vec<SessionId>) {
