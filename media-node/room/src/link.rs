@@ -142,6 +142,7 @@ pub struct Start {
 }
 
 /// Roster → peer.
+#[expect(clippy::large_enum_variant, reason = "the largest, a frame for the client, is by far the most frequent")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToPeer {
     /// Begins.

@@ -369,17 +369,11 @@ impl Peer {
                     },
                 );
             }
-            Event::ChannelOpen { transport, channel } => {
-                if transport == self.subscriber.transport.id && channel == Channel::Reliable && !self.reliable_open {
-                    self.reliable_open = true;
-                    self.held_bytes = 0;
-                    for payload in std::mem::take(&mut self.held) {
-                        context.command(Command::SendData {
-                            transports: vec![transport],
-                            channel: Channel::Reliable,
-                            payload: payload.into(),
-                        });
-                    }
+            Event::ChannelOpen { transport, channel: Channel::Reliable } if transport == self.subscriber.transport.id => {
+                self.reliable_open = true;
+                self.held_bytes = 0;
+                for payload in std::mem::take(&mut self.held) {
+                    context.command(Command::SendData { transports: vec![transport], channel: Channel::Reliable, payload: payload.into() });
                 }
             }
             Event::Data { channel, payload, .. } => {

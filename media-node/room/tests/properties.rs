@@ -175,9 +175,9 @@ impl Play {
                 self.session += 1;
                 let mut start = start(identity, Some(role));
                 start.name.clone_from(&words);
-                start.grants.hidden = number % 11 == 0;
-                start.reconnect = number % 7 == 0;
-                start.text_frames = number % 5 == 0;
+                start.grants.hidden = number.is_multiple_of(11);
+                start.reconnect = number.is_multiple_of(7);
+                start.text_frames = number.is_multiple_of(5);
                 start.participant_sid = format!("PA_hamburg_n1_{words}");
                 self.script.start(self.session, start);
                 self.sessions.push(self.session);
@@ -201,7 +201,7 @@ impl Play {
                     (0..number % 5).map(|n| (format!("{}", n + 1), format!("cid{}", (number + n) % 20), (number >> n) & 1 == 1)).collect();
                 let offered: Vec<Offered<'_>> = sections
                     .iter()
-                    .map(|(mid, cid, video)| Offered { mid, cid, video: *video, simulcast: who % 2 == 0, active: who % 3 != 0 })
+                    .map(|(mid, cid, video)| Offered { mid, cid, video: *video, simulcast: who.is_multiple_of(2), active: !who.is_multiple_of(3) })
                     .collect();
                 let sdp = chromium_offer(session, u32::from(who % 3), &offered);
                 self.script.request(session, offer_message(sdp, u32::from(number)));
@@ -223,16 +223,16 @@ impl Play {
                     );
                 }
             }
-            14 => self.script.request(session, Request::Mute(proto::MuteTrackRequest { sid, muted: who % 2 == 0 })),
+            14 => self.script.request(session, Request::Mute(proto::MuteTrackRequest { sid, muted: who.is_multiple_of(2) })),
             15 => self.script.request(
                 session,
-                Request::Subscription(proto::UpdateSubscription { track_sids: vec![sid, words], subscribe: who % 2 == 0, ..Default::default() }),
+                Request::Subscription(proto::UpdateSubscription { track_sids: vec![sid, words], subscribe: who.is_multiple_of(2), ..Default::default() }),
             ),
             16 => self.script.request(
                 session,
                 Request::TrackSetting(proto::UpdateTrackSettings {
                     track_sids: vec![sid],
-                    disabled: who % 3 == 0,
+                    disabled: who.is_multiple_of(3),
                     quality: i32::from(number) - 1,
                     width: u32::from(number),
                     height: u32::from(who),
@@ -251,7 +251,7 @@ impl Play {
             18 => self.script.request(
                 session,
                 Request::SubscriptionPermission(proto::SubscriptionPermission {
-                    all_participants: who % 2 == 0,
+                    all_participants: who.is_multiple_of(2),
                     track_permissions: vec![proto::TrackPermission {
                         participant_identity: "paul".into(),
                         track_sids: vec![sid],
@@ -259,9 +259,9 @@ impl Play {
                     }],
                 }),
             ),
-            19 => self.script.request(session, if who % 2 == 0 { Request::Leave(proto::LeaveRequest::default()) } else { Request::Ping(1) }),
+            19 => self.script.request(session, if who.is_multiple_of(2) { Request::Leave(proto::LeaveRequest::default()) } else { Request::Ping(1) }),
             20 => self.media(who, number, bytes),
-            21 => self.script.input("session ends", Input::SessionEnd { session: SessionId(session), clean: who % 2 == 0 }),
+            21 => self.script.input("session ends", Input::SessionEnd { session: SessionId(session), clean: who.is_multiple_of(2) }),
             22 => self.script.pass(Duration::from_millis(u64::from(number))),
             23 => {
                 let call = match who % 9 {
@@ -270,8 +270,8 @@ impl Play {
                     ),
                     1 => AdminCall::UpdateParticipant(bytes.to_vec()),
                     2 => AdminCall::SendData(bytes.to_vec()),
-                    3 => AdminCall::Lock(number % 2 == 0),
-                    4 => AdminCall::Lobby { admit: vec!["g_one".into()], deny: vec![words], admit_all: number % 2 == 0 },
+                    3 => AdminCall::Lock(number.is_multiple_of(2)),
+                    4 => AdminCall::Lobby { admit: vec!["g_one".into()], deny: vec![words], admit_all: number.is_multiple_of(2) },
                     5 => AdminCall::MutePublishedTrack(
                         proto::MuteRoomTrackRequest { identity: "paul".into(), track_sid: sid, muted: true, ..Default::default() }
                             .encode_to_vec(),
@@ -287,9 +287,9 @@ impl Play {
                         .encode_to_vec(),
                     ),
                 };
-                let _ = self.script.admin((number % 3 == 0).then_some("mona"), call);
+                let _ = self.script.admin((number.is_multiple_of(3)).then_some("mona"), call);
             }
-            24 => self.script.knock(u64::from(number), &format!("g_{}", who % 3), (who % 5 == 0).then_some(Role::Participant)),
+            24 => self.script.knock(u64::from(number), &format!("g_{}", who % 3), (who.is_multiple_of(5)).then_some(Role::Participant)),
             _ => self.script.input("knock ends", Input::KnockEnd { knock: KnockId(u64::from(number)) }),
         }
         self.most = self.most.max(self.script.outputs - before);
@@ -313,7 +313,7 @@ impl Play {
             4 => Event::ChannelOpen { transport, channel: Channel::Reliable },
             5 => Event::Stats { transport, stats: TransportStats::default() },
             _ => {
-                let payload = if number % 2 == 0 { bytes.to_vec() } else { text(Some("lk.chat"), "x").encode_to_vec() };
+                let payload = if number.is_multiple_of(2) { bytes.to_vec() } else { text(Some("lk.chat"), "x").encode_to_vec() };
                 Event::Data { transport, channel: Channel::Reliable, payload: payload.into() }
             }
         };

@@ -52,10 +52,8 @@ impl Peer {
                 self.send(context, Response::PongResp(pong));
             }
             Request::UpdateMetadata(request) => self.tell(context, ToRoster::Metadata(Wire(request))),
-            Request::UpdateAudioTrack(request) => {
-                if request.features.len() <= 32 {
-                    self.tell(context, ToRoster::AudioFeatures(Wire(request)));
-                }
+            Request::UpdateAudioTrack(request) if request.features.len() <= 32 => {
+                self.tell(context, ToRoster::AudioFeatures(Wire(request)));
             }
             Request::UpdateVideoTrack(request) => self.tell(context, ToRoster::Dimensions(Wire(request))),
             // Not served: data tracks and blobs time out in the client, media is unaffected.

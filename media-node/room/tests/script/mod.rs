@@ -311,6 +311,7 @@ impl Script {
     }
 
     /// Compares with the golden file; `GOLDEN=write` writes it.
+    #[expect(clippy::disallowed_methods, reason = "a test's golden files")]
     pub fn check(&self, name: &str) {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
         if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
@@ -444,9 +445,7 @@ pub fn chromium_offer(session: u64, generation: u32, tracks: &[Offered<'_>]) -> 
 
 /// A publisher's offer with simulcast as Firefox writes it: SSRC lines beside RIDs, extensions by direction, own track ids.
 pub fn firefox_offer() -> String {
-    let transport = format!(
-        "c=IN IP4 0.0.0.0\r\na=ice-pwd:9ee7f61cc2b4bd8ba36db87dc9efd4a4\r\na=ice-ufrag:c5b7ed4a\r\n"
-    );
+    let transport = "c=IN IP4 0.0.0.0\r\na=ice-pwd:9ee7f61cc2b4bd8ba36db87dc9efd4a4\r\na=ice-ufrag:c5b7ed4a\r\n";
     format!(
         "v=0\r\no=mozilla...THIS_IS_SDPARTA-99.0 3456789 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=sendrecv\r\n\
          a=fingerprint:sha-256 {FINGERPRINT}\r\na=group:BUNDLE 0 1\r\na=ice-options:trickle\r\na=msid-semantic:WMS *\r\n\
