@@ -26,20 +26,24 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Runs the manifests on this machine: control plane and media nodes as supervised processes
-    #[command(after_help = "Saving a manifest applies the difference at once; a wrong one is reported and changes nothing.\n\
+    #[command(
+        after_help = "Saving a manifest applies the difference at once; a wrong one is reported and changes nothing.\n\
         Exit code 0: stopped in good order; 1: could not run; 2: manifests or options are wrong.\n\n\
         Examples:\n  \
         plenum up -f docs/examples/quickstart\n  \
         plenum up -f my-conferences/ --http-port 8080 --state-dir ./state\n  \
         plenum up -f my-conferences/ --bind 0.0.0.0      # others may join, with TLS; prints the CA's fingerprint\n  \
-        plenum up -f my-conferences/ --output json | jq  # one JSON object per line")]
+        plenum up -f my-conferences/ --output json | jq  # one JSON object per line"
+    )]
     Up(Up),
     /// Checks manifests by schema, rules, references and schedules; starts nothing
-    #[command(after_help = "All errors are shown at once, each with file, line, field, rule and remedy.\n\
+    #[command(
+        after_help = "All errors are shown at once, each with file, line, field, rule and remedy.\n\
         Exit code 0: valid; 2: something is wrong.\n\n\
         Examples:\n  \
         plenum validate -f docs/examples/quickstart\n  \
-        plenum validate -f tenants/ -f conferences.yaml --output json")]
+        plenum validate -f tenants/ -f conferences.yaml --output json"
+    )]
     Validate {
         /// A file, or a directory whose *.yaml and *.yml are read; may be repeated
         #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
@@ -86,11 +90,13 @@ pub(crate) enum Verb {
         state: State,
     },
     /// Empties a media node: no new rooms, and its rooms move to others by the deadline
-    #[command(after_help = "The node stays empty until --undo or the next start.\n\n\
+    #[command(
+        after_help = "The node stays empty until --undo or the next start.\n\n\
         Examples:\n  \
         plenum drain local-0\n  \
         plenum drain local-0 --timeout-seconds 60\n  \
-        plenum drain local-0 --undo")]
+        plenum drain local-0 --undo"
+    )]
     Drain {
         /// Name of the node, see `plenum get nodes`
         node: String,
@@ -155,7 +161,11 @@ pub(crate) struct State {
 impl State {
     /// The directory given, or the default: under `XDG_STATE_HOME`, else under the home directory, else `.plenum`.
     pub(crate) fn path(&self) -> PathBuf {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         self.state_dir.clone().unwrap_or_else(|| {
             set("XDG_STATE_HOME")
                 .or_else(|| set("HOME").map(|home| home.join(".local/state")))

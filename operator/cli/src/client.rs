@@ -30,13 +30,17 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 enum CallError {
     /// Nobody listens.
-    #[error("no system is running with --state-dir {0}; start one with `plenum up -f DIR`, or name its --state-dir")]
+    #[error(
+        "no system is running with --state-dir {0}; start one with `plenum up -f DIR`, or name its --state-dir"
+    )]
     NotRunning(String),
     /// The connection failed.
     #[error("{0}: {1}")]
     Io(String, io::Error),
     /// No JSON.
-    #[error("the running system answers in a form that this plenum does not know: {0}; use the same version")]
+    #[error(
+        "the running system answers in a form that this plenum does not know: {0}; use the same version"
+    )]
     Unknown(serde_json::Error),
     /// It said no.
     #[error("{message}; {remedy}")]
@@ -69,7 +73,11 @@ fn call(state_dir: &Path, request: &Request) -> Result<(Value, Connection), Call
     stream.write_all(&line).map_err(io)?;
     let mut stream = BufReader::new(stream);
     let mut answer = String::new();
-    stream.by_ref().take(ANSWER_BYTES_MAX).read_line(&mut answer).map_err(io)?;
+    stream
+        .by_ref()
+        .take(ANSWER_BYTES_MAX)
+        .read_line(&mut answer)
+        .map_err(io)?;
     match serde_json::from_str(&answer).map_err(CallError::Unknown)? {
         Answer::Done(value) => Ok((value, Connection { stream, shown })),
         Answer::Refused { message, remedy } => Err(CallError::Refused { message, remedy }),
@@ -77,8 +85,16 @@ fn call(state_dir: &Path, request: &Request) -> Result<(Value, Connection), Call
 }
 
 /// `plenum get`.
-pub(crate) fn get(state_dir: &Path, kind: Kind, name: Option<&str>, form: Option<Form>) -> ExitCode {
-    let request = Request::List { kind, name: name.map(str::to_owned) };
+pub(crate) fn get(
+    state_dir: &Path,
+    kind: Kind,
+    name: Option<&str>,
+    form: Option<Form>,
+) -> ExitCode {
+    let request = Request::List {
+        kind,
+        name: name.map(str::to_owned),
+    };
     let value = match call(state_dir, &request) {
         Ok((value, _)) => value,
         Err(error) => return fail(FAILED, &error.to_string()),
@@ -93,14 +109,23 @@ pub(crate) fn get(state_dir: &Path, kind: Kind, name: Option<&str>, form: Option
         Some(Form::Json) => println!("{:#}", whole()),
         Some(Form::Yaml) => print!("{}", yaml(&whole())),
         None | Some(Form::Wide) if objects.is_empty() => eprintln!("none are declared"),
-        None | Some(Form::Wide) => print!("{}", table::render(kind, &objects, form == Some(Form::Wide))),
+        None | Some(Form::Wide) => print!(
+            "{}",
+            table::render(kind, &objects, form == Some(Form::Wide))
+        ),
     }
     ExitCode::SUCCESS
 }
 
 /// `plenum describe`.
 pub(crate) fn describe(state_dir: &Path, kind: Kind, name: &str) -> ExitCode {
-    match call(state_dir, &Request::Describe { kind, name: name.to_owned() }) {
+    match call(
+        state_dir,
+        &Request::Describe {
+            kind,
+            name: name.to_owned(),
+        },
+    ) {
         Ok((value, _)) => {
             print!("{}", describe_text(&value));
             ExitCode::SUCCESS
@@ -136,7 +161,10 @@ fn describe_text(value: &Value) -> String {
             }
         }
     }
-    let events = value["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let events = value["events"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if events.is_empty() {
         text.push_str("Events:       none\n");
         return text;
@@ -145,7 +173,13 @@ fn describe_text(value: &Value) -> String {
     let cell = |event: &Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
     let rows: Vec<Vec<String>> = events
         .iter()
-        .map(|event| vec![format!("  {}", cell(event, "at")), cell(event, "reason"), cell(event, "message")])
+        .map(|event| {
+            vec![
+                format!("  {}", cell(event, "at")),
+                cell(event, "reason"),
+                cell(event, "message"),
+            ]
+        })
         .collect();
     text.push_str(&table::align(&rows));
     text
@@ -158,10 +192,14 @@ pub(crate) fn down(state_dir: &Path) -> ExitCode {
         Err(error) => return fail(FAILED, &error.to_string()),
     };
     // The connection ends with the process.
-    let waited = connection.stream.get_ref().set_read_timeout(None).and_then(|()| {
-        let mut rest = Vec::new();
-        connection.stream.read_to_end(&mut rest)
-    });
+    let waited = connection
+        .stream
+        .get_ref()
+        .set_read_timeout(None)
+        .and_then(|()| {
+            let mut rest = Vec::new();
+            connection.stream.read_to_end(&mut rest)
+        });
     match waited {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
@@ -172,11 +210,23 @@ pub(crate) fn down(state_dir: &Path) -> ExitCode {
 }
 
 /// `plenum drain`.
-pub(crate) fn drain(state_dir: &Path, node: &str, timeout_seconds: Option<u64>, undo: bool) -> ExitCode {
-    let request = Request::Drain { node: node.to_owned(), timeout_seconds, undo };
+pub(crate) fn drain(
+    state_dir: &Path,
+    node: &str,
+    timeout_seconds: Option<u64>,
+    undo: bool,
+) -> ExitCode {
+    let request = Request::Drain {
+        node: node.to_owned(),
+        timeout_seconds,
+        undo,
+    };
     match call(state_dir, &request) {
         Ok((value, _)) if undo => {
-            println!("{} takes new rooms again", value["node"].as_str().unwrap_or(node));
+            println!(
+                "{} takes new rooms again",
+                value["node"].as_str().unwrap_or(node)
+            );
             ExitCode::SUCCESS
         }
         Ok((value, _)) => {

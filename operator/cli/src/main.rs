@@ -22,12 +22,20 @@ fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Up(options) => up::run(&options),
         Verb::Validate { files, output } => run_validate(&files, output),
-        Verb::Get { kind, name, output, state } => client::get(&state.path(), kind, name.as_deref(), output),
+        Verb::Get {
+            kind,
+            name,
+            output,
+            state,
+        } => client::get(&state.path(), kind, name.as_deref(), output),
         Verb::Describe { kind, name, state } => client::describe(&state.path(), kind, &name),
         Verb::Down { state } => client::down(&state.path()),
-        Verb::Drain { node, timeout_seconds, undo, state } => {
-            client::drain(&state.path(), &node, timeout_seconds, undo)
-        }
+        Verb::Drain {
+            node,
+            timeout_seconds,
+            undo,
+            state,
+        } => client::drain(&state.path(), &node, timeout_seconds, undo),
         Verb::Child { parent, command } => up::child(parent, &command),
     }
 }
@@ -46,7 +54,10 @@ fn run_validate(paths: &[PathBuf], output: Output) -> ExitCode {
         Output::Text => validate::print_report(&report, files.len()),
     }
     if report.objects == 0 && report.findings.is_empty() {
-        return fail(WRONG, "no manifest found; -f takes a file or a directory with *.yaml");
+        return fail(
+            WRONG,
+            "no manifest found; -f takes a file or a directory with *.yaml",
+        );
     }
     ExitCode::from(if report.findings.is_empty() { 0 } else { WRONG })
 }

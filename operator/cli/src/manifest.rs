@@ -56,7 +56,10 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
     let documents: Vec<Spanned<Tree>> = serde_saphyr::from_multiple_with_options(text, options())
         .map_err(|error| {
         let line = error.location().map_or(1, |at| at.line());
-        SyntaxError { line, message: plainly(&error.without_snippet().to_string()) }
+        SyntaxError {
+            line,
+            message: plainly(&error.without_snippet().to_string()),
+        }
     })?;
     Ok(documents
         .into_iter()

@@ -13,11 +13,19 @@ struct Column {
 }
 
 const fn column(heading: &'static str, pointer: &'static str) -> Column {
-    Column { heading, pointer, wide: false }
+    Column {
+        heading,
+        pointer,
+        wide: false,
+    }
 }
 
 const fn wide(heading: &'static str, pointer: &'static str) -> Column {
-    Column { heading, pointer, wide: true }
+    Column {
+        heading,
+        pointer,
+        wide: true,
+    }
 }
 
 /// A pointer that begins with `?` names a condition; its status is shown.
@@ -84,9 +92,22 @@ pub(crate) fn render(kind: Kind, objects: &[Value], with_wide: bool) -> String {
         Kind::Pools => POOLS,
         Kind::Nodes => NODES,
     };
-    let columns: Vec<&Column> = columns.iter().filter(|column| with_wide || !column.wide).collect();
-    let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|column| column.heading.to_owned()).collect()];
-    rows.extend(objects.iter().map(|object| columns.iter().map(|column| cell(object, column.pointer)).collect()));
+    let columns: Vec<&Column> = columns
+        .iter()
+        .filter(|column| with_wide || !column.wide)
+        .collect();
+    let mut rows: Vec<Vec<String>> = vec![
+        columns
+            .iter()
+            .map(|column| column.heading.to_owned())
+            .collect(),
+    ];
+    rows.extend(objects.iter().map(|object| {
+        columns
+            .iter()
+            .map(|column| cell(object, column.pointer))
+            .collect()
+    }));
     align(&rows)
 }
 
@@ -111,7 +132,13 @@ fn cell(object: &Value, pointer: &str) -> String {
 /// Rows with every column as wide as its widest cell.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |at: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(at))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
     for row in rows {
@@ -147,6 +174,9 @@ mod tests {
              local-0         local   True    -           -         3       12             1\n\
              a-long-name-1   -       -       -           -         -       -              -\n"
         );
-        assert!(render(Kind::Nodes, &nodes, true).starts_with("NAME            POOL    READY   ACCEPTING"));
+        assert!(
+            render(Kind::Nodes, &nodes, true)
+                .starts_with("NAME            POOL    READY   ACCEPTING")
+        );
     }
 }

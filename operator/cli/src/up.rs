@@ -41,7 +41,8 @@ pub(crate) fn run(args: &args::Up) -> ExitCode {
         Ok(options) => options,
         Err(error) => return fail(WRONG, &error.to_string()),
     };
-    let checked = validate::manifests_of(&options.paths).and_then(|files| Ok((validate::check(&files, None)?, files)));
+    let checked = validate::manifests_of(&options.paths)
+        .and_then(|files| Ok((validate::check(&files, None)?, files)));
     let (checked, files) = match checked {
         Ok(checked) => checked,
         Err(error) => return fail(WRONG, &error),
@@ -52,13 +53,18 @@ pub(crate) fn run(args: &args::Up) -> ExitCode {
         return ExitCode::from(WRONG);
     }
     if checked.report.objects == 0 {
-        return fail(WRONG, "no manifest found; -f takes a file or a directory with *.yaml");
+        return fail(
+            WRONG,
+            "no manifest found; -f takes a file or a directory with *.yaml",
+        );
     }
     if let Err(error) = options.judge(&checked.objects) {
         return fail(WRONG, &error.to_string());
     }
     // One thread: the kernel ties children to the thread that started them, and there is little to do.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(machine::run(options, checked, reporter, began)),
         Err(error) => return fail(FAILED, &format!("cannot start the runtime: {error}")),

@@ -99,7 +99,10 @@ pub(crate) fn manifests(path: &Path) -> std::io::Result<Vec<PathBuf>> {
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
     files.retain(|file| {
-        let hidden = file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with('.'));
+        let hidden = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with('.'));
         let end = file.extension().and_then(|end| end.to_str());
         !hidden && matches!(end, Some("yaml" | "yml"))
     });
@@ -123,7 +126,10 @@ pub(crate) fn manifests_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub(crate) fn check(files: &[PathBuf], before: Option<&BTreeMap<ObjectKey, Value>>) -> Result<Checked, String> {
+pub(crate) fn check(
+    files: &[PathBuf],
+    before: Option<&BTreeMap<ObjectKey, Value>>,
+) -> Result<Checked, String> {
     let mut checked = Checked::default();
     for file in files {
         let shown = file.display().to_string();
@@ -135,37 +141,63 @@ pub(crate) fn check(files: &[PathBuf], before: Option<&BTreeMap<ObjectKey, Value
                 content.extend(text.as_bytes());
                 checked.read(&shown, &text, before);
             }
-            Err((rule, message, remedy)) => checked.report.findings.push(of_file(&shown, 1, rule, message, remedy)),
+            Err((rule, message, remedy)) => checked
+                .report
+                .findings
+                .push(of_file(&shown, 1, rule, message, remedy)),
         }
         checked.content = operator_core::digest::sha256(&content);
     }
     match validate(&checked.objects, AbsentOpenerKeys::AreGenerated) {
         Ok(valid) => {
-            let found = valid.warnings.iter().map(|problem| checked.finding(problem));
+            let found = valid
+                .warnings
+                .iter()
+                .map(|problem| checked.finding(problem));
             checked.report.warnings = found.collect();
         }
         Err(problems) => {
             // What a part that could not be read may have declared is not missed.
-            let unread = checked.report.findings.iter().any(|finding| UNREAD.contains(&finding.rule.as_str()));
-            let said = problems.iter().filter(|problem| !(unread && MISSING.contains(&problem.rule.as_str())));
+            let unread = checked
+                .report
+                .findings
+                .iter()
+                .any(|finding| UNREAD.contains(&finding.rule.as_str()));
+            let said = problems
+                .iter()
+                .filter(|problem| !(unread && MISSING.contains(&problem.rule.as_str())));
             let found: Vec<Finding> = said.map(|problem| checked.finding(problem)).collect();
             checked.report.findings.extend(found);
         }
     }
     checked.report.findings.sort();
     checked.report.findings.dedup();
-    checked.report.notes = inert(&checked.objects, Shell::OneMachine).iter().map(note).collect();
+    checked.report.notes = inert(&checked.objects, Shell::OneMachine)
+        .iter()
+        .map(note)
+        .collect();
     Ok(checked)
 }
 
 /// Rules that leave a document or the rest of a file unread.
 const UNREAD: &[&str] = &["YAML", "size", "encoding", "kind"];
 /// Reasons that speak of an object that is not there.
-const MISSING: &[&str] = &["TenantNotFound", "NamespaceWithoutTenant", "ClassNotFound", "PoolNotFound", "SecretNotFound"];
+const MISSING: &[&str] = &[
+    "TenantNotFound",
+    "NamespaceWithoutTenant",
+    "ClassNotFound",
+    "PoolNotFound",
+    "SecretNotFound",
+];
 
 /// A field without effect, for people.
 fn note(inert: &Inert) -> String {
-    let Inert { field, why, first, objects } = inert;
+    let Inert {
+        field,
+        why,
+        first,
+        objects,
+    } = inert;
     let others = match objects {
         1 => String::new(),
         count => format!(" and {} more", count - 1),
@@ -180,11 +212,19 @@ fn read(file: &Path) -> std::io::Result<Result<String, Refusal>> {
     let bytes = fs::metadata(file)?.len();
     if bytes > manifest::FILE_BYTES_MAX {
         let most = manifest::FILE_BYTES_MAX;
-        return Ok(Err(("size", format!("the file has {bytes} bytes, at most {most} are read"), "split it")));
+        return Ok(Err((
+            "size",
+            format!("the file has {bytes} bytes, at most {most} are read"),
+            "split it",
+        )));
     }
     Ok(String::from_utf8(fs::read(file)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        ("encoding", format!("the file is no UTF-8 from byte {at} on"), "save it as UTF-8")
+        (
+            "encoding",
+            format!("the file is no UTF-8 from byte {at} on"),
+            "save it as UTF-8",
+        )
     }))
 }
 
@@ -203,15 +243,24 @@ fn of_file(file: &str, line: u64, rule: &str, message: String, remedy: &str) -> 
 impl Checked {
     fn read(&mut self, file: &str, text: &str, before: Option<&BTreeMap<ObjectKey, Value>>) {
         match manifest::parse(text) {
-            Ok(documents) => documents.into_iter().for_each(|document| self.take(file, document, before)),
+            Ok(documents) => documents
+                .into_iter()
+                .for_each(|document| self.take(file, document, before)),
             Err(error) => {
                 let remedy = "correct the YAML; nothing after this line was read";
-                self.report.findings.push(of_file(file, error.line, "YAML", error.message, remedy));
+                self.report
+                    .findings
+                    .push(of_file(file, error.line, "YAML", error.message, remedy));
             }
         }
     }
 
-    fn take(&mut self, file: &str, document: Document, before: Option<&BTreeMap<ObjectKey, Value>>) {
+    fn take(
+        &mut self,
+        file: &str,
+        document: Document,
+        before: Option<&BTreeMap<ObjectKey, Value>>,
+    ) {
         self.report.objects += 1;
         let key = key_of(&document.value);
         let mut wrong = Vec::new();
@@ -220,7 +269,10 @@ impl Checked {
             wrong.push(violation(
                 "/metadata/name",
                 "unique name",
-                format!("{} `{}` stands at {}:{line} already", key.kind, key.name, first.file),
+                format!(
+                    "{} `{}` stands at {}:{line} already",
+                    key.kind, key.name, first.file
+                ),
                 "rename or remove one of the two",
             ));
         }
@@ -228,7 +280,12 @@ impl Checked {
         judge(&key, &document.value, before, &mut wrong);
         let sound = wrong.is_empty();
         let found = wrong.into_iter().map(|violation| {
-            let check::Violation { pointer, rule, message, remedy } = violation;
+            let check::Violation {
+                pointer,
+                rule,
+                message,
+                remedy,
+            } = violation;
             locate(file, &document, &key, &pointer, rule, message, remedy)
         });
         self.report.findings.extend(found);
@@ -236,11 +293,20 @@ impl Checked {
             return;
         }
         let mut value = document.value.clone();
-        let place = Place { file: file.to_owned(), document };
+        let place = Place {
+            file: file.to_owned(),
+            document,
+        };
         if sound {
             check::default_in_place(&key.kind, &mut value);
             if let Err(problem) = self.objects.insert(&value) {
-                let Problem { pointer, rule, message, remedy, .. } = problem;
+                let Problem {
+                    pointer,
+                    rule,
+                    message,
+                    remedy,
+                    ..
+                } = problem;
                 let finding = locate(file, &place.document, &key, &pointer, rule, message, remedy);
                 self.report.findings.push(finding);
             }
@@ -252,7 +318,13 @@ impl Checked {
     }
 
     fn finding(&self, problem: &Problem) -> Finding {
-        let Problem { object, pointer, rule, message, remedy } = problem;
+        let Problem {
+            object,
+            pointer,
+            rule,
+            message,
+            remedy,
+        } = problem;
         match self.places.get(object) {
             Some(place) => locate(
                 &place.file,
@@ -278,7 +350,12 @@ fn locate(
     remedy: String,
 ) -> Finding {
     let parts = [key.kind.as_str(), key.name.name.as_str()];
-    let object = parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
+    let object = parts
+        .iter()
+        .filter(|part| !part.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join("/");
     Finding {
         file: file.to_owned(),
         line: document.line(pointer),
@@ -291,7 +368,12 @@ fn locate(
 }
 
 fn violation(pointer: &str, rule: &str, message: String, remedy: &str) -> check::Violation {
-    check::Violation { pointer: pointer.to_owned(), rule: rule.to_owned(), message, remedy: remedy.to_owned() }
+    check::Violation {
+        pointer: pointer.to_owned(),
+        rule: rule.to_owned(),
+        message,
+        remedy: remedy.to_owned(),
+    }
 }
 
 /// What an API server would say of one document.
@@ -301,14 +383,25 @@ fn judge(
     before: Option<&BTreeMap<ObjectKey, Value>>,
     wrong: &mut Vec<check::Violation>,
 ) {
-    let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let version = value
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     match key.kind.as_str() {
         "Secret" if version == "v1" => wrong.extend(judge_secret(value)),
         // A cluster's manifests hold them; the namespaces of tenants exist by themselves here.
         "Namespace" if version == "v1" => {}
         kind if KINDS.contains(&kind) => {
-            wrong.extend(check::validate(kind, value, before.and_then(|before| before.get(key))));
-            if CLUSTER_KINDS.contains(&kind) && value.pointer("/metadata/namespace").is_some_and(|name| !name.is_null()) {
+            wrong.extend(check::validate(
+                kind,
+                value,
+                before.and_then(|before| before.get(key)),
+            ));
+            if CLUSTER_KINDS.contains(&kind)
+                && value
+                    .pointer("/metadata/namespace")
+                    .is_some_and(|name| !name.is_null())
+            {
                 wrong.push(violation(
                     "/metadata/namespace",
                     "scope",
@@ -321,7 +414,11 @@ fn judge(
             "/kind",
             "kind",
             "the document has no kind".to_owned(),
-            &format!("write apiVersion: {} and kind: one of {}", names::API_VERSION, KINDS.join(", ")),
+            &format!(
+                "write apiVersion: {} and kind: one of {}",
+                names::API_VERSION,
+                KINDS.join(", ")
+            ),
         )),
         kind => wrong.push(violation(
             "/kind",
@@ -334,9 +431,22 @@ fn judge(
 
 /// The shape of a Secret; what Plenum's types must hold is judged with the references.
 fn judge_secret(value: &Value) -> Vec<check::Violation> {
-    const MEMBERS: &[&str] = &["apiVersion", "kind", "metadata", "type", "data", "stringData", "immutable"];
+    const MEMBERS: &[&str] = &[
+        "apiVersion",
+        "kind",
+        "metadata",
+        "type",
+        "data",
+        "stringData",
+        "immutable",
+    ];
     let mut wrong = Vec::new();
-    for member in value.as_object().into_iter().flatten().map(|(member, _)| member) {
+    for member in value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(member, _)| member)
+    {
         if !MEMBERS.contains(&member.as_str()) {
             wrong.push(violation(
                 &format!("/{}", member.replace('~', "~0").replace('/', "~1")),
@@ -346,8 +456,17 @@ fn judge_secret(value: &Value) -> Vec<check::Violation> {
             ));
         }
     }
-    if value.pointer("/metadata/name").and_then(Value::as_str).is_none_or(str::is_empty) {
-        wrong.push(violation("/metadata/name", "required", "name is missing".to_owned(), "add metadata.name"));
+    if value
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
+        wrong.push(violation(
+            "/metadata/name",
+            "required",
+            "name is missing".to_owned(),
+            "add metadata.name",
+        ));
     }
     wrong
 }
@@ -382,7 +501,8 @@ pub(crate) fn print_report(report: &Report, files: usize) {
             println!("note: {note}");
         }
     }
-    let count = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let count =
+        |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     println!(
         "{} in {}: {}, {}",
         count(report.objects, "object"),

@@ -13,13 +13,23 @@ fn name_of(object: &Value) -> &str {
 }
 
 fn condition<'a>(object: &'a Value, wanted: &str) -> &'a str {
-    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let found = conditions.iter().find(|condition| condition["type"] == wanted);
-    found.and_then(|condition| condition["status"].as_str()).unwrap_or("absent")
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let found = conditions
+        .iter()
+        .find(|condition| condition["type"] == wanted);
+    found
+        .and_then(|condition| condition["status"].as_str())
+        .unwrap_or("absent")
 }
 
 fn all_registered(nodes: &[Value]) -> bool {
-    nodes.len() == 2 && nodes.iter().all(|node| condition(node, "Ready") == "True" && condition(node, "Accepting") == "True")
+    nodes.len() == 2
+        && nodes.iter().all(|node| {
+            condition(node, "Ready") == "True" && condition(node, "Accepting") == "True"
+        })
 }
 
 #[test]
@@ -29,20 +39,45 @@ fn files_are_followed_children_are_healed_and_nothing_is_left_behind() {
     eprintln!("ready after {} s", ready["seconds"]);
     let conferences = ready["conferences"].as_array().expect("conferences");
     assert_eq!(conferences.len(), 2);
-    let council = conferences.iter().find(|conference| conference["name"] == "council").expect("the council");
-    let (url, room) = (ready["url"].as_str().expect("a url"), council["roomId"].as_str().expect("a room"));
-    assert!(council["guestLink"].as_str().expect("a link").starts_with(&format!("{url}/c/{room}#p=")));
-    assert!(council["openerLinks"][0].as_str().expect("a link").starts_with(&format!("{url}/c/{room}#k=")));
+    let council = conferences
+        .iter()
+        .find(|conference| conference["name"] == "council")
+        .expect("the council");
+    let (url, room) = (
+        ready["url"].as_str().expect("a url"),
+        council["roomId"].as_str().expect("a room"),
+    );
+    assert!(
+        council["guestLink"]
+            .as_str()
+            .expect("a link")
+            .starts_with(&format!("{url}/c/{room}#p="))
+    );
+    assert!(
+        council["openerLinks"][0]
+            .as_str()
+            .expect("a link")
+            .starts_with(&format!("{url}/c/{room}#k="))
+    );
     assert_eq!(council["state"], "Open");
     // The page's own question shows that the control plane has the records.
     let (status, body) = http_get(&format!("{url}/api/v1/c/{room}"));
     assert_eq!(status, 200, "{body}");
     assert!(body.contains("Musterstadt"), "{body}");
-    up.until("conferences", "published", |all| all.iter().all(|one| condition(one, "Published") == "True"));
+    up.until("conferences", "published", |all| {
+        all.iter().all(|one| condition(one, "Published") == "True")
+    });
 
-    up.folder.edit("conferences.yaml", "displayName: Council meeting", "displayName: Council");
+    up.folder.edit(
+        "conferences.yaml",
+        "displayName: Council meeting",
+        "displayName: Council",
+    );
     let applied = up.event("applied");
-    assert_eq!(applied["changes"], serde_json::json!(["Conference tenant-musterstadt/council changed"]));
+    assert_eq!(
+        applied["changes"],
+        serde_json::json!(["Conference tenant-musterstadt/council changed"])
+    );
     let more = "---\napiVersion: plenum.dev/v1alpha1\nkind: Conference\nmetadata:\n  name: committee\n  \
         namespace: tenant-musterstadt\nspec:\n  className: meeting\n  openers:\n    - type: Key\n      key:\n        \
         name: committee-opener\n";
@@ -53,36 +88,72 @@ fn files_are_followed_children_are_healed_and_nothing_is_left_behind() {
         all.len() == 3 && all.iter().all(|one| condition(one, "Published") == "True")
     });
 
-    up.folder.edit("more.yaml", "className: meeting", "className: meting");
+    up.folder
+        .edit("more.yaml", "className: meeting", "className: meting");
     let rejected = up.event("rejected");
     assert_eq!(rejected["findings"][0]["rule"], "ClassNotFound");
     assert_eq!(up.get("conferences").len(), 3);
+    up.folder.edit(
+        "more.yaml",
+        "className: meting",
+        "className: meeting\n  roomName: committee",
+    );
+    up.event("applied");
+    up.folder
+        .edit("more.yaml", "roomName: committee", "roomName: commission");
+    let rejected = up.event("rejected");
+    assert_eq!(
+        rejected["findings"][0]["message"],
+        "roomName is immutable once set"
+    );
     fs::remove_file(up.folder.manifests().join("more.yaml")).expect("removed");
     up.event("applied");
     up.until("conferences", "two of them", |all| all.len() == 2);
 
     let nodes = up.until("nodes", "registered", all_registered);
-    let pid = nodes[0]["status"]["process"]["pid"].as_u64().expect("a process");
+    let pid = nodes[0]["status"]["process"]["pid"]
+        .as_u64()
+        .expect("a process");
     kill(u32::try_from(pid).expect("a process id"));
     up.event("died");
     let nodes = up.until("nodes", "registered again", |nodes| {
-        all_registered(nodes) && nodes.iter().any(|node| node["status"]["process"]["starts"] == 2)
+        all_registered(nodes)
+            && nodes
+                .iter()
+                .any(|node| node["status"]["process"]["starts"] == 2)
     });
-    let epochs: Vec<u64> = nodes.iter().filter_map(|node| node["status"]["epoch"].as_u64()).collect();
+    let epochs: Vec<u64> = nodes
+        .iter()
+        .filter_map(|node| node["status"]["epoch"].as_u64())
+        .collect();
     assert_ne!(epochs[0], epochs[1], "a new start is a new epoch");
 
-    let control_plane = up.processes().into_iter().find(|pid| command_of(*pid).contains("/control-plane "));
+    let control_plane = up
+        .processes()
+        .into_iter()
+        .find(|pid| command_of(*pid).contains("/control-plane "));
     kill(control_plane.expect("a control plane"));
     up.event("died");
-    up.until("nodes", "registered with the new control plane", all_registered);
+    up.until(
+        "nodes",
+        "registered with the new control plane",
+        all_registered,
+    );
     up.until("conferences", "published anew", |all| {
-        all.len() == 2 && all.iter().all(|one| condition(one, "Published") == "True" && one["status"]["phase"] == "Open")
+        all.len() == 2
+            && all.iter().all(|one| {
+                condition(one, "Published") == "True" && one["status"]["phase"] == "Open"
+            })
     });
 
     let processes = up.processes();
     assert_eq!(processes.len(), 3);
     let down = up.run(&["down"]);
-    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    assert!(
+        down.status.success(),
+        "{}",
+        String::from_utf8_lossy(&down.stderr)
+    );
     assert_eq!(up.ended().code(), Some(0));
     assert_gone(&processes);
     assert!(!up.folder.state().join("plenum.sock").exists());
@@ -96,7 +167,15 @@ fn children_die_with_a_parent_that_was_killed() {
     let mut up = Up::start(Folder::new("kill").with_quickstart(24_300), &[]);
     up.event("ready");
     let processes = up.processes();
-    assert_eq!(processes.len(), 3, "{:?}", processes.iter().map(|pid| command_of(*pid)).collect::<Vec<_>>());
+    assert_eq!(
+        processes.len(),
+        3,
+        "{:?}",
+        processes
+            .iter()
+            .map(|pid| command_of(*pid))
+            .collect::<Vec<_>>()
+    );
     kill(up.child.id());
     up.ended();
     assert_gone(&processes);
@@ -109,8 +188,11 @@ fn links_and_passwords_are_the_same_after_a_restart() {
     kill(up.child.id());
     up.ended();
     let folder = std::mem::replace(&mut up.folder, Folder::new("again-none"));
-    let port = first["url"].as_str().and_then(|url| url.rsplit_once(':')).map(|(_, port)| port.to_owned());
-    let again = Up::start(folder, &["--http-port", &port.expect("a port")]);
+    let port = first["url"]
+        .as_str()
+        .and_then(|url| url.rsplit_once(':'))
+        .map(|(_, port)| port.to_owned());
+    let again = Up::start_on(folder, &port.expect("a port"), &[]);
     assert_eq!(again.event("ready")["conferences"], first["conferences"]);
 }
 
@@ -119,9 +201,15 @@ fn a_drained_node_takes_no_rooms_and_can_be_taken_back() {
     let up = Up::start(Folder::new("drain").with_quickstart(24_900), &[]);
     up.event("ready");
     let drained = up.run(&["drain", "local-0"]);
-    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    assert!(
+        drained.status.success(),
+        "{}",
+        String::from_utf8_lossy(&drained.stderr)
+    );
     up.until("nodes", "drained", |nodes| {
-        nodes.iter().all(|node| (name_of(node) == "local-0") == (condition(node, "Accepting") == "False"))
+        nodes
+            .iter()
+            .all(|node| (name_of(node) == "local-0") == (condition(node, "Accepting") == "False"))
     });
     assert!(up.run(&["drain", "local-0", "--undo"]).status.success());
     up.until("nodes", "accepting again", all_registered);
@@ -144,24 +232,61 @@ fn get_and_describe_speak_to_people_and_programs() {
     up.event("ready");
     let text = |args: &[&str]| {
         let output = up.run(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let heading = |args: &[&str]| text(args).lines().next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(heading(&["get", "tenants"]), "NAME NAMESPACE CONFERENCES ADHOC ROOMS PARTICIPANTS PUBLISHED");
-    assert_eq!(heading(&["get", "conf"]), "NAMESPACE NAME PHASE OPENED PARTICIPANTS NODE PUBLISHED");
-    assert_eq!(heading(&["get", "pools", "-o", "wide"]), "NAMESPACE NAME DESIRED READY ACCEPTING DRAINING ROOMS PARTICIPANTS NETWORK MUX");
-    assert_eq!(heading(&["get", "nodes"]), "NAME POOL READY ACCEPTING DRAINED ROOMS PARTICIPANTS STARTS");
+    let heading = |args: &[&str]| {
+        text(args)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        heading(&["get", "tenants"]),
+        "NAME NAMESPACE CONFERENCES ADHOC ROOMS PARTICIPANTS PUBLISHED"
+    );
+    assert_eq!(
+        heading(&["get", "conf"]),
+        "NAMESPACE NAME PHASE OPENED PARTICIPANTS NODE PUBLISHED"
+    );
+    assert_eq!(
+        heading(&["get", "pools", "-o", "wide"]),
+        "NAMESPACE NAME DESIRED READY ACCEPTING DRAINING ROOMS PARTICIPANTS NETWORK MUX"
+    );
+    assert_eq!(
+        heading(&["get", "nodes"]),
+        "NAME POOL READY ACCEPTING DRAINED ROOMS PARTICIPANTS STARTS"
+    );
     let yaml = text(&["get", "conference", "council", "-o", "yaml"]);
-    assert!(yaml.contains("kind: Conference") && yaml.contains("roomId:"), "{yaml}");
+    assert!(
+        yaml.contains("kind: Conference") && yaml.contains("roomId:"),
+        "{yaml}"
+    );
     assert!(!yaml.contains("#p="), "links with secrets are for describe");
     let described = text(&["describe", "conference", "tenant-musterstadt/council"]);
-    for part in ["Guest link:", "#p=", "Opener link:", "#k=", "Password:", "Status:"] {
+    for part in [
+        "Guest link:",
+        "#p=",
+        "Opener link:",
+        "#k=",
+        "Password:",
+        "Status:",
+    ] {
         assert!(described.contains(part), "{part}: {described}");
     }
     let absent = up.run(&["get", "conferences", "counsil"]);
     assert_eq!(absent.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&absent.stderr).contains("use one of"), "names what there is");
+    assert!(
+        String::from_utf8_lossy(&absent.stderr).contains("use one of"),
+        "names what there is"
+    );
 }
 
 #[test]
@@ -182,11 +307,22 @@ fn others_may_join_only_by_tls_and_without_public_keys() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--insecure-dev-keys"));
     let up = Up::start(
         Folder::new("bind").with_quickstart(25_500),
-        &["--bind", "0.0.0.0", "--insecure-dev-keys", "--media-address", "127.0.0.1"],
+        &[
+            "--bind",
+            "0.0.0.0",
+            "--insecure-dev-keys",
+            "--media-address",
+            "127.0.0.1",
+        ],
     );
     let ready = up.event("ready");
     // Being ready took an answer over TLS from a certificate of this CA.
-    assert!(ready["url"].as_str().is_some_and(|url| url.starts_with("https://")), "{ready}");
+    assert!(
+        ready["url"]
+            .as_str()
+            .is_some_and(|url| url.starts_with("https://")),
+        "{ready}"
+    );
     assert_eq!(ready["ca"]["sha256"].as_str().map(str::len), Some(95));
 }
 
@@ -206,14 +342,68 @@ fn what_cannot_run_says_which_option_helps() {
         used.to_str().expect("text"),
     );
     for (args, code, said) in [
-        (vec!["-f", manifests, "--state-dir", used, "--http-port", "0"], 1, "--state-dir"),
-        (vec!["-f", manifests, "--state-dir", state, "--http-port", &port], 2, "--http-port"),
-        (vec!["-f", manifests, "--state-dir", state, "--control-plane-replicas", "2"], 2, "--redis"),
-        (vec!["-f", manifests, "--state-dir", state, "--bind", "192.0.2.7", "--http-port", "0"], 2, "--bind"),
-        (vec!["-f", manifests, "--state-dir", state, "--media-address", "192.0.2.7", "--http-port", "0"], 2, "--media-address"),
-        (vec!["-f", missing, "--state-dir", state, "--http-port", "0"], 2, "nowhere"),
+        (
+            vec!["-f", manifests, "--state-dir", used, "--http-port", "0"],
+            1,
+            "--state-dir",
+        ),
+        (
+            vec!["-f", manifests, "--state-dir", state, "--http-port", &port],
+            2,
+            "--http-port",
+        ),
+        (
+            vec![
+                "-f",
+                manifests,
+                "--state-dir",
+                state,
+                "--control-plane-replicas",
+                "2",
+            ],
+            2,
+            "--redis",
+        ),
+        (
+            vec![
+                "-f",
+                manifests,
+                "--state-dir",
+                state,
+                "--bind",
+                "192.0.2.7",
+                "--http-port",
+                "0",
+            ],
+            2,
+            "--bind",
+        ),
+        (
+            vec![
+                "-f",
+                manifests,
+                "--state-dir",
+                state,
+                "--media-address",
+                "192.0.2.7",
+                "--http-port",
+                "0",
+            ],
+            2,
+            "--media-address",
+        ),
+        (
+            vec!["-f", missing, "--state-dir", state, "--http-port", "0"],
+            2,
+            "nowhere",
+        ),
     ] {
-        let output = plenum().arg("up").args(&args).stdin(Stdio::null()).output().expect("plenum runs");
+        let output = plenum()
+            .arg("up")
+            .args(&args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("plenum runs");
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
         assert!(error.contains(said), "{args:?}: {error}");

@@ -18,7 +18,11 @@ fn validate(paths: &[&str]) -> (Option<i32>, String, String) {
         .output()
         .expect("plenum runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 #[test]
@@ -46,7 +50,9 @@ fn every_wrong_manifest_is_refused_in_the_words_beside_it() {
         }
         let wanted = fs::read_to_string(&beside).unwrap_or_default();
         if code != Some(2) || said != wanted || !problems.is_empty() {
-            failures.push(format!("{name}: exit code {code:?}\n--- wanted\n{wanted}--- said\n{said}{problems}"));
+            failures.push(format!(
+                "{name}: exit code {code:?}\n--- wanted\n{wanted}--- said\n{said}{problems}"
+            ));
         }
         for part in ["rule:", "remedy:", &name] {
             assert!(said.contains(part), "{name}: no {part} in\n{said}");

@@ -116,7 +116,10 @@ mod tests {
     fn room_id_depends_on_key_and_name_alone() {
         let id = room_id(b"key", "council");
         assert_eq!(id.len(), 26);
-        assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+        assert!(
+            id.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        );
         assert_eq!(id, room_id(b"key", "council"));
         assert_ne!(id, room_id(b"key", "council2"));
         assert_ne!(id, room_id(b"kez", "council"));
@@ -127,7 +130,10 @@ mod tests {
         for pool in ["local", "frankfurt-a", "a", "very-long-name-of-a-pool"] {
             let id = node_id(pool, &uid("MediaNode", "media", pool));
             assert!((6..=16).contains(&id.len()), "{id}");
-            assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+            assert!(
+                id.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            );
         }
     }
 }

@@ -10,7 +10,8 @@ use plenum_api::{
     conference::{Capacity, ConferenceSpec, Lifecycle, Media, MediaProfile, Placement},
     conference_class::ConferenceClassSpec,
     media_pool::{
-        AddressSourceType, Disruption, DrainPolicy, MediaPoolSpec, Mux, Network, Template, UpdatePolicy,
+        AddressSourceType, Disruption, DrainPolicy, MediaPoolSpec, Mux, Network, Template,
+        UpdatePolicy,
     },
     tenant::{Auth, Isolation, ProtectionNeed, Retention, TenantNamespace, TenantSpec},
 };
@@ -42,18 +43,49 @@ pub enum Shell {
 /// Fields of these objects that have no effect, in the order of kind and path.
 #[must_use]
 pub fn inert(objects: &Objects, shell: Shell) -> Vec<Inert> {
-    let mut found = Found { shell, fields: BTreeMap::new() };
+    let mut found = Found {
+        shell,
+        fields: BTreeMap::new(),
+    };
     for (name, tenant) in &objects.tenants {
-        of_tenant(&tenant.spec, At { kind: "Tenant", name: Name::new("", name.as_str()) }, &mut found);
+        of_tenant(
+            &tenant.spec,
+            At {
+                kind: "Tenant",
+                name: Name::new("", name.as_str()),
+            },
+            &mut found,
+        );
     }
     for (name, class) in &objects.classes {
-        of_class(&class.spec, At { kind: "ConferenceClass", name: Name::new("", name.as_str()) }, &mut found);
+        of_class(
+            &class.spec,
+            At {
+                kind: "ConferenceClass",
+                name: Name::new("", name.as_str()),
+            },
+            &mut found,
+        );
     }
     for (name, conference) in &objects.conferences {
-        of_conference(&conference.spec, At { kind: "Conference", name: name.clone() }, &mut found);
+        of_conference(
+            &conference.spec,
+            At {
+                kind: "Conference",
+                name: name.clone(),
+            },
+            &mut found,
+        );
     }
     for (name, pool) in &objects.pools {
-        of_pool(&pool.spec, At { kind: "MediaPool", name: name.clone() }, &mut found);
+        of_pool(
+            &pool.spec,
+            At {
+                kind: "MediaPool",
+                name: name.clone(),
+            },
+            &mut found,
+        );
     }
     found.fields.into_values().collect()
 }
@@ -103,12 +135,20 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
         admins,
         active_from: _,
         protection_need,
-        namespace: TenantNamespace { name: _, mode, deletion_policy },
+        namespace:
+            TenantNamespace {
+                name: _,
+                mode,
+                deletion_policy,
+            },
         isolation,
         pools: _,
         sites,
         limits: _,
-        auth: Auth { issuers, api_key_secret_refs: _ },
+        auth: Auth {
+            issuers,
+            api_key_secret_refs: _,
+        },
         policy: _,
         ad_hoc: _,
         retention,
@@ -118,8 +158,18 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
         suspended: _,
         suspend_mode: _,
     } = spec;
-    found.add(&at, "spec.contacts", !contacts.is_empty(), "no page names contacts yet");
-    found.add(&at, "spec.orderers", orderers.is_some(), "nothing can be ordered yet");
+    found.add(
+        &at,
+        "spec.contacts",
+        !contacts.is_empty(),
+        "no page names contacts yet",
+    );
+    found.add(
+        &at,
+        "spec.orderers",
+        orderers.is_some(),
+        "nothing can be ordered yet",
+    );
     found.on_one_machine(&at, "spec.admins", !admins.is_empty(), NO_CLUSTER);
     found.add(
         &at,
@@ -127,8 +177,18 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
         *protection_need != ProtectionNeed::default(),
         "the notice about protection need is not shown yet",
     );
-    found.on_one_machine(&at, "spec.namespace.mode", *mode != Default::default(), NO_CLUSTER);
-    found.on_one_machine(&at, "spec.namespace.deletionPolicy", *deletion_policy != Default::default(), NO_CLUSTER);
+    found.on_one_machine(
+        &at,
+        "spec.namespace.mode",
+        *mode != Default::default(),
+        NO_CLUSTER,
+    );
+    found.on_one_machine(
+        &at,
+        "spec.namespace.deletionPolicy",
+        *deletion_policy != Default::default(),
+        NO_CLUSTER,
+    );
     found.add(
         &at,
         "spec.isolation",
@@ -137,9 +197,24 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
     );
     found.add(&at, "spec.sites", sites.is_some(), ONE_SITE);
     found.add(&at, "spec.auth.issuers", !issuers.is_empty(), NO_OIDC);
-    found.add(&at, "spec.retention", *retention != Retention::default(), NO_STORAGE);
-    found.add(&at, "spec.webhooks", !webhooks.is_empty(), "webhooks are not sent yet");
-    found.add(&at, "spec.serviceLevelName", service_level_name.is_some(), "service levels are not measured yet");
+    found.add(
+        &at,
+        "spec.retention",
+        *retention != Retention::default(),
+        NO_STORAGE,
+    );
+    found.add(
+        &at,
+        "spec.webhooks",
+        !webhooks.is_empty(),
+        "webhooks are not sent yet",
+    );
+    found.add(
+        &at,
+        "spec.serviceLevelName",
+        service_level_name.is_some(),
+        "service levels are not measured yet",
+    );
 }
 
 fn of_class(spec: &ConferenceClassSpec, at: At, found: &mut Found) {
@@ -158,9 +233,20 @@ fn of_class(spec: &ConferenceClassSpec, at: At, found: &mut Found) {
         lifecycle,
         pool_selector: _,
     } = spec;
-    found.add(&at, "spec.recording", *recording != Default::default(), "recording is not built yet");
+    found.add(
+        &at,
+        "spec.recording",
+        *recording != Default::default(),
+        "recording is not built yet",
+    );
     found.add(&at, "spec.retention", retention.is_some(), NO_STORAGE);
-    of_shared(capacity.as_ref(), media.as_ref(), lifecycle.as_ref(), &at, found);
+    of_shared(
+        capacity.as_ref(),
+        media.as_ref(),
+        lifecycle.as_ref(),
+        &at,
+        found,
+    );
 }
 
 fn of_conference(spec: &ConferenceSpec, at: At, found: &mut Found) {
@@ -183,14 +269,41 @@ fn of_conference(spec: &ConferenceSpec, at: At, found: &mut Found) {
         lifecycle,
         suspended: _,
     } = spec;
-    found.add(&at, "spec.recording", *recording != Default::default(), "recording is not built yet");
+    found.add(
+        &at,
+        "spec.recording",
+        *recording != Default::default(),
+        "recording is not built yet",
+    );
     found.add(&at, "spec.retention", retention.is_some(), NO_STORAGE);
-    if let Some(Placement { pool_ref: _, sites, topology, max_nodes }) = placement {
+    if let Some(Placement {
+        pool_ref: _,
+        sites,
+        topology,
+        max_nodes,
+    }) = placement
+    {
         found.add(&at, "spec.placement.sites", !sites.is_empty(), ONE_SITE);
-        found.add(&at, "spec.placement.topology", topology.is_some(), "a room runs on one node");
-        found.add(&at, "spec.placement.maxNodes", max_nodes.is_some(), "a room runs on one node");
+        found.add(
+            &at,
+            "spec.placement.topology",
+            topology.is_some(),
+            "a room runs on one node",
+        );
+        found.add(
+            &at,
+            "spec.placement.maxNodes",
+            max_nodes.is_some(),
+            "a room runs on one node",
+        );
     }
-    of_shared(capacity.as_ref(), media.as_ref(), lifecycle.as_ref(), &at, found);
+    of_shared(
+        capacity.as_ref(),
+        media.as_ref(),
+        lifecycle.as_ref(),
+        &at,
+        found,
+    );
 }
 
 fn of_shared(
@@ -200,21 +313,51 @@ fn of_shared(
     at: &At,
     found: &mut Found,
 ) {
-    if let Some(Capacity { max_participants: _, expected_participants, max_publishers: _, reserve }) = capacity {
+    if let Some(Capacity {
+        max_participants: _,
+        expected_participants,
+        max_publishers: _,
+        reserve,
+    }) = capacity
+    {
         let why = "capacity is not held in advance yet";
-        found.add(at, "spec.capacity.expectedParticipants", expected_participants.is_some(), why);
+        found.add(
+            at,
+            "spec.capacity.expectedParticipants",
+            expected_participants.is_some(),
+            why,
+        );
         found.add(at, "spec.capacity.reserve", *reserve == Some(true), why);
     }
-    if let Some(Media { profile, max_bitrate_kbps: _, screen_share: _, e2ee: _ }) = media {
+    if let Some(Media {
+        profile,
+        max_bitrate_kbps: _,
+        screen_share: _,
+        e2ee: _,
+    }) = media
+    {
         found.add(
             at,
             "spec.media.profile",
-            matches!(profile, Some(MediaProfile::HighQuality | MediaProfile::Webinar)),
+            matches!(
+                profile,
+                Some(MediaProfile::HighQuality | MediaProfile::Webinar)
+            ),
             "AudioOnly has an effect; the other profiles behave like Standard",
         );
     }
-    if let Some(Lifecycle { empty_timeout: _, max_duration: _, ttl_after_end }) = lifecycle {
-        found.add(at, "spec.lifecycle.ttlAfterEnd", ttl_after_end.is_some(), "no object is removed by itself yet");
+    if let Some(Lifecycle {
+        empty_timeout: _,
+        max_duration: _,
+        ttl_after_end,
+    }) = lifecycle
+    {
+        found.add(
+            at,
+            "spec.lifecycle.ttlAfterEnd",
+            ttl_after_end.is_some(),
+            "no object is removed by itself yet",
+        );
     }
 }
 
@@ -235,8 +378,19 @@ fn of_pool(spec: &MediaPoolSpec, at: At, found: &mut Found) {
             },
         security: _,
         capacity: _,
-        drain: DrainPolicy { timeout: _, announce_before, strategy: _, on_deadline },
-        update: UpdatePolicy { max_surge, max_unavailable, order },
+        drain:
+            DrainPolicy {
+                timeout: _,
+                announce_before,
+                strategy: _,
+                on_deadline,
+            },
+        update:
+            UpdatePolicy {
+                max_surge,
+                max_unavailable,
+                order,
+            },
         disruption: Disruption { protect },
         tenancy: _,
         template:
@@ -259,12 +413,20 @@ fn of_pool(spec: &MediaPoolSpec, at: At, found: &mut Found) {
         autoscaling.is_some(),
         "one machine runs minReplicas nodes; see spec.replicas",
     );
-    found.on_one_machine(&at, "spec.network.loadBalancer", load_balancer.is_some(), NO_CLUSTER);
+    found.on_one_machine(
+        &at,
+        "spec.network.loadBalancer",
+        load_balancer.is_some(),
+        NO_CLUSTER,
+    );
     found.on_one_machine(
         &at,
         "spec.network.addressSources",
         address_sources.iter().any(|source| {
-            !matches!(source.type_, AddressSourceType::NodeExternalIP | AddressSourceType::NodeInternalIP)
+            !matches!(
+                source.type_,
+                AddressSourceType::NodeExternalIP | AddressSourceType::NodeInternalIP
+            )
         }),
         "one machine offers loopback and its own address; see --media-address",
     );
@@ -280,18 +442,42 @@ fn of_pool(spec: &MediaPoolSpec, at: At, found: &mut Found) {
         *on_deadline != Default::default(),
         "at the deadline rooms are moved, never ended",
     );
-    found.on_one_machine(&at, "spec.update.maxSurge", *max_surge != update.max_surge, NO_CLUSTER);
-    found.on_one_machine(&at, "spec.update.maxUnavailable", *max_unavailable != update.max_unavailable, NO_CLUSTER);
+    found.on_one_machine(
+        &at,
+        "spec.update.maxSurge",
+        *max_surge != update.max_surge,
+        NO_CLUSTER,
+    );
+    found.on_one_machine(
+        &at,
+        "spec.update.maxUnavailable",
+        *max_unavailable != update.max_unavailable,
+        NO_CLUSTER,
+    );
     found.on_one_machine(&at, "spec.update.order", *order != update.order, NO_CLUSTER);
-    found.on_one_machine(&at, "spec.disruption.protect", *protect != Default::default(), NO_CLUSTER);
+    found.on_one_machine(
+        &at,
+        "spec.disruption.protect",
+        *protect != Default::default(),
+        NO_CLUSTER,
+    );
     for (field, used) in [
         ("spec.template.metadata", metadata.is_some()),
         ("spec.template.nodeSelector", !node_selector.is_empty()),
         ("spec.template.tolerations", !tolerations.is_empty()),
-        ("spec.template.topologySpreadConstraints", !topology_spread_constraints.is_empty()),
-        ("spec.template.priorityClassName", priority_class_name.is_some()),
+        (
+            "spec.template.topologySpreadConstraints",
+            !topology_spread_constraints.is_empty(),
+        ),
+        (
+            "spec.template.priorityClassName",
+            priority_class_name.is_some(),
+        ),
         ("spec.template.image", !image.is_empty()),
-        ("spec.template.imagePullSecrets", !image_pull_secrets.is_empty()),
+        (
+            "spec.template.imagePullSecrets",
+            !image_pull_secrets.is_empty(),
+        ),
         ("spec.paused", *paused),
     ] {
         found.on_one_machine(&at, field, used, NO_CLUSTER);

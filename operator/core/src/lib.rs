@@ -15,6 +15,9 @@ pub mod records;
 pub mod validate;
 
 pub use objects::{Confidential, Name, ObjectKey, Objects, SecretData};
-pub use plan::{Diff, Generated, NodeEndpoint, Plan, Record, RecordKind, SecretKey, WantedNode, Wants, diff, plan, wants};
+pub use plan::{
+    Diff, Generated, NodeEndpoint, Plan, Record, RecordKind, SecretKey, WantedNode, Wants, diff,
+    plan, wants,
+};
 pub use problem::Problem;
 pub use validate::{AbsentOpenerKeys, Valid, validate};

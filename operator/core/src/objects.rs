@@ -90,7 +90,11 @@ impl SecretData {
     /// JSON pointer of a key, as it was written.
     #[must_use]
     pub fn pointer(&self, key: &str) -> String {
-        let member = if self.encoded.contains(key) { "data" } else { "stringData" };
+        let member = if self.encoded.contains(key) {
+            "data"
+        } else {
+            "stringData"
+        };
         format!("/{member}/{}", key.replace('~', "~0").replace('/', "~1"))
     }
 
@@ -142,7 +146,12 @@ impl Objects {
         } else {
             self.insert_as(&key, value)
                 .map_err(|Unreadable { pointer, message }| {
-                    wrong(&pointer, "type", message, "write it as the kind wants it; text belongs under stringData")
+                    wrong(
+                        &pointer,
+                        "type",
+                        message,
+                        "write it as the kind wants it; text belongs under stringData",
+                    )
                 })
         };
         if result.is_err() {
@@ -212,7 +221,9 @@ pub fn key_of(value: &Value) -> ObjectKey {
     let namespace = if CLUSTER_KINDS.contains(&kind.as_str()) {
         String::new()
     } else {
-        Some(text("/metadata/namespace")).filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned())
+        Some(text("/metadata/namespace"))
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "default".to_owned())
     };
     ObjectKey {
         kind,
@@ -258,7 +269,11 @@ fn read_secret(value: &Value) -> Result<SecretData, Unreadable> {
                 pointer: format!("/{member}/{}", key.replace('~', "~0").replace('/', "~1")),
                 message: format!(
                     "the value is no {}",
-                    if member == "data" { "base64 text" } else { "string" }
+                    if member == "data" {
+                        "base64 text"
+                    } else {
+                        "string"
+                    }
                 ),
             })?;
             if member == "data" {
@@ -269,7 +284,10 @@ fn read_secret(value: &Value) -> Result<SecretData, Unreadable> {
             data.insert(key.clone(), Confidential(decoded));
         }
     }
-    let type_ = value.get("type").and_then(Value::as_str).unwrap_or("Opaque");
+    let type_ = value
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or("Opaque");
     Ok(SecretData {
         type_: type_.to_owned(),
         data,
@@ -278,7 +296,9 @@ fn read_secret(value: &Value) -> Result<SecretData, Unreadable> {
 }
 
 fn from_base64(text: &str) -> Option<Vec<u8>> {
-    base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()
+    base64::engine::general_purpose::STANDARD
+        .decode(text.trim())
+        .ok()
 }
 
 /// The key of an object of a kind.

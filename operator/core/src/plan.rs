@@ -15,12 +15,11 @@ use plenum_api::{
 };
 
 use crate::{
-    digest,
-    limits,
+    digest, limits,
     objects::{Confidential, Name, Objects, namespace_of},
     records::{
-        ApiKey, BrandingTextRecord, ConferenceRecord, LimitsRecord, NodeRecord, NoticeRecord, OpenerRecord, RoleRecord,
-        ScheduleRecord, TenantRecord,
+        ApiKey, BrandingTextRecord, ConferenceRecord, LimitsRecord, NodeRecord, NoticeRecord,
+        OpenerRecord, RoleRecord, ScheduleRecord, TenantRecord,
     },
     validate::{Valid, class_of, pool_of, pools_of, room_name},
 };
@@ -169,7 +168,10 @@ impl Diff<'_> {
 #[must_use]
 pub fn wants(valid: &Valid<'_>) -> Wants {
     let objects = valid.objects();
-    let mut wants = Wants { link_keys: objects.tenants.keys().cloned().collect(), ..Wants::default() };
+    let mut wants = Wants {
+        link_keys: objects.tenants.keys().cloned().collect(),
+        ..Wants::default()
+    };
     for (name, conference) in &objects.conferences {
         if conference.spec.password_secret_ref.is_none() {
             wants.passwords.push(name.clone());
@@ -200,10 +202,16 @@ pub fn wants(valid: &Valid<'_>) -> Wants {
 }
 
 fn opener_keys(name: &Name, spec: &ConferenceSpec) -> impl Iterator<Item = SecretKey> {
-    spec.openers.iter().filter_map(|opener| opener.key.as_ref()).map(|key| SecretKey {
-        secret: Name::new(&*name.namespace, &*key.name),
-        key: key.key.clone().unwrap_or_else(|| names::SECRET_KEY_OPENER.to_owned()),
-    })
+    spec.openers
+        .iter()
+        .filter_map(|opener| opener.key.as_ref())
+        .map(|key| SecretKey {
+            secret: Name::new(&*name.namespace, &*key.name),
+            key: key
+                .key
+                .clone()
+                .unwrap_or_else(|| names::SECRET_KEY_OPENER.to_owned()),
+        })
 }
 
 /// Nodes of a pool where nobody counts load: the declared number, or the floor of the autoscaler.
@@ -217,8 +225,14 @@ pub fn nodes_of(spec: &MediaPoolSpec) -> u32 {
 
 /// max(1, floor(CPU request) − 1); without a request one.
 fn shards_of(spec: &MediaPoolSpec) -> u8 {
-    let requests = spec.template.resources.as_ref().map(|resources| &resources.requests);
-    let cpus = requests.and_then(|requests| requests.get("cpu")).map_or(0, |quantity| whole_cpus(&quantity.0));
+    let requests = spec
+        .template
+        .resources
+        .as_ref()
+        .map(|resources| &resources.requests);
+    let cpus = requests
+        .and_then(|requests| requests.get("cpu"))
+        .map_or(0, |quantity| whole_cpus(&quantity.0));
     u8::try_from(cpus.saturating_sub(1).clamp(1, limits::SHARDS_MAX)).unwrap_or(1)
 }
 
@@ -226,7 +240,11 @@ fn shards_of(spec: &MediaPoolSpec) -> u8 {
 fn whole_cpus(text: &str) -> u64 {
     match text.strip_suffix('m') {
         Some(thousandths) => thousandths.parse::<u64>().unwrap_or(0) / 1000,
-        None => text.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or(0),
+        None => text
+            .split('.')
+            .next()
+            .and_then(|whole| whole.parse().ok())
+            .unwrap_or(0),
     }
 }
 
@@ -260,11 +278,23 @@ pub fn plan(
 }
 
 fn link_key<'a>(generated: &'a Generated, tenant: &str) -> Result<&'a [u8], PlanError> {
-    let missing = || PlanError::Missing { what: "link key", of: format!("Tenant `{tenant}`") };
-    generated.link_keys.get(tenant).map(|key| key.0.as_slice()).ok_or_else(missing)
+    let missing = || PlanError::Missing {
+        what: "link key",
+        of: format!("Tenant `{tenant}`"),
+    };
+    generated
+        .link_keys
+        .get(tenant)
+        .map(|key| key.0.as_slice())
+        .ok_or_else(missing)
 }
 
-fn tenant_record(objects: &Objects, name: &str, tenant: &Tenant, generated: &Generated) -> Result<TenantRecord, PlanError> {
+fn tenant_record(
+    objects: &Objects,
+    name: &str,
+    tenant: &Tenant,
+    generated: &Generated,
+) -> Result<TenantRecord, PlanError> {
     let (spec, namespace) = (&tenant.spec, namespace_of(name, tenant));
     let secrets = spec.auth.api_key_secret_refs.iter();
     let api_keys = secrets
@@ -290,7 +320,10 @@ fn tenant_record(objects: &Objects, name: &str, tenant: &Tenant, generated: &Gen
         api_keys,
         suspended: spec.suspended,
         suspend_terminate: spec.suspend_mode == SuspendMode::Terminate,
-        active_from_unix_ms: spec.active_from.as_ref().map_or(0, |from| from.0.as_millisecond()),
+        active_from_unix_ms: spec
+            .active_from
+            .as_ref()
+            .map_or(0, |from| from.0.as_millisecond()),
         ad_hoc: spec.ad_hoc.rooms,
         ad_hoc_policy,
         branding_name: branding.name.unwrap_or_default(),
@@ -298,7 +331,11 @@ fn tenant_record(objects: &Objects, name: &str, tenant: &Tenant, generated: &Gen
         branding_texts: branding
             .texts
             .into_iter()
-            .map(|text| BrandingTextRecord { key: text.key, lang: text.lang, text: text.text })
+            .map(|text| BrandingTextRecord {
+                key: text.key,
+                lang: text.lang,
+                text: text.text,
+            })
             .collect(),
         limits: LimitsRecord {
             concurrent_rooms: limits.concurrent_rooms,
@@ -308,33 +345,61 @@ fn tenant_record(objects: &Objects, name: &str, tenant: &Tenant, generated: &Gen
             egress_mbps: limits.egress_mbps,
         },
         link_key: Confidential(link_key(generated, name)?.to_vec()),
-        pools: pools_of(objects, tenant).into_iter().map(|(name, _)| name.to_string()).collect(),
+        pools: pools_of(objects, tenant)
+            .into_iter()
+            .map(|(name, _)| name.to_string())
+            .collect(),
     };
     record.revision = digest::revision(&record);
     Ok(record)
 }
 
 /// `None` where the tenant or class could not be read: whoever validates has said so.
-fn conference_record(objects: &Objects, name: &Name, generated: &Generated) -> Result<Option<ConferenceRecord>, PlanError> {
-    let Some(conference) = objects.conferences.get(name) else { return Ok(None) };
-    let Some((tenant_name, tenant)) = objects.tenant_of(&name.namespace) else { return Ok(None) };
-    let Some((_, class)) = class_of(objects, conference.spec.class_name.as_deref()) else { return Ok(None) };
+fn conference_record(
+    objects: &Objects,
+    name: &Name,
+    generated: &Generated,
+) -> Result<Option<ConferenceRecord>, PlanError> {
+    let Some(conference) = objects.conferences.get(name) else {
+        return Ok(None);
+    };
+    let Some((tenant_name, tenant)) = objects.tenant_of(&name.namespace) else {
+        return Ok(None);
+    };
+    let Some((_, class)) = class_of(objects, conference.spec.class_name.as_deref()) else {
+        return Ok(None);
+    };
     let spec = &conference.spec;
     let room = room_name(name, conference);
     let key = link_key(generated, tenant_name)?;
     let openers = openers(objects, name, spec, generated)?;
-    let subjects = spec.openers.iter().chain(&class.spec.openers).filter(|opener| opener.type_ == OpenerType::Subject);
+    let subjects = spec
+        .openers
+        .iter()
+        .chain(&class.spec.openers)
+        .filter(|opener| opener.type_ == OpenerType::Subject);
     let subjects = subjects.filter_map(|opener| opener.subject.as_ref());
     let mut record = ConferenceRecord {
-        uid: uid_of(conference.metadata.uid.as_deref(), "Conference", &name.namespace, &name.name),
+        uid: uid_of(
+            conference.metadata.uid.as_deref(),
+            "Conference",
+            &name.namespace,
+            &name.name,
+        ),
         revision: String::new(),
         tenant: tenant_name.to_owned(),
         namespace: name.namespace.clone(),
         name: name.name.clone(),
         room_name: room.to_owned(),
         room_id: digest::room_id(key, room),
-        display_name: spec.display_name.clone().unwrap_or_else(|| name.name.clone()),
-        openers: openers.into_iter().chain(subjects.map(|subject| OpenerRecord::Subject(subject.id.clone()))).collect(),
+        display_name: spec
+            .display_name
+            .clone()
+            .unwrap_or_else(|| name.name.clone()),
+        openers: openers
+            .into_iter()
+            .chain(subjects.map(|subject| OpenerRecord::Subject(subject.id.clone())))
+            .collect(),
         password: Confidential(password(objects, name, spec, generated)?),
         roles: spec
             .roles
@@ -345,8 +410,16 @@ fn conference_record(objects: &Objects, name: &Name, generated: &Generated) -> R
                     BoundRole::Presenter => Role::Presenter,
                     BoundRole::Participant => Role::Participant,
                 },
-                subjects: binding.subjects.iter().map(|subject| subject.id.clone()).collect(),
-                groups: binding.groups.iter().map(|group| group.name.clone()).collect(),
+                subjects: binding
+                    .subjects
+                    .iter()
+                    .map(|subject| subject.id.clone())
+                    .collect(),
+                groups: binding
+                    .groups
+                    .iter()
+                    .map(|group| group.name.clone())
+                    .collect(),
             })
             .collect(),
         notices: notices(spec, class),
@@ -362,7 +435,9 @@ fn conference_record(objects: &Objects, name: &Name, generated: &Generated) -> R
         }),
         policy: policy::declared(spec, class, tenant),
         suspended: spec.suspended,
-        pool: pool_of(objects, tenant, class, Some(conference)).map(Name::to_string).unwrap_or_default(),
+        pool: pool_of(objects, tenant, class, Some(conference))
+            .map(Name::to_string)
+            .unwrap_or_default(),
     };
     // Keyed, because a plain hash over a password could be tried out.
     record.revision = digest::keyed_revision(key, &record);
@@ -372,12 +447,20 @@ fn conference_record(objects: &Objects, name: &Name, generated: &Generated) -> R
 fn notices(spec: &ConferenceSpec, class: &plenum_api::ConferenceClass) -> Vec<NoticeRecord> {
     let of_class = class.spec.notices.iter().map(|notice| NoticeRecord {
         id: notice.id.clone(),
-        texts: notice.texts.iter().map(|text| (text.lang.clone(), text.text.clone())).collect(),
+        texts: notice
+            .texts
+            .iter()
+            .map(|text| (text.lang.clone(), text.text.clone()))
+            .collect(),
         acknowledge: notice.acknowledge,
     });
     let own = spec.notices.iter().map(|notice| NoticeRecord {
         id: notice.id.clone(),
-        texts: notice.texts.iter().map(|text| (text.lang.clone(), text.text.clone())).collect(),
+        texts: notice
+            .texts
+            .iter()
+            .map(|text| (text.lang.clone(), text.text.clone()))
+            .collect(),
         acknowledge: notice.acknowledge,
     });
     of_class.chain(own).collect()
@@ -390,31 +473,67 @@ fn openers(
     generated: &Generated,
 ) -> Result<Vec<OpenerRecord>, PlanError> {
     opener_keys(name, spec)
-        .map(|at| opener_key(objects, &at, generated).map(|key| OpenerRecord::KeySha256(digest::sha256(&key))))
+        .map(|at| {
+            opener_key(objects, &at, generated)
+                .map(|key| OpenerRecord::KeySha256(digest::sha256(&key)))
+        })
         .collect()
 }
 
-fn opener_key(objects: &Objects, at: &SecretKey, generated: &Generated) -> Result<Vec<u8>, PlanError> {
-    if let Some(value) = objects.secrets.get(&at.secret).and_then(|secret| secret.value(&at.key)) {
+fn opener_key(
+    objects: &Objects,
+    at: &SecretKey,
+    generated: &Generated,
+) -> Result<Vec<u8>, PlanError> {
+    if let Some(value) = objects
+        .secrets
+        .get(&at.secret)
+        .and_then(|secret| secret.value(&at.key))
+    {
         return Ok(value.to_vec());
     }
-    let made = generated.opener_keys.get(at).map(|key| key.0.clone().into_bytes());
-    made.ok_or_else(|| PlanError::Missing { what: "opener key", of: format!("Secret `{}`", at.secret) })
+    let made = generated
+        .opener_keys
+        .get(at)
+        .map(|key| key.0.clone().into_bytes());
+    made.ok_or_else(|| PlanError::Missing {
+        what: "opener key",
+        of: format!("Secret `{}`", at.secret),
+    })
 }
 
-fn password(objects: &Objects, name: &Name, spec: &ConferenceSpec, generated: &Generated) -> Result<String, PlanError> {
+fn password(
+    objects: &Objects,
+    name: &Name,
+    spec: &ConferenceSpec,
+    generated: &Generated,
+) -> Result<String, PlanError> {
     let given = spec.password_secret_ref.as_ref().and_then(|wanted| {
-        let secret = objects.secrets.get(&Name::new(&*name.namespace, &*wanted.name))?;
-        secret.text(wanted.key.as_deref().unwrap_or(names::SECRET_KEY_PASSWORD)).map(str::to_owned)
+        let secret = objects
+            .secrets
+            .get(&Name::new(&*name.namespace, &*wanted.name))?;
+        secret
+            .text(wanted.key.as_deref().unwrap_or(names::SECRET_KEY_PASSWORD))
+            .map(str::to_owned)
     });
-    let made = || generated.passwords.get(name).map(|password| password.0.clone());
-    given.or_else(made).ok_or_else(|| PlanError::Missing { what: "password", of: format!("Conference `{name}`") })
+    let made = || {
+        generated
+            .passwords
+            .get(name)
+            .map(|password| password.0.clone())
+    };
+    given.or_else(made).ok_or_else(|| PlanError::Missing {
+        what: "password",
+        of: format!("Conference `{name}`"),
+    })
 }
 
 /// What opens a conference by link: the bearers' keys, in the order in which they are declared.
 #[must_use]
 pub fn keys_of(objects: &Objects, name: &Name, generated: &Generated) -> Vec<Confidential<String>> {
-    let Some(conference) = objects.conferences.get(name) else { return Vec::new() };
+    let Some(conference) = objects.conferences.get(name) else {
+        return Vec::new();
+    };
     opener_keys(name, &conference.spec)
         .filter_map(|at| opener_key(objects, &at, generated).ok())
         .filter_map(|key| String::from_utf8(key).ok())
@@ -439,7 +558,8 @@ fn node_record(objects: &Objects, wanted: &WantedNode, endpoint: &NodeEndpoint) 
         drain_timeout_ms: pool.map_or(0, |pool| millis(&pool.drain.timeout)),
         grpc_endpoint: endpoint.grpc_endpoint.clone(),
         accepting: endpoint.accepting,
-        srtp_legacy_allowed: pool.is_some_and(|pool| pool.security.srtp_legacy == SrtpLegacy::Allowed),
+        srtp_legacy_allowed: pool
+            .is_some_and(|pool| pool.security.srtp_legacy == SrtpLegacy::Allowed),
         revision: String::new(),
     };
     record.revision = digest::revision(&record);
@@ -454,23 +574,47 @@ fn uid_of(given: Option<&str>, kind: &str, namespace: &str, name: &str) -> Strin
 #[must_use]
 pub fn diff<'a>(old: &Plan, new: &'a Plan) -> Diff<'a> {
     let mut diff = Diff::default();
-    gone(&old.conferences, &new.conferences, RecordKind::Conference, &mut diff);
+    gone(
+        &old.conferences,
+        &new.conferences,
+        RecordKind::Conference,
+        &mut diff,
+    );
     gone(&old.nodes, &new.nodes, RecordKind::Node, &mut diff);
     gone(&old.tenants, &new.tenants, RecordKind::Tenant, &mut diff);
     let tenants = new.tenants.values();
-    let tenants =
-        tenants.filter(|record| old.tenants.get(&record.uid).is_none_or(|old| old.revision != record.revision));
+    let tenants = tenants.filter(|record| {
+        old.tenants
+            .get(&record.uid)
+            .is_none_or(|old| old.revision != record.revision)
+    });
     diff.publish.extend(tenants.map(Record::Tenant));
     let nodes = new.nodes.values();
-    let nodes = nodes.filter(|record| old.nodes.get(&record.uid).is_none_or(|old| old.revision != record.revision));
+    let nodes = nodes.filter(|record| {
+        old.nodes
+            .get(&record.uid)
+            .is_none_or(|old| old.revision != record.revision)
+    });
     diff.publish.extend(nodes.map(Record::Node));
     let conferences = new.conferences.values();
-    let conferences =
-        conferences.filter(|record| old.conferences.get(&record.uid).is_none_or(|old| old.revision != record.revision));
+    let conferences = conferences.filter(|record| {
+        old.conferences
+            .get(&record.uid)
+            .is_none_or(|old| old.revision != record.revision)
+    });
     diff.publish.extend(conferences.map(Record::Conference));
     diff
 }
 
-fn gone<T>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>, kind: RecordKind, diff: &mut Diff<'_>) {
-    diff.retract.extend(old.keys().filter(|uid| !new.contains_key(*uid)).map(|uid| (kind, uid.clone())));
+fn gone<T>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+    kind: RecordKind,
+    diff: &mut Diff<'_>,
+) {
+    diff.retract.extend(
+        old.keys()
+            .filter(|uid| !new.contains_key(*uid))
+            .map(|uid| (kind, uid.clone())),
+    );
 }

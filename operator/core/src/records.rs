@@ -269,7 +269,11 @@ impl NodeRecord {
     /// The same node, taking no new rooms.
     #[must_use]
     pub fn closed(&self) -> Self {
-        let mut record = Self { accepting: false, revision: String::new(), ..self.clone() };
+        let mut record = Self {
+            accepting: false,
+            revision: String::new(),
+            ..self.clone()
+        };
         record.revision = crate::digest::revision(&record);
         record
     }

@@ -112,7 +112,10 @@ pub(crate) fn class_of<'a>(
 ) -> Option<(&'a str, &'a ConferenceClass)> {
     let (name, class) = match name {
         Some(name) => objects.classes.get_key_value(name)?,
-        None => objects.classes.iter().find(|(_, class)| is_default(class))?,
+        None => objects
+            .classes
+            .iter()
+            .find(|(_, class)| is_default(class))?,
     };
     Some((name, class))
 }
@@ -135,14 +138,23 @@ fn check_class(objects: &Objects, name: Option<&str>, pointer: &str, to: &mut Co
             pointer,
             Reason::ClassNotFound,
             format!("there is no ConferenceClass `{name}`"),
-            one_of(objects.classes.keys().map(String::as_str), "declare a ConferenceClass of this name"),
+            one_of(
+                objects.classes.keys().map(String::as_str),
+                "declare a ConferenceClass of this name",
+            ),
         ),
-        None if objects.unreadable.iter().any(|key| key.kind == "ConferenceClass") => {}
+        None if objects
+            .unreadable
+            .iter()
+            .any(|key| key.kind == "ConferenceClass") => {}
         None => to.add(
             pointer,
             Reason::ClassNotFound,
             "no class is named, and none is the default",
-            format!("name a class, or annotate one with {}: \"true\"", names::ANNOTATION_DEFAULT_CLASS),
+            format!(
+                "name a class, or annotate one with {}: \"true\"",
+                names::ANNOTATION_DEFAULT_CLASS
+            ),
         ),
     }
 }
@@ -185,7 +197,12 @@ fn check_schedule(schedule: &Schedule, pointer: &str, to: &mut Collector<'_>) {
                     ("/except", "list local dates")
                 }
             };
-            to.add(format!("{pointer}{member}"), Reason::ScheduleInvalid, error.to_string(), remedy);
+            to.add(
+                format!("{pointer}{member}"),
+                Reason::ScheduleInvalid,
+                error.to_string(),
+                remedy,
+            );
         }
     }
 }
@@ -193,15 +210,26 @@ fn check_schedule(schedule: &Schedule, pointer: &str, to: &mut Collector<'_>) {
 /// The pools that a tenant's rooms may use, the default first.
 ///
 /// A tenant that names none may use every pool that allows it: the handshake of `kubernetes.md` §4.3 with one half open.
-pub(crate) fn pools_of<'a>(objects: &'a Objects, tenant: &Tenant) -> Vec<(&'a Name, &'a MediaPool)> {
+pub(crate) fn pools_of<'a>(
+    objects: &'a Objects,
+    tenant: &Tenant,
+) -> Vec<(&'a Name, &'a MediaPool)> {
     let labels = tenant.metadata.labels.clone().unwrap_or_default();
     let allows = |pool: &MediaPool| pool.spec.allows(&labels);
     if tenant.spec.pools.is_empty() {
-        return objects.pools.iter().filter(|(_, pool)| allows(pool)).collect();
+        return objects
+            .pools
+            .iter()
+            .filter(|(_, pool)| allows(pool))
+            .collect();
     }
     let named = tenant.spec.pools.iter();
     named
-        .filter_map(|pool| objects.pools.get_key_value(&Name::new(&*pool.namespace, &*pool.name)))
+        .filter_map(|pool| {
+            objects
+                .pools
+                .get_key_value(&Name::new(&*pool.namespace, &*pool.name))
+        })
         .filter(|(_, pool)| allows(pool))
         .collect()
 }
@@ -225,5 +253,9 @@ pub(crate) fn pool_of<'a>(
 
 fn suits(pool: &MediaPool, class: &ConferenceClass) -> bool {
     let labels = pool.metadata.labels.clone().unwrap_or_default();
-    class.spec.pool_selector.as_ref().is_none_or(|wanted| wanted.matches(&labels))
+    class
+        .spec
+        .pool_selector
+        .as_ref()
+        .is_none_or(|wanted| wanted.matches(&labels))
 }

@@ -6,7 +6,8 @@ mod town;
 use std::collections::BTreeMap;
 
 use operator_core::{
-    AbsentOpenerKeys, Confidential, Generated, Name, NodeEndpoint, Objects, Plan, Record, RecordKind, diff,
+    AbsentOpenerKeys, Confidential, Generated, Name, NodeEndpoint, Objects, Plan, Record,
+    RecordKind, diff,
     inert::{Shell, inert},
     plan, validate, wants,
 };
@@ -22,7 +23,11 @@ fn generated(objects: &Objects) -> Generated {
     let valid = validate(objects, AbsentOpenerKeys::AreGenerated).expect("valid");
     let wants = wants(&valid);
     Generated {
-        link_keys: wants.link_keys.into_iter().map(|name| (name.clone(), Confidential(name.into_bytes()))).collect(),
+        link_keys: wants
+            .link_keys
+            .into_iter()
+            .map(|name| (name.clone(), Confidential(name.into_bytes())))
+            .collect(),
         passwords: wants
             .passwords
             .into_iter()
@@ -31,7 +36,12 @@ fn generated(objects: &Objects) -> Generated {
         opener_keys: wants
             .opener_keys
             .into_iter()
-            .map(|key| (key.clone(), Confidential(format!("opener-key-{}", key.secret))))
+            .map(|key| {
+                (
+                    key.clone(),
+                    Confidential(format!("opener-key-{}", key.secret)),
+                )
+            })
             .collect(),
     }
 }
@@ -44,7 +54,11 @@ fn endpoints(objects: &Objects) -> BTreeMap<String, NodeEndpoint> {
         grpc_endpoint: "127.0.0.1:1".to_owned(),
         accepting: true,
     };
-    wants(&valid).nodes.into_iter().map(|node| (node.uid, endpoint.clone())).collect()
+    wants(&valid)
+        .nodes
+        .into_iter()
+        .map(|node| (node.uid, endpoint.clone()))
+        .collect()
 }
 
 fn planned(values: &[Value]) -> Plan {
@@ -55,26 +69,54 @@ fn planned(values: &[Value]) -> Plan {
 
 fn reasons(values: &[Value]) -> Vec<String> {
     let objects = objects(values);
-    let problems = validate(&objects, AbsentOpenerKeys::AreGenerated).err().unwrap_or_default();
-    problems.into_iter().map(|problem| format!("{} {} {}", problem.object.name, problem.pointer, problem.rule)).collect()
+    let problems = validate(&objects, AbsentOpenerKeys::AreGenerated)
+        .err()
+        .unwrap_or_default();
+    problems
+        .into_iter()
+        .map(|problem| {
+            format!(
+                "{} {} {}",
+                problem.object.name, problem.pointer, problem.rule
+            )
+        })
+        .collect()
 }
 
 #[test]
 fn a_declared_conference_becomes_a_complete_record() {
     let plan = planned(&town::all());
     let record = plan.conferences.values().next().expect("one conference");
-    assert_eq!((record.tenant.as_str(), record.room_name.as_str()), ("town", "council"));
-    assert_eq!(record.room_id, operator_core::digest::room_id(b"town", "council"));
+    assert_eq!(
+        (record.tenant.as_str(), record.room_name.as_str()),
+        ("town", "council")
+    );
+    assert_eq!(
+        record.room_id,
+        operator_core::digest::room_id(b"town", "council")
+    );
     assert_eq!(record.pool, "media/local");
     assert!(record.policy.declared);
     assert_eq!(record.policy.lobby, Lobby::Guests);
     assert_eq!(record.policy.permissions.len(), Role::ALL.len());
-    let guest = record.policy.permissions.iter().find(|cells| cells.role == Role::Guest).expect("guests");
+    let guest = record
+        .policy
+        .permissions
+        .iter()
+        .find(|cells| cells.role == Role::Guest)
+        .expect("guests");
     assert!(guest.microphone && !guest.screen_share && !guest.moderate && guest.enter_muted);
     let key = operator_core::digest::sha256(b"opener-key-tenant-town/opener");
-    assert_eq!(record.openers, [operator_core::records::OpenerRecord::KeySha256(key)]);
+    assert_eq!(
+        record.openers,
+        [operator_core::records::OpenerRecord::KeySha256(key)]
+    );
     assert_eq!(plan.nodes.len(), 2);
-    assert!(plan.nodes.values().all(|node| node.site == "local" && node.drain_timeout_ms == 4 * 3_600_000));
+    assert!(
+        plan.nodes
+            .values()
+            .all(|node| node.site == "local" && node.drain_timeout_ms == 4 * 3_600_000)
+    );
     let tenant = plan.tenants.values().next().expect("one tenant");
     assert_eq!(tenant.pools, ["media/local"]);
     assert_eq!(tenant.api_keys[0].key, "town-key");
@@ -96,15 +138,29 @@ fn groups_wait_with_a_warning_and_are_no_error() {
     let objects = objects(&values);
     let valid = validate(&objects, AbsentOpenerKeys::AreErrors).expect("valid");
     assert_eq!(valid.warnings.len(), 1);
-    assert_eq!((valid.warnings[0].rule.as_str(), valid.warnings[0].pointer.as_str()), ("IssuerMissing", "/spec/openers/0"));
+    assert_eq!(
+        (
+            valid.warnings[0].rule.as_str(),
+            valid.warnings[0].pointer.as_str()
+        ),
+        ("IssuerMissing", "/spec/openers/0")
+    );
 }
 
 #[test]
 fn what_cannot_be_read_is_not_reported_as_missing() {
     let mut objects = objects(&[conference("council")]);
-    assert_eq!(validate(&objects, AbsentOpenerKeys::AreGenerated).expect_err("no tenant, no class").len(), 2);
+    assert_eq!(
+        validate(&objects, AbsentOpenerKeys::AreGenerated)
+            .expect_err("no tenant, no class")
+            .len(),
+        2
+    );
     for (kind, name) in [("Tenant", "town"), ("ConferenceClass", "meeting")] {
-        let key = operator_core::ObjectKey { kind: kind.to_owned(), name: Name::new("", name) };
+        let key = operator_core::ObjectKey {
+            kind: kind.to_owned(),
+            name: Name::new("", name),
+        };
         objects.unreadable.insert(key);
     }
     assert!(validate(&objects, AbsentOpenerKeys::AreGenerated).is_ok());
@@ -135,15 +191,22 @@ fn names_and_keys_are_unique_where_they_tell_apart() {
     values.push(other);
     values.push(tenant("borough"));
     values[0]["spec"]["namespace"] = json!({ "name": "tenant-shared" });
-    values[5]["spec"]["namespace"] = json!({ "name": "tenant-shared" });
-    values.push(secret("other", "plenum.dev/api-key", json!({ "apiKey": "town-key", "apiSecret": "x".repeat(32) })));
+    values[6]["spec"]["namespace"] = json!({ "name": "tenant-shared" });
+    values.push(secret(
+        "other",
+        "plenum.dev/api-key",
+        json!({ "apiKey": "town-key", "apiSecret": "x".repeat(32) }),
+    ));
     let said = reasons(&values);
     for wanted in [
         "town /spec/namespace/name NamespaceNotAdoptable",
         "tenant-town/council /metadata/name RoomNameTaken",
         "tenant-town/other /stringData/apiKey KeyReused",
     ] {
-        assert!(said.iter().any(|said| said == wanted), "{wanted}: {said:#?}");
+        assert!(
+            said.iter().any(|said| said == wanted),
+            "{wanted}: {said:#?}"
+        );
     }
 }
 
@@ -151,7 +214,8 @@ fn names_and_keys_are_unique_where_they_tell_apart() {
 fn a_class_narrows_and_a_tenant_narrows_further() {
     let mut values = town::all();
     values[0]["spec"]["limits"] = json!({ "participantsPerRoom": 40, "publishersPerRoom": 5 });
-    values[0]["spec"]["policy"] = json!({ "guests": "Forbidden", "e2ee": "Required", "codecs": ["Opus", "VP8"] });
+    values[0]["spec"]["policy"] =
+        json!({ "guests": "Forbidden", "e2ee": "Required", "codecs": ["Opus", "VP8"] });
     values[1]["spec"] = json!({
         "preset": "Classroom",
         "permissions": [{ "role": "Participant", "chat": "Moderators", "screenShare": true }],
@@ -164,8 +228,15 @@ fn a_class_narrows_and_a_tenant_narrows_further() {
     assert_eq!((policy.max_participants, policy.max_publishers), (40, 5));
     assert!(!policy.guests_allowed && policy.e2ee_required && !policy.screen_share);
     assert_eq!(policy.codecs, ["opus", "vp8"]);
-    assert_eq!((policy.empty_timeout_ms, policy.departure_timeout_ms), (120_000, 120_000));
-    let cells = policy.permissions.iter().find(|cells| cells.role == Role::Participant).expect("a row");
+    assert_eq!(
+        (policy.empty_timeout_ms, policy.departure_timeout_ms),
+        (120_000, 120_000)
+    );
+    let cells = policy
+        .permissions
+        .iter()
+        .find(|cells| cells.role == Role::Participant)
+        .expect("a row");
     assert_eq!(cells.chat, Chat::Moderators);
     // The override allows the screen to the role, the class forbids it to the room.
     assert!(!cells.screen_share);
@@ -181,8 +252,19 @@ fn recording_takes_all_three_and_an_override() {
     };
     let records = |values: &[Value]| {
         let plan = planned(values);
-        let policy = plan.conferences.values().next().expect("one").policy.clone();
-        policy.permissions.iter().filter(|cells| cells.record).map(|cells| cells.role).collect::<Vec<_>>()
+        let policy = plan
+            .conferences
+            .values()
+            .next()
+            .expect("one")
+            .policy
+            .clone();
+        policy
+            .permissions
+            .iter()
+            .filter(|cells| cells.record)
+            .map(|cells| cells.role)
+            .collect::<Vec<_>>()
     };
     let mut values = town::all();
     allow(&mut values);
@@ -199,10 +281,17 @@ fn fields_without_effect_are_named_once() {
         values[index]["spec"]["retention"] = json!({ "chat": "P10D" });
     }
     let found = inert(&objects(&values), Shell::OneMachine);
-    let retention: Vec<_> = found.iter().filter(|inert| inert.field == "Tenant spec.retention").collect();
+    let retention: Vec<_> = found
+        .iter()
+        .filter(|inert| inert.field == "Tenant spec.retention")
+        .collect();
     assert_eq!(retention.len(), 1);
     assert_eq!(retention[0].objects, 2);
-    assert!(!found.iter().any(|inert| inert.field.contains("displayName")));
+    assert!(
+        !found
+            .iter()
+            .any(|inert| inert.field.contains("displayName"))
+    );
 }
 
 #[test]
@@ -213,7 +302,10 @@ fn ports_of_a_pool_and_shards_of_its_nodes_follow_the_manifest() {
     let objects = objects(&values);
     let valid = validate(&objects, AbsentOpenerKeys::AreGenerated).expect("valid");
     let nodes = wants(&valid).nodes;
-    assert_eq!((nodes.len(), nodes[0].shards, nodes[0].ports_needed()), (2, 3, 3));
+    assert_eq!(
+        (nodes.len(), nodes[0].shards, nodes[0].ports_needed()),
+        (2, 3, 3)
+    );
     assert_eq!((nodes[0].ports.min, nodes[0].ports.max), (20_000, 20_255));
 }
 
@@ -228,7 +320,10 @@ fn nothing_prints_a_secret() {
 
 /// A town with conferences of some names, some of them suspended, and a number of nodes.
 fn town_with(rooms: &BTreeMap<String, bool>, nodes: u32) -> Vec<Value> {
-    let mut values: Vec<Value> = town::all().into_iter().filter(|value| value["kind"] != "Conference").collect();
+    let mut values: Vec<Value> = town::all()
+        .into_iter()
+        .filter(|value| value["kind"] != "Conference")
+        .collect();
     for (name, suspended) in rooms {
         let mut value = conference(name);
         value["spec"]["suspended"] = json!(suspended);
@@ -257,8 +352,13 @@ fn apply(held: &Plan, new: &Plan) -> Plan {
     }
     for record in &diff.publish {
         match record {
-            Record::Tenant(record) => drop(held.tenants.insert(record.uid.clone(), (*record).clone())),
-            Record::Conference(record) => drop(held.conferences.insert(record.uid.clone(), (*record).clone())),
+            Record::Tenant(record) => {
+                drop(held.tenants.insert(record.uid.clone(), (*record).clone()))
+            }
+            Record::Conference(record) => drop(
+                held.conferences
+                    .insert(record.uid.clone(), (*record).clone()),
+            ),
             Record::Node(record) => drop(held.nodes.insert(record.uid.clone(), (*record).clone())),
         }
     }

@@ -38,13 +38,19 @@ const TAIL_LINES: usize = 6;
 
 /// The hidden verb: becomes `command`, which then dies with `parent`.
 pub(crate) fn become_child(parent: i32, command: &[OsString]) -> ExitCode {
-    let Some((program, args)) = command.split_first() else { return ExitCode::from(2) };
+    let Some((program, args)) = command.split_first() else {
+        return ExitCode::from(2);
+    };
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
         eprintln!("plenum: cannot follow the parent: {error}");
         return ExitCode::FAILURE;
     }
     // The parent may have gone before the kernel was asked.
-    if getppid().map(Pid::as_raw_nonzero).map(std::num::NonZero::get) != Some(parent) {
+    if getppid()
+        .map(Pid::as_raw_nonzero)
+        .map(std::num::NonZero::get)
+        != Some(parent)
+    {
         return ExitCode::FAILURE;
     }
     let error = std::process::Command::new(program).args(args).exec();
@@ -102,7 +108,10 @@ impl Supervised {
     /// Starts a child and keeps it running.
     pub(crate) fn start(launch: Launch, events: mpsc::Sender<ChildEvent>) -> Self {
         let (orders, obeyed) = mpsc::channel(1);
-        Self { orders: Some(orders), task: tokio::spawn(supervise(launch, events, obeyed)) }
+        Self {
+            orders: Some(orders),
+            task: tokio::spawn(supervise(launch, events, obeyed)),
+        }
     }
 
     /// Stops the child in good order and starts it again, with what its arguments are then.
@@ -126,7 +135,11 @@ impl Supervised {
     }
 }
 
-async fn supervise(mut launch: Launch, events: mpsc::Sender<ChildEvent>, mut orders: mpsc::Receiver<()>) {
+async fn supervise(
+    mut launch: Launch,
+    events: mpsc::Sender<ChildEvent>,
+    mut orders: mpsc::Receiver<()>,
+) {
     let mut back_off = BACK_OFF_MIN;
     let mut starts = 0;
     loop {
@@ -135,7 +148,12 @@ async fn supervise(mut launch: Launch, events: mpsc::Sender<ChildEvent>, mut ord
         let how = match spawn(&mut launch) {
             Ok((mut child, args)) => {
                 let pid = child.id().unwrap_or_default();
-                let started = ChildEvent::Started { name: launch.name.clone(), pid, starts, args };
+                let started = ChildEvent::Started {
+                    name: launch.name.clone(),
+                    pid,
+                    starts,
+                    args,
+                };
                 // Nobody listening: the whole is ending, and the stop signal comes.
                 let _ = events.send(started).await;
                 tokio::select! {
@@ -155,7 +173,14 @@ async fn supervise(mut launch: Launch, events: mpsc::Sender<ChildEvent>, mut ord
             back_off = BACK_OFF_MIN;
         }
         let tail = tail(&launch.log);
-        let _ = events.send(ChildEvent::Died { name: launch.name.clone(), how, again_in: back_off, tail }).await;
+        let _ = events
+            .send(ChildEvent::Died {
+                name: launch.name.clone(),
+                how,
+                again_in: back_off,
+                tail,
+            })
+            .await;
         tokio::select! {
             () = sleep(back_off) => {}
             order = orders.recv() => if order.is_none() {
@@ -171,7 +196,12 @@ fn spawn(launch: &mut Launch) -> std::io::Result<(Child, Vec<OsString>)> {
     let full = std::fs::metadata(&launch.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX);
     let mut log = OpenOptions::new();
     log.create(true).mode(0o600);
-    let log = if full { log.write(true).truncate(true) } else { log.append(true) }.open(&launch.log)?;
+    let log = if full {
+        log.write(true).truncate(true)
+    } else {
+        log.append(true)
+    }
+    .open(&launch.log)?;
     let own = std::process::id();
     let child = Command::new(std::env::current_exe()?)
         .arg("child")
@@ -190,7 +220,11 @@ fn spawn(launch: &mut Launch) -> std::io::Result<(Child, Vec<OsString>)> {
 }
 
 async fn stop_in_good_order(mut child: Child) {
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+    if let Some(pid) = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Pid::from_raw)
+    {
         // It may be gone already, which is what is wanted.
         let _ = kill_process(pid, Signal::TERM);
     }

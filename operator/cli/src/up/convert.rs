@@ -7,7 +7,8 @@ use argon2::{Argon2, PasswordHasher as _, password_hash::phc::PasswordHash};
 use operator_core::{
     Plan, Record, RecordKind, digest,
     records::{
-        ConferenceRecord, LimitsRecord, NodeRecord, OpenerRecord, RoleRecord, RoomPolicy, ScheduleRecord, TenantRecord,
+        ConferenceRecord, LimitsRecord, NodeRecord, OpenerRecord, RoleRecord, RoomPolicy,
+        ScheduleRecord, TenantRecord,
     },
 };
 use plenum_api::{
@@ -30,16 +31,31 @@ impl Hashes {
     /// Hashes for all conferences of a plan; those that are known already cost nothing. Salts come from the password and
     /// the tenant's link key, so that a record of one revision is always the same.
     pub(crate) fn of(&self, plan: &Plan) -> Result<Self, HashError> {
-        let keys: BTreeMap<&str, &[u8]> =
-            plan.tenants.values().map(|tenant| (tenant.name.as_str(), tenant.link_key.0.as_slice())).collect();
+        let keys: BTreeMap<&str, &[u8]> = plan
+            .tenants
+            .values()
+            .map(|tenant| (tenant.name.as_str(), tenant.link_key.0.as_slice()))
+            .collect();
         let jobs: Vec<&ConferenceRecord> = plan.conferences.values().collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len().max(1));
+        let threads = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(jobs.len().max(1));
         let parts = std::thread::scope(|scope| {
             let chunks = jobs.chunks(jobs.len().div_ceil(threads).max(1));
             let running: Vec<_> = chunks
-                .map(|chunk| scope.spawn(|| chunk.iter().map(|record| self.hash(record, &keys)).collect::<Vec<_>>()))
+                .map(|chunk| {
+                    scope.spawn(|| {
+                        chunk
+                            .iter()
+                            .map(|record| self.hash(record, &keys))
+                            .collect::<Vec<_>>()
+                    })
+                })
                 .collect();
-            running.into_iter().flat_map(|part| part.join().unwrap_or_default()).collect::<Vec<_>>()
+            running
+                .into_iter()
+                .flat_map(|part| part.join().unwrap_or_default())
+                .collect::<Vec<_>>()
         });
         let hashes = parts.into_iter().collect::<Result<BTreeMap<_, _>, _>>()?;
         match jobs.iter().find(|record| !hashes.contains_key(&record.uid)) {
@@ -53,7 +69,10 @@ impl Hashes {
         record: &ConferenceRecord,
         keys: &BTreeMap<&str, &[u8]>,
     ) -> Result<(String, (String, String)), HashError> {
-        let key = keys.get(record.tenant.as_str()).copied().unwrap_or_default();
+        let key = keys
+            .get(record.tenant.as_str())
+            .copied()
+            .unwrap_or_default();
         let message = format!("password salt\0{}\0{}", record.uid, record.password.0);
         let salt = digest::hmac_sha256(key, message.as_bytes());
         // The salt stands for the password: both change together.
@@ -63,12 +82,16 @@ impl Hashes {
         }
         let hashed: Result<PasswordHash, _> =
             Argon2::default().hash_password_with_salt(record.password.0.as_bytes(), &salt[..16]);
-        let hash = hashed.map_err(|_| HashError(format!("{}/{}", record.namespace, record.name)))?;
+        let hash =
+            hashed.map_err(|_| HashError(format!("{}/{}", record.namespace, record.name)))?;
         Ok((record.uid.clone(), (fresh, hash.to_string())))
     }
 
     fn get(&self, uid: &str) -> String {
-        self.0.get(uid).map(|(_, hash)| hash.clone()).unwrap_or_default()
+        self.0
+            .get(uid)
+            .map(|(_, hash)| hash.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -88,7 +111,10 @@ pub(crate) fn retraction(kind: RecordKind, uid: &str) -> Item {
         RecordKind::Conference => v1::RecordKind::Conference,
         RecordKind::Node => v1::RecordKind::Node,
     };
-    Item::Retract(v1::Retraction { kind: kind.into(), uid: uid.to_owned() })
+    Item::Retract(v1::Retraction {
+        kind: kind.into(),
+        uid: uid.to_owned(),
+    })
 }
 
 fn tenant(record: &TenantRecord) -> v1::TenantRecord {
@@ -110,7 +136,13 @@ fn tenant(record: &TenantRecord) -> v1::TenantRecord {
         link_key,
         pools,
     } = record;
-    let LimitsRecord { concurrent_rooms, participants, participants_per_room, publishers_per_room, egress_mbps } = *limits;
+    let LimitsRecord {
+        concurrent_rooms,
+        participants,
+        participants_per_room,
+        publishers_per_room,
+        egress_mbps,
+    } = *limits;
     v1::TenantRecord {
         uid: uid.clone(),
         name: name.clone(),
@@ -118,7 +150,10 @@ fn tenant(record: &TenantRecord) -> v1::TenantRecord {
         display_name: display_name.clone(),
         api_keys: api_keys
             .iter()
-            .map(|key| v1::ApiKey { key: key.key.clone(), secret: key.secret.0.clone() })
+            .map(|key| v1::ApiKey {
+                key: key.key.clone(),
+                secret: key.secret.0.clone(),
+            })
             .collect(),
         suspended: *suspended,
         suspend_terminate: *suspend_terminate,
@@ -192,11 +227,17 @@ fn conference(record: &ConferenceRecord, password_hash: String) -> v1::Conferenc
         password_hash,
         roles: roles
             .iter()
-            .map(|RoleRecord { role: of, subjects, groups }| v1::RoleRule {
-                role: role(*of).into(),
-                subjects: subjects.clone(),
-                groups: groups.clone(),
-            })
+            .map(
+                |RoleRecord {
+                     role: of,
+                     subjects,
+                     groups,
+                 }| v1::RoleRule {
+                    role: role(*of).into(),
+                    subjects: subjects.clone(),
+                    groups: groups.clone(),
+                },
+            )
             .collect(),
         notices: notices
             .iter()
@@ -205,7 +246,10 @@ fn conference(record: &ConferenceRecord, password_hash: String) -> v1::Conferenc
                 texts: notice
                     .texts
                     .iter()
-                    .map(|(lang, text)| v1::LocalText { lang: lang.clone(), text: text.clone() })
+                    .map(|(lang, text)| v1::LocalText {
+                        lang: lang.clone(),
+                        text: text.clone(),
+                    })
                     .collect(),
                 acknowledge: notice.acknowledge,
             })
@@ -221,7 +265,16 @@ fn conference(record: &ConferenceRecord, password_hash: String) -> v1::Conferenc
                 open_before_ms,
                 close_after_ms,
             } = schedule.clone();
-            v1::Schedule { start, time_zone, duration_ms, until, recurrence, except, open_before_ms, close_after_ms }
+            v1::Schedule {
+                start,
+                time_zone,
+                duration_ms,
+                until,
+                recurrence,
+                except,
+                open_before_ms,
+                close_after_ms,
+            }
         }),
         policy: Some(policy(of_room)),
         suspended: *suspended,
@@ -322,7 +375,10 @@ fn node(record: &NodeRecord) -> v1::NodeFacts {
         epoch: *epoch,
         addresses: addresses
             .iter()
-            .map(|(ip, port)| v1::Address { ip: ip.to_string(), port: u32::from(*port) })
+            .map(|(ip, port)| v1::Address {
+                ip: ip.to_string(),
+                port: u32::from(*port),
+            })
             .collect(),
         capacity: Some(v1::NodeCapacity {
             rooms: *rooms,

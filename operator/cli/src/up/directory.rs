@@ -6,8 +6,8 @@ use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
 use operator_core::{Plan, RecordKind, diff};
 use plenum_proto::v1::{
-    AcceptingOrder, MoveOrder, ObserveRequest, Publication, PublicationAck, directory_client::DirectoryClient,
-    observation, publication::Item,
+    AcceptingOrder, MoveOrder, ObserveRequest, Publication, PublicationAck,
+    directory_client::DirectoryClient, observation, publication::Item,
 };
 use tokio::{
     sync::mpsc,
@@ -135,9 +135,19 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Publishes for ever; ends when nobody wishes any more.
-pub(crate) async fn publish(dial: Dial, epoch: u64, mut wishes: mpsc::Receiver<Wish>, news: mpsc::Sender<News>) {
-    let mut publisher =
-        Publisher { epoch, plan: Arc::default(), hashes: Hashes::default(), pending: VecDeque::new(), news };
+pub(crate) async fn publish(
+    dial: Dial,
+    epoch: u64,
+    mut wishes: mpsc::Receiver<Wish>,
+    news: mpsc::Sender<News>,
+) {
+    let mut publisher = Publisher {
+        epoch,
+        plan: Arc::default(),
+        hashes: Hashes::default(),
+        pending: VecDeque::new(),
+        news,
+    };
     // Nothing is sent before the first plan: an empty snapshot would retract everything.
     loop {
         match wishes.recv().await {
@@ -273,7 +283,12 @@ impl Publisher {
     }
 
     async fn send(&self, send: &mpsc::Sender<Publication>, item: Item) -> Option<()> {
-        send.send(Publication { epoch: self.epoch, item: Some(item) }).await.ok()
+        send.send(Publication {
+            epoch: self.epoch,
+            item: Some(item),
+        })
+        .await
+        .ok()
     }
 
     async fn rehash(&mut self, plan: &Arc<Plan>) {
@@ -301,7 +316,14 @@ async fn hear(
             Ok(None) => return "the control plane ended the stream".to_owned(),
             Err(status) => return status.message().to_owned(),
         };
-        let PublicationAck { uid, revision, refused_reason: reason, message, snapshot_applied, .. } = ack.clone();
+        let PublicationAck {
+            uid,
+            revision,
+            refused_reason: reason,
+            message,
+            snapshot_applied,
+            ..
+        } = ack.clone();
         let kind = match ack.kind() {
             plenum_proto::v1::RecordKind::Tenant => Some(RecordKind::Tenant),
             plenum_proto::v1::RecordKind::Conference => Some(RecordKind::Conference),
@@ -309,8 +331,17 @@ async fn hear(
             plenum_proto::v1::RecordKind::Unspecified => None,
         };
         let told = match kind {
-            Some(kind) if reason.is_empty() => Some(News::Taken { kind, uid, revision }),
-            Some(kind) => Some(News::Refused { kind, uid, reason, message }),
+            Some(kind) if reason.is_empty() => Some(News::Taken {
+                kind,
+                uid,
+                revision,
+            }),
+            Some(kind) => Some(News::Refused {
+                kind,
+                uid,
+                reason,
+                message,
+            }),
             None => None,
         };
         let applied = snapshot_applied.then_some(News::SnapshotApplied);
@@ -340,7 +371,10 @@ pub(crate) async fn observe(dial: Dial, news: mpsc::Sender<News>) {
 /// `Ok` says why a stream that had begun has ended.
 async fn observe_once(dial: &Dial, news: &mpsc::Sender<News>) -> Result<String, String> {
     let mut client = dial.client().await?;
-    let answer = client.observe(ObserveRequest {}).await.map_err(|status| status.message().to_owned())?;
+    let answer = client
+        .observe(ObserveRequest {})
+        .await
+        .map_err(|status| status.message().to_owned())?;
     let mut stream = answer.into_inner();
     let nobody = || "nobody listens".to_owned();
     news.send(News::ObserveBegins).await.map_err(|_| nobody())?;
@@ -348,7 +382,9 @@ async fn observe_once(dial: &Dial, news: &mpsc::Sender<News>) -> Result<String, 
         match stream.message().await {
             Ok(Some(observation)) => {
                 if let Some(item) = observation.item {
-                    news.send(News::Observed(item)).await.map_err(|_| nobody())?;
+                    news.send(News::Observed(item))
+                        .await
+                        .map_err(|_| nobody())?;
                 }
             }
             Ok(None) => return Ok("the control plane ended the stream".to_owned()),

@@ -130,12 +130,26 @@ pub(crate) async fn run(
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("signals")?;
     let watch = Watch::new(&options.paths).context("cannot watch the manifests")?;
+    let (change_send, mut changes) = mpsc::channel(1);
+    // What was saved between reading and watching is found by looking once more.
+    let _ = change_send.try_send(());
+    tokio::spawn(watch.tell(change_send));
     let (child_send, mut child_events) = mpsc::channel(QUEUE);
     let (news_send, mut news) = mpsc::channel(QUEUE);
     let (call_send, mut calls) = mpsc::channel(QUEUE);
     let (ready_send, mut serving) = mpsc::channel(1);
-    let mut machine =
-        start::start(options, checked, reporter, began, start::Channels { child_send, news_send, call_send, ready_send })?;
+    let mut machine = start::start(
+        options,
+        checked,
+        reporter,
+        began,
+        start::Channels {
+            child_send,
+            news_send,
+            call_send,
+            ready_send,
+        },
+    )?;
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     let mut told_slow = false;
     let mut held = Vec::new();
@@ -156,7 +170,7 @@ pub(crate) async fn run(
                     break End::Asked;
                 }
             }
-            () = watch.changed() => machine.files_changed().await,
+            Some(()) = changes.recv() => machine.files_changed().await,
             _ = tick.tick() => {
                 machine.let_go().await;
                 if !machine.ready && !told_slow && began.elapsed() > SLOW {
@@ -167,11 +181,12 @@ pub(crate) async fn run(
         }
         machine.check_ready();
     };
-    machine.stop(match end {
-        End::Signal(why) => why,
-        End::Asked => "asked to",
-    })
-    .await;
+    machine
+        .stop(match end {
+            End::Signal(why) => why,
+            End::Asked => "asked to",
+        })
+        .await;
     Ok(())
 }
 
@@ -182,7 +197,12 @@ impl Machine {
         }
         let (about, message) = (about.into(), message.into());
         debug!(%about, reason, %message, "event");
-        self.events.push_back(Happening { at: Timestamp::now(), about, reason, message });
+        self.events.push_back(Happening {
+            at: Timestamp::now(),
+            about,
+            reason,
+            message,
+        });
     }
 
     /// Epoch of a node: grows with each start of its process and of the whole.
@@ -207,7 +227,10 @@ impl Machine {
             })
             .collect();
         // Only valid sets get here, so neither can fail; should one all the same, the old plan stays in effect.
-        let Ok(valid) = validate(&self.checked.objects, operator_core::AbsentOpenerKeys::AreGenerated) else {
+        let Ok(valid) = validate(
+            &self.checked.objects,
+            operator_core::AbsentOpenerKeys::AreGenerated,
+        ) else {
             return warn!("the manifests in effect are no longer valid");
         };
         let mut plan = match operator_core::plan(&valid, &self.generated, &endpoints) {
@@ -227,27 +250,51 @@ impl Machine {
 
     async fn child(&mut self, event: ChildEvent) {
         match event {
-            ChildEvent::Started { name, pid, starts, args } => {
+            ChildEvent::Started {
+                name,
+                pid,
+                starts,
+                args,
+            } => {
                 debug!(%name, pid, starts, ?args, "started");
                 if starts > 1 {
                     self.reporter.back(&name, starts);
-                    self.note(&*name, "Restarted", format!("start {starts}, process {pid}"));
+                    self.note(
+                        &*name,
+                        "Restarted",
+                        format!("start {starts}, process {pid}"),
+                    );
                 }
                 if name == CONTROL_PLANE {
                     self.control_plane.pid = Some(pid);
                     return;
                 }
-                let Some(node) = self.nodes.values_mut().find(|node| node.wanted.name == name) else { return };
+                let Some(node) = self
+                    .nodes
+                    .values_mut()
+                    .find(|node| node.wanted.name == name)
+                else {
+                    return;
+                };
                 (node.pid, node.starts) = (Some(pid), starts);
                 node.grpc = node.launch.lock().ok().and_then(|launch| launch.grpc);
                 self.publish().await;
             }
-            ChildEvent::Died { name, how, again_in, tail } => {
+            ChildEvent::Died {
+                name,
+                how,
+                again_in,
+                tail,
+            } => {
                 self.reporter.died(&name, &how, again_in, &tail);
                 self.note(&*name, "Died", how);
                 if name == CONTROL_PLANE {
                     self.control_plane.pid = None;
-                } else if let Some(node) = self.nodes.values_mut().find(|node| node.wanted.name == name) {
+                } else if let Some(node) = self
+                    .nodes
+                    .values_mut()
+                    .find(|node| node.wanted.name == name)
+                {
                     node.pid = None;
                 }
             }
@@ -257,12 +304,22 @@ impl Machine {
     fn news(&mut self, news: News) {
         match news {
             News::SnapshotApplied => self.snapshot_applied = true,
-            News::Taken { kind, uid, revision } => drop(self.acks.insert((kind, uid), Ack::Taken(revision))),
-            News::Refused { kind, uid, reason, message } => {
+            News::Taken {
+                kind,
+                uid,
+                revision,
+            } => drop(self.acks.insert((kind, uid), Ack::Taken(revision))),
+            News::Refused {
+                kind,
+                uid,
+                reason,
+                message,
+            } => {
                 let about = self.name_of(kind, &uid);
                 warn!("the control plane refused {about}: {reason}: {message}");
                 self.note(about, "Refused", format!("{reason}: {message}"));
-                self.acks.insert((kind, uid), Ack::Refused { reason, message });
+                self.acks
+                    .insert((kind, uid), Ack::Refused { reason, message });
             }
             News::PublishBroken(error) => {
                 debug!("publishing broke: {error}");
@@ -280,10 +337,16 @@ impl Machine {
 
     fn name_of(&self, kind: RecordKind, uid: &str) -> String {
         let name = match kind {
-            RecordKind::Tenant => self.plan.tenants.get(uid).map(|record| format!("Tenant/{}", record.name)),
-            RecordKind::Conference => {
-                self.plan.conferences.get(uid).map(|record| format!("Conference/{}", record.name))
-            }
+            RecordKind::Tenant => self
+                .plan
+                .tenants
+                .get(uid)
+                .map(|record| format!("Tenant/{}", record.name)),
+            RecordKind::Conference => self
+                .plan
+                .conferences
+                .get(uid)
+                .map(|record| format!("Conference/{}", record.name)),
             RecordKind::Node => self.nodes.get(uid).map(|node| node.wanted.name.clone()),
         };
         name.unwrap_or_else(|| uid.to_owned())
@@ -293,7 +356,10 @@ impl Machine {
     fn missing(&self) -> String {
         let mut missing = Vec::new();
         if !self.serving {
-            missing.push(format!("the control plane does not serve {} yet", self.options.http));
+            missing.push(format!(
+                "the control plane does not serve {} yet",
+                self.options.http
+            ));
         }
         if !self.snapshot_applied {
             missing.push("the control plane has not taken the manifests".to_owned());
@@ -306,13 +372,20 @@ impl Machine {
         }
         for record in self.plan.conferences.values() {
             if !self.live.conferences.contains_key(&record.uid) {
-                missing.push(format!("the state of {}/{} is unknown", record.namespace, record.name));
+                missing.push(format!(
+                    "the state of {}/{} is unknown",
+                    record.namespace, record.name
+                ));
             }
         }
         if missing.is_empty() {
             return String::new();
         }
-        format!("{}; see {}", missing.join(", "), self.dir.path().join("logs").display())
+        format!(
+            "{}; see {}",
+            missing.join(", "),
+            self.dir.path().join("logs").display()
+        )
     }
 
     fn check_ready(&mut self) {
@@ -322,7 +395,10 @@ impl Machine {
         self.ready = true;
         let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
         let view = self.view(&processes, &keys, &url);
-        let fingerprint = self.options.is_public().then(|| self.authority.fingerprint());
+        let fingerprint = self
+            .options
+            .is_public()
+            .then(|| self.authority.fingerprint());
         self.reporter.ready(&Ready {
             url: &url,
             took: self.began.elapsed(),
@@ -354,7 +430,12 @@ impl Machine {
             let keys = operator_core::plan::keys_of(&self.checked.objects, name, &self.generated);
             keys.into_iter().map(|key| key.0).collect()
         };
-        self.checked.objects.conferences.keys().map(|name| (name.clone(), keys(name))).collect()
+        self.checked
+            .objects
+            .conferences
+            .keys()
+            .map(|name| (name.clone(), keys(name)))
+            .collect()
     }
 
     fn view<'a>(
@@ -378,7 +459,10 @@ impl Machine {
     /// Nodes first, so that they can still say good-bye through the control plane.
     async fn stop(mut self, why: &str) {
         self.reporter.stopping(why);
-        info!("stopping {} media nodes, then the control plane", self.nodes.len());
+        info!(
+            "stopping {} media nodes, then the control plane",
+            self.nodes.len()
+        );
         for node in self.nodes.values_mut() {
             node.supervised.ask_to_stop();
         }

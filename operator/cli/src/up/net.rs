@@ -13,15 +13,22 @@ use plenum_api::media_pool::IpFamily;
 /// address it would send from. The destinations are reserved for documentation (RFC 5737, RFC 3849).
 pub(crate) fn primary_addresses() -> Vec<IpAddr> {
     let ways: [(IpAddr, IpAddr); 2] = [
-        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
-        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+        (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+        ),
+        (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
     ];
     let own = ways.into_iter().filter_map(|(from, to)| {
         let socket = UdpSocket::bind((from, 0)).ok()?;
         socket.connect((to, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip())
     });
-    own.filter(|ip| !ip.is_loopback() && !ip.is_unspecified() && !is_link_local(*ip)).collect()
+    own.filter(|ip| !ip.is_loopback() && !ip.is_unspecified() && !is_link_local(*ip))
+        .collect()
 }
 
 /// Without a zone nobody else can send to it.
@@ -37,12 +44,20 @@ pub(crate) fn media_addresses(wanted: &[IpAddr]) -> Vec<IpAddr> {
     if !wanted.is_empty() {
         return wanted.to_vec();
     }
-    std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(primary_addresses()).collect()
+    std::iter::once(Ipv4Addr::LOCALHOST.into())
+        .chain(primary_addresses())
+        .collect()
 }
 
 /// Addresses of the families that a pool offers.
 pub(crate) fn of_families(addresses: &[IpAddr], families: &[IpFamily]) -> Vec<IpAddr> {
-    let offered = |ip: &&IpAddr| families.contains(if ip.is_ipv4() { &IpFamily::IPv4 } else { &IpFamily::IPv6 });
+    let offered = |ip: &&IpAddr| {
+        families.contains(if ip.is_ipv4() {
+            &IpFamily::IPv4
+        } else {
+            &IpFamily::IPv6
+        })
+    };
     addresses.iter().filter(offered).copied().collect()
 }
 
@@ -53,12 +68,16 @@ pub(crate) fn free_port(ip: IpAddr) -> std::io::Result<SocketAddr> {
 
 /// Whether nobody has a port for media.
 pub(crate) fn is_free(port: u16, addresses: &[IpAddr]) -> bool {
-    addresses.iter().all(|ip| UdpSocket::bind((*ip, port)).is_ok() && TcpListener::bind((*ip, port)).is_ok())
+    addresses
+        .iter()
+        .all(|ip| UdpSocket::bind((*ip, port)).is_ok() && TcpListener::bind((*ip, port)).is_ok())
 }
 
 /// A pool's range has no port left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("MediaPool {pool}: no free port for node {node} in {min}-{max}; widen spec.network's range, or run fewer nodes")]
+#[error(
+    "MediaPool {pool}: no free port for node {node} in {min}-{max}; widen spec.network's range, or run fewer nodes"
+)]
 pub(crate) struct NoPort {
     pool: String,
     node: String,
@@ -86,7 +105,11 @@ pub(crate) fn assign(
         }
     }
     // Nodes on their way out hold theirs as well.
-    taken.extend(held.iter().filter(|(uid, _)| !ports.contains_key(*uid)).map(|(_, port)| (*port, *port)));
+    taken.extend(
+        held.iter()
+            .filter(|(uid, _)| !ports.contains_key(*uid))
+            .map(|(_, port)| (*port, *port)),
+    );
     for node in wanted {
         if ports.contains_key(&node.uid) {
             continue;
@@ -95,8 +118,14 @@ pub(crate) fn assign(
         let wide = (node.ports.min..=node.ports.max).step_by(usize::from(BLOCK.max(needed)));
         let narrow = (node.ports.min..=node.ports.max).step_by(usize::from(needed));
         let fits = |first: &u16| {
-            let Some(last) = first.checked_add(needed - 1).filter(|last| *last <= node.ports.max) else { return false };
-            taken.iter().all(|(from, to)| last < *from || *to < *first) && (*first..=last).all(&free)
+            let Some(last) = first
+                .checked_add(needed - 1)
+                .filter(|last| *last <= node.ports.max)
+            else {
+                return false;
+            };
+            taken.iter().all(|(from, to)| last < *from || *to < *first)
+                && (*first..=last).all(&free)
         };
         let Some(first) = wide.chain(narrow).find(fits) else {
             return Err(NoPort {
@@ -139,9 +168,16 @@ mod tests {
         let two = [node(0, 20_000, 20_255), node(1, 20_000, 20_255)];
         let first = assign(&two, &BTreeMap::new(), |_| true).expect("room");
         assert_eq!((first["u0"], first["u1"]), (20_000, 20_016));
-        let three = [node(2, 20_000, 20_255), node(1, 20_000, 20_255), node(0, 20_000, 20_255)];
+        let three = [
+            node(2, 20_000, 20_255),
+            node(1, 20_000, 20_255),
+            node(0, 20_000, 20_255),
+        ];
         let more = assign(&three, &first, |port| port != 20_032).expect("room");
-        assert_eq!((more["u0"], more["u1"], more["u2"]), (20_000, 20_016, 20_048));
+        assert_eq!(
+            (more["u0"], more["u1"], more["u2"]),
+            (20_000, 20_016, 20_048)
+        );
         let leaving = assign(&[node(2, 20_000, 20_255)], &first, |_| true).expect("room");
         assert_eq!(leaving["u2"], 20_032);
     }

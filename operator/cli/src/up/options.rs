@@ -14,7 +14,10 @@ use super::net;
 use crate::args;
 
 /// Secrets of the examples and of SDK documentation: everybody knows them.
-const PUBLIC_SECRETS: &[&str] = &["secretsecretsecretsecretsecretsecret", "an-example-secret-change-it-before-use"];
+const PUBLIC_SECRETS: &[&str] = &[
+    "secretsecretsecretsecretsecretsecret",
+    "an-example-secret-change-it-before-use",
+];
 const PUBLIC_KEYS: &[&str] = &["devkey"];
 
 /// Options, checked.
@@ -36,13 +39,17 @@ pub(crate) struct Options {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OptionsError {
     /// Several copies without a store.
-    #[error("--control-plane-replicas {0}: several replicas share their state through Redis, and there is no --redis; leave it at 1")]
+    #[error(
+        "--control-plane-replicas {0}: several replicas share their state through Redis, and there is no --redis; leave it at 1"
+    )]
     ReplicasWithoutRedis(u32),
     /// No copy at all.
     #[error("--control-plane-replicas 0: without a control plane nobody can join; leave it at 1")]
     NoReplica,
     /// The port is taken.
-    #[error("--http-port {port}: {ip}:{port} is in use by another program; stop it, or choose another port with --http-port")]
+    #[error(
+        "--http-port {port}: {ip}:{port} is in use by another program; stop it, or choose another port with --http-port"
+    )]
     PortInUse {
         /// Address.
         ip: IpAddr,
@@ -63,7 +70,9 @@ pub(crate) enum OptionsError {
         source: io::Error,
     },
     /// The media address is not this machine's.
-    #[error("--media-address {ip}: media cannot be sent from there: {source}; use an address of this machine")]
+    #[error(
+        "--media-address {ip}: media cannot be sent from there: {source}; use an address of this machine"
+    )]
     Media {
         /// Address.
         ip: IpAddr,
@@ -74,7 +83,9 @@ pub(crate) enum OptionsError {
     #[error("--media-address: {0} are given, at most {MEDIA_ADDRESSES_MAX} are possible")]
     TooManyMedia(usize),
     /// A key that everybody knows.
-    #[error("--bind {ip}: Secret {secret} holds an API key that stands in public documentation, and with --bind others could use it; give it an own key and secret, or add --insecure-dev-keys")]
+    #[error(
+        "--bind {ip}: Secret {secret} holds an API key that stands in public documentation, and with --bind others could use it; give it an own key and secret, or add --insecure-dev-keys"
+    )]
     PublicKey {
         /// Address.
         ip: IpAddr,
@@ -111,7 +122,10 @@ impl Options {
             _ => OptionsError::Bind { ip, port, source },
         })?;
         // Port 0 takes a free one, and keeps it over restarts of the control plane.
-        let http = listener.local_addr().map_err(|source| OptionsError::Bind { ip, port, source })?;
+        let http =
+            listener
+                .local_addr()
+                .map_err(|source| OptionsError::Bind { ip, port, source })?;
         Ok(Self {
             paths: args.files.clone(),
             http,
@@ -139,7 +153,10 @@ impl Options {
     /// Base address for people.
     pub(crate) fn url(&self) -> String {
         let ip = match self.http.ip() {
-            ip if ip.is_unspecified() => net::primary_addresses().first().copied().unwrap_or(self.local_http().ip()),
+            ip if ip.is_unspecified() => net::primary_addresses()
+                .first()
+                .copied()
+                .unwrap_or(self.local_http().ip()),
             ip => ip,
         };
         let scheme = if self.is_public() { "https" } else { "http" };
@@ -155,9 +172,16 @@ impl Options {
             if secret.type_ != names::SECRET_TYPE_API_KEY {
                 continue;
             }
-            let holds = |key: &str, known: &[&str]| secret.text(key).is_some_and(|text| known.contains(&text));
-            if holds(names::SECRET_KEY_API_SECRET, PUBLIC_SECRETS) || holds(names::SECRET_KEY_API_KEY, PUBLIC_KEYS) {
-                return Err(OptionsError::PublicKey { ip: self.http.ip(), secret: name.clone() });
+            let holds = |key: &str, known: &[&str]| {
+                secret.text(key).is_some_and(|text| known.contains(&text))
+            };
+            if holds(names::SECRET_KEY_API_SECRET, PUBLIC_SECRETS)
+                || holds(names::SECRET_KEY_API_KEY, PUBLIC_KEYS)
+            {
+                return Err(OptionsError::PublicKey {
+                    ip: self.http.ip(),
+                    secret: name.clone(),
+                });
             }
         }
         Ok(())

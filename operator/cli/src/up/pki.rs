@@ -7,8 +7,8 @@ use std::{net::IpAddr, path::PathBuf};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -61,22 +61,39 @@ pub(crate) struct Subject {
 impl Authority {
     /// The kept CA, or a new one.
     pub(crate) fn open(dir: &StateDir, now: Timestamp) -> Result<Self, PkiError> {
-        let kept = |path: &str, source| PkiError::Kept { path: dir.path().join(path), source };
+        let kept = |path: &str, source| PkiError::Kept {
+            path: dir.path().join(path),
+            source,
+        };
         if let (Some(pem), Some(key)) = (dir.read("ca.crt")?, dir.read("ca.key")?) {
-            let (pem, key) = (String::from_utf8_lossy(&pem).into_owned(), String::from_utf8_lossy(&key).into_owned());
+            let (pem, key) = (
+                String::from_utf8_lossy(&pem).into_owned(),
+                String::from_utf8_lossy(&key).into_owned(),
+            );
             let key = KeyPair::from_pem(&key).map_err(|source| kept("ca.key", source))?;
             // Signing takes the CA's name and usages, which are always the same.
-            return Ok(Self { issuer: Issuer::new(ca_params(now), key), pem, now });
+            return Ok(Self {
+                issuer: Issuer::new(ca_params(now), key),
+                pem,
+                now,
+            });
         }
         let name = "the CA".to_owned();
-        let make = |source| PkiError::Make { name: name.clone(), source };
+        let make = |source| PkiError::Make {
+            name: name.clone(),
+            source,
+        };
         let key = KeyPair::generate().map_err(make)?;
         let params = ca_params(now);
         let certificate = params.self_signed(&key).map_err(make)?;
         let pem = certificate.pem();
         dir.write("ca.key", key.serialize_pem().as_bytes())?;
         dir.write("ca.crt", pem.as_bytes())?;
-        Ok(Self { issuer: Issuer::new(params, key), pem, now })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            pem,
+            now,
+        })
     }
 
     /// The CA's certificate.
@@ -86,34 +103,58 @@ impl Authority {
 
     /// SHA-256 of the CA's certificate as browsers show it.
     pub(crate) fn fingerprint(&self) -> String {
-        let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).map(|der| der.to_vec()).unwrap_or_default();
-        let hex: Vec<String> = digest(&SHA256, &der).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        let der = CertificateDer::from_pem_slice(self.pem.as_bytes())
+            .map(|der| der.to_vec())
+            .unwrap_or_default();
+        let hex: Vec<String> = digest(&SHA256, &der)
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
         hex.join(":")
     }
 
     /// Makes a certificate and writes `ca.crt`, `tls.crt` and `tls.key`; gives the directory.
     pub(crate) fn issue(&self, dir: &StateDir, subject: &Subject) -> Result<PathBuf, PkiError> {
-        let Subject { folder, dns, ips, spiffe } = subject;
-        let make = |source| PkiError::Make { name: folder.clone(), source };
+        let Subject {
+            folder,
+            dns,
+            ips,
+            spiffe,
+        } = subject;
+        let make = |source| PkiError::Make {
+            name: folder.clone(),
+            source,
+        };
         let key = KeyPair::generate().map_err(make)?;
         let mut params = CertificateParams::new(dns.clone()).map_err(make)?;
-        params.subject_alt_names.extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
+        params
+            .subject_alt_names
+            .extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         if let Some(path) = spiffe {
-            let uri = format!("spiffe://{TRUST_DOMAIN}/{path}").try_into().map_err(make)?;
+            let uri = format!("spiffe://{TRUST_DOMAIN}/{path}")
+                .try_into()
+                .map_err(make)?;
             params.subject_alt_names.push(SanType::URI(uri));
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ClientAuth);
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, "Plenum");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Plenum");
         set_validity(&mut params, self.now, LEAF_DAYS);
         let certificate = params.signed_by(&key, &self.issuer).map_err(make)?;
         let path = dir.folder(&format!("tls/{folder}"))?;
-        for (file, content) in
-            [("tls.key", key.serialize_pem()), ("tls.crt", certificate.pem()), ("ca.crt", self.pem.clone())]
-        {
+        for (file, content) in [
+            ("tls.key", key.serialize_pem()),
+            ("tls.crt", certificate.pem()),
+            ("ca.crt", self.pem.clone()),
+        ] {
             dir.write(&format!("tls/{folder}/{file}"), content.as_bytes())?;
         }
         Ok(path)
@@ -125,8 +166,12 @@ fn ca_params(now: Timestamp) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Plenum");
-    params.distinguished_name.push(DnType::CommonName, "Plenum on one machine");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Plenum");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Plenum on one machine");
     set_validity(&mut params, now, CA_DAYS);
     params
 }

@@ -33,10 +33,16 @@ pub(crate) async fn ready(address: SocketAddr, ca: Option<&str>) {
 
 fn connector(ca: &str) -> Option<TlsConnector> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).ok()?).ok()?;
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).ok()?)
+        .ok()?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    Some(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?;
+    Some(TlsConnector::from(Arc::new(
+        config.with_root_certificates(roots).with_no_client_auth(),
+    )))
 }
 
 async fn ask(address: SocketAddr, connector: Option<&TlsConnector>) -> std::io::Result<bool> {
@@ -51,7 +57,9 @@ async fn ask(address: SocketAddr, connector: Option<&TlsConnector>) -> std::io::
 }
 
 async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<bool> {
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut answer = Vec::new();
     // A peer that closes without a TLS goodbye has still answered.
     let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;

@@ -59,6 +59,9 @@ pub(crate) enum Answer {
 impl Answer {
     /// A refusal.
     pub(crate) fn refused(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Refused { message: message.into(), remedy: remedy.into() }
+        Self::Refused {
+            message: message.into(),
+            remedy: remedy.into(),
+        }
     }
 }

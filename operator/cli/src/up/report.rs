@@ -107,7 +107,9 @@ impl Reporter {
         if let Some(fingerprint) = ready.fingerprint {
             println!("  CA           {}", ready.ca);
             println!("  SHA-256      {fingerprint}");
-            println!("  Browsers take the address once this CA is trusted; compare the fingerprint first.");
+            println!(
+                "  Browsers take the address once this CA is trusted; compare the fingerprint first."
+            );
         }
         for access in ready.conferences {
             print_access(access);
@@ -115,7 +117,13 @@ impl Reporter {
         if !ready.sdk.is_empty() {
             println!("\nRooms for SDKs");
             for sdk in ready.sdk {
-                println!("  {:<12} {}  key {}  ({})", sdk.tenant, sdk.url, sdk.api_keys.join(", "), sdk.opens);
+                println!(
+                    "  {:<12} {}  key {}  ({})",
+                    sdk.tenant,
+                    sdk.url,
+                    sdk.api_keys.join(", "),
+                    sdk.opens
+                );
             }
         }
         println!("\nSaving a manifest applies it. Stop with Ctrl-C or `plenum down`.");
@@ -124,7 +132,10 @@ impl Reporter {
     /// A set of manifests is in effect.
     pub(crate) fn applied(self, changes: &[String], added: &[Access]) {
         if self.output == Output::Json {
-            return self.line("applied", json!({ "changes": changes, "conferences": added }));
+            return self.line(
+                "applied",
+                json!({ "changes": changes, "conferences": added }),
+            );
         }
         println!("\napplied: {}", changes.join("; "));
         for access in added {
@@ -154,9 +165,15 @@ impl Reporter {
     pub(crate) fn died(self, name: &str, how: &str, again_in: Duration, tail: &str) {
         if self.output == Output::Json {
             let millis = u64::try_from(again_in.as_millis()).unwrap_or(u64::MAX);
-            return self.line("died", json!({ "process": name, "how": how, "againInMs": millis }));
+            return self.line(
+                "died",
+                json!({ "process": name, "how": how, "againInMs": millis }),
+            );
         }
-        println!("\n{name} died ({how}); it starts again in {:.1} s", again_in.as_secs_f64());
+        println!(
+            "\n{name} died ({how}); it starts again in {:.1} s",
+            again_in.as_secs_f64()
+        );
         for line in tail.lines() {
             println!("    {line}");
         }
@@ -180,7 +197,10 @@ impl Reporter {
 }
 
 fn print_access(access: &Access) {
-    println!("\n{}  ({}/{})", access.display_name, access.namespace, access.name);
+    println!(
+        "\n{}  ({}/{})",
+        access.display_name, access.namespace, access.name
+    );
     println!("  state        {}", access.state_text);
     println!("  guest link   {}", access.guest_link);
     for link in &access.opener_links {

@@ -56,8 +56,12 @@ impl Secrets {
     pub(crate) fn open(dir: &StateDir) -> Result<Self, SecretsError> {
         let kept = match dir.read(FILE)? {
             None => Kept::default(),
-            Some(text) => serde_json::from_slice(&text)
-                .map_err(|source| SecretsError::Unreadable { path: dir.path().join(FILE), source })?,
+            Some(text) => {
+                serde_json::from_slice(&text).map_err(|source| SecretsError::Unreadable {
+                    path: dir.path().join(FILE),
+                    source,
+                })?
+            }
         };
         let mut secrets = Self { kept };
         secrets.kept.starts += 1;
@@ -78,29 +82,49 @@ impl Secrets {
 
     /// Everything that is wanted; what is not there yet is made and kept. What is no longer wanted stays, so that links
     /// and passwords come back with their conference.
-    pub(crate) fn generate(&mut self, dir: &StateDir, wants: &Wants) -> Result<Generated, SecretsError> {
+    pub(crate) fn generate(
+        &mut self,
+        dir: &StateDir,
+        wants: &Wants,
+    ) -> Result<Generated, SecretsError> {
         let mut generated = Generated::default();
         let mut made = false;
         for tenant in &wants.link_keys {
             let entry = kept_or(&mut self.kept.link_keys, tenant.clone(), &mut made, || {
                 Ok(STANDARD.encode(random::<32>()?))
             })?;
-            let key = STANDARD.decode(entry).map_err(|_| SecretsError::Unreadable {
-                path: dir.path().join(FILE),
-                source: serde::de::Error::custom(format!("linkKeys of {tenant} is no base64")),
-            })?;
-            generated.link_keys.insert(tenant.clone(), Confidential(key));
+            let key = STANDARD
+                .decode(entry)
+                .map_err(|_| SecretsError::Unreadable {
+                    path: dir.path().join(FILE),
+                    source: serde::de::Error::custom(format!("linkKeys of {tenant} is no base64")),
+                })?;
+            generated
+                .link_keys
+                .insert(tenant.clone(), Confidential(key));
         }
         for name in &wants.passwords {
-            let entry = kept_or(&mut self.kept.passwords, name.to_string(), &mut made, password)?;
-            generated.passwords.insert(Name::clone(name), Confidential(entry));
+            let entry = kept_or(
+                &mut self.kept.passwords,
+                name.to_string(),
+                &mut made,
+                password,
+            )?;
+            generated
+                .passwords
+                .insert(Name::clone(name), Confidential(entry));
         }
         for key in &wants.opener_keys {
             let SecretKey { secret, key: part } = key;
-            let entry = kept_or(&mut self.kept.opener_keys, format!("{secret}/{part}"), &mut made, || {
-                Ok(BASE32_NOPAD.encode(&random::<20>()?).to_ascii_lowercase())
-            })?;
-            generated.opener_keys.insert(key.clone(), Confidential(entry));
+            let entry = kept_or(
+                &mut self.kept.opener_keys,
+                format!("{secret}/{part}"),
+                &mut made,
+                || Ok(BASE32_NOPAD.encode(&random::<20>()?).to_ascii_lowercase()),
+            )?;
+            generated
+                .opener_keys
+                .insert(key.clone(), Confidential(entry));
         }
         if made {
             self.save(dir)?;
@@ -166,7 +190,11 @@ mod tests {
         let (one, other) = (password().expect("random"), password().expect("random"));
         assert_ne!(one, other);
         assert_eq!(one.split('-').count(), 7);
-        assert!(one.split('-').all(|part| part.len() == 4 && part.bytes().all(|letter| letter.is_ascii_lowercase())));
+        assert!(
+            one.split('-')
+                .all(|part| part.len() == 4
+                    && part.bytes().all(|letter| letter.is_ascii_lowercase()))
+        );
     }
 
     #[test]
@@ -175,20 +203,28 @@ mod tests {
         let wants = Wants {
             link_keys: vec!["town".into()],
             passwords: vec![Name::new("tenant-town", "council")],
-            opener_keys: vec![SecretKey { secret: Name::new("tenant-town", "opener"), key: "key".into() }],
+            opener_keys: vec![SecretKey {
+                secret: Name::new("tenant-town", "opener"),
+                key: "key".into(),
+            }],
             nodes: Vec::new(),
         };
         let dir = StateDir::open(&base).expect("a directory");
         let mut secrets = Secrets::open(&dir).expect("new");
         let first = secrets.generate(&dir, &wants).expect("made");
-        secrets.generate(&dir, &Wants::default()).expect("nothing wanted");
+        secrets
+            .generate(&dir, &Wants::default())
+            .expect("nothing wanted");
         drop(dir);
         let dir = StateDir::open(&base).expect("the directory");
         let mut secrets = Secrets::open(&dir).expect("kept");
         assert_eq!(secrets.starts(), 2);
         assert_eq!(secrets.generate(&dir, &wants).expect("kept"), first);
         std::fs::write(dir.path().join(FILE), b"{").expect("a broken file");
-        assert!(matches!(Secrets::open(&dir), Err(SecretsError::Unreadable { .. })));
+        assert!(matches!(
+            Secrets::open(&dir),
+            Err(SecretsError::Unreadable { .. })
+        ));
         drop(dir);
         std::fs::remove_dir_all(&base).expect("gone");
     }

@@ -44,7 +44,11 @@ pub(crate) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
 async fn serve_one(stream: UnixStream, calls: mpsc::Sender<Call>) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    let read = timeout(PATIENCE, BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line)).await;
+    let read = timeout(
+        PATIENCE,
+        BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line),
+    )
+    .await;
     if !matches!(read, Ok(Ok(_))) {
         return;
     }
@@ -52,10 +56,20 @@ async fn serve_one(stream: UnixStream, calls: mpsc::Sender<Call>) {
     let answer = match serde_json::from_str(&line) {
         Ok(request) => {
             let (answer, wait) = oneshot::channel();
-            if calls.send(Call { request, answer, hold }).await.is_err() {
+            if calls
+                .send(Call {
+                    request,
+                    answer,
+                    hold,
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
-            wait.await.unwrap_or_else(|_| Answer::refused("the system is stopping", "start it again with plenum up"))
+            wait.await.unwrap_or_else(|_| {
+                Answer::refused("the system is stopping", "start it again with plenum up")
+            })
         }
         Err(error) => Answer::refused(error.to_string(), "use a plenum of the same version"),
     };

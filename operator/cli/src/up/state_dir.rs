@@ -20,7 +20,9 @@ pub(crate) struct StateDir {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
     /// Another process holds it.
-    #[error("{path} is in use by another plenum up; stop it with `plenum down`, or give this one --state-dir")]
+    #[error(
+        "{path} is in use by another plenum up; stop it with `plenum down`, or give this one --state-dir"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -34,7 +36,9 @@ pub(crate) enum StateError {
         source: io::Error,
     },
     /// The socket's path is too long for the kernel.
-    #[error("--state-dir {path}: the path of the socket in it has {bytes} bytes, at most {SOCKET_BYTES_MAX} are possible; give a shorter one")]
+    #[error(
+        "--state-dir {path}: the path of the socket in it has {bytes} bytes, at most {SOCKET_BYTES_MAX} are possible; give a shorter one"
+    )]
     TooLong {
         /// The directory.
         path: PathBuf,
@@ -49,15 +53,30 @@ const SOCKET_BYTES_MAX: usize = 107;
 impl StateDir {
     /// Makes the directory where needed, and takes hold of it.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
-        let io = |source| StateError::Io { path: path.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        let io = |source| StateError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io)?;
         let path = path.canonicalize().map_err(io)?;
         let bytes = socket(&path).as_os_str().len();
         if bytes > SOCKET_BYTES_MAX {
             return Err(StateError::TooLong { path, bytes });
         }
-        let io = |source| StateError::Io { path: path.clone(), source };
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
+        let io = |source| StateError::Io {
+            path: path.clone(),
+            source,
+        };
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"));
         let lock = lock.map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -85,8 +104,12 @@ impl StateDir {
     /// A directory below, for the owner alone.
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, StateError> {
         let path = self.path.join(name);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map(|()| path.clone()).map_err(|source| StateError::Io { path, source })
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path);
+        made.map(|()| path.clone())
+            .map_err(|source| StateError::Io { path, source })
     }
 
     /// Content of a file; `None` where there is none.
@@ -113,12 +136,18 @@ impl StateDir {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
+            let mut file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
             file.write_all(content)?;
             file.sync_data()?;
             fs::rename(&new, &path)
         };
-        written().map(|()| path.clone()).map_err(|source| StateError::Io { path, source })
+        written()
+            .map(|()| path.clone())
+            .map_err(|source| StateError::Io { path, source })
     }
 }
 
@@ -142,20 +171,30 @@ mod tests {
     fn a_directory_has_one_holder_and_files_for_the_owner_alone() {
         let base = std::env::temp_dir().join(format!("plenum-state-{}", std::process::id()));
         let held = StateDir::open(&base).expect("a new directory");
-        assert!(matches!(StateDir::open(&base), Err(StateError::InUse { .. })));
+        assert!(matches!(
+            StateDir::open(&base),
+            Err(StateError::InUse { .. })
+        ));
         let path = held.write("secrets.json", b"{}").expect("a file");
-        held.write("secrets.json", b"{\"a\":1}").expect("the file again");
+        held.write("secrets.json", b"{\"a\":1}")
+            .expect("the file again");
         let mode = |path: &Path| fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(held.path())), (0o600, 0o700));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("permissions");
-        assert_eq!(held.read("secrets.json").expect("content"), Some(b"{\"a\":1}".to_vec()));
+        assert_eq!(
+            held.read("secrets.json").expect("content"),
+            Some(b"{\"a\":1}".to_vec())
+        );
         assert_eq!(mode(&path), 0o600);
         fs::write(held.socket(), b"").expect("a stale socket");
         drop(held);
         let again = StateDir::open(&base).expect("free again");
         assert!(!again.socket().exists());
         let deep = base.join("x".repeat(120));
-        assert!(matches!(StateDir::open(&deep), Err(StateError::TooLong { .. })));
+        assert!(matches!(
+            StateDir::open(&deep),
+            Err(StateError::TooLong { .. })
+        ));
         drop(again);
         fs::remove_dir_all(&base).expect("gone");
     }

@@ -10,7 +10,9 @@ use operator_core::{
     records::{ConferenceRecord, NodeRecord},
 };
 use plenum_api::names;
-use plenum_proto::v1::{ConferenceState, NodeState, TenantState, conference_state::Phase, observation::Item};
+use plenum_proto::v1::{
+    ConferenceState, NodeState, TenantState, conference_state::Phase, observation::Item,
+};
 use serde_json::{Value, json};
 
 use super::report::{Access, SdkAccess};
@@ -31,7 +33,9 @@ impl Live {
     pub(crate) fn take(&mut self, item: Item) {
         match item {
             Item::Node(node) => drop(self.nodes.insert(node.uid.clone(), node)),
-            Item::Conference(conference) => drop(self.conferences.insert(conference.uid.clone(), conference)),
+            Item::Conference(conference) => {
+                drop(self.conferences.insert(conference.uid.clone(), conference))
+            }
             Item::Tenant(tenant) => drop(self.tenants.insert(tenant.name.clone(), tenant)),
             Item::NodeGone(uid) => drop(self.nodes.remove(&uid)),
             Item::EndOfSnapshot(_) => {}
@@ -92,15 +96,24 @@ pub(crate) struct View<'a> {
 
 impl View<'_> {
     fn declared(&self, kind: &str, name: &Name) -> Value {
-        let key = operator_core::ObjectKey { kind: kind.to_owned(), name: name.clone() };
+        let key = operator_core::ObjectKey {
+            kind: kind.to_owned(),
+            name: name.clone(),
+        };
         self.values.get(&key).cloned().unwrap_or(Value::Null)
     }
 
     fn published(&self, kind: RecordKind, uid: &str, revision: &str) -> Value {
         let (status, reason, message) = match self.acks.get(&(kind, uid.to_owned())) {
-            Some(Ack::Taken(taken)) if taken == revision => ("True", "Reconciled".to_owned(), String::new()),
+            Some(Ack::Taken(taken)) if taken == revision => {
+                ("True", "Reconciled".to_owned(), String::new())
+            }
             Some(Ack::Refused { reason, message }) => ("False", reason.clone(), message.clone()),
-            _ => ("Unknown", "Progressing".to_owned(), "the control plane has not acknowledged it yet".to_owned()),
+            _ => (
+                "Unknown",
+                "Progressing".to_owned(),
+                "the control plane has not acknowledged it yet".to_owned(),
+            ),
         };
         json!({ "type": "Published", "status": status, "reason": reason, "message": message })
     }
@@ -115,9 +128,18 @@ impl View<'_> {
     pub(crate) fn tenants(&self) -> Vec<Value> {
         let one = |(name, tenant): (&String, &plenum_api::Tenant)| {
             let namespace = namespace_of(name, tenant);
-            let count = self.objects.conferences.keys().filter(|at| at.namespace == namespace).count();
+            let count = self
+                .objects
+                .conferences
+                .keys()
+                .filter(|at| at.namespace == namespace)
+                .count();
             let usage = self.live.tenants.get(name).cloned().unwrap_or_default();
-            let record = self.plan.tenants.values().find(|record| record.name == *name);
+            let record = self
+                .plan
+                .tenants
+                .values()
+                .find(|record| record.name == *name);
             let mut value = self.declared("Tenant", &Name::new("", name.as_str()));
             value["status"] = json!({
                 "namespace": namespace,
@@ -136,11 +158,19 @@ impl View<'_> {
     pub(crate) fn conferences(&self) -> Vec<Value> {
         let mut records: Vec<&ConferenceRecord> = self.plan.conferences.values().collect();
         records.sort_by_key(|record| (&record.namespace, &record.name));
-        records.into_iter().map(|record| self.conference(record)).collect()
+        records
+            .into_iter()
+            .map(|record| self.conference(record))
+            .collect()
     }
 
     fn conference(&self, record: &ConferenceRecord) -> Value {
-        let state = self.live.conferences.get(&record.uid).cloned().unwrap_or_default();
+        let state = self
+            .live
+            .conferences
+            .get(&record.uid)
+            .cloned()
+            .unwrap_or_default();
         let name = Name::new(&*record.namespace, &*record.name);
         let mut value = self.declared("Conference", &name);
         let declared = self.objects.conferences.get(&name);
@@ -176,12 +206,20 @@ impl View<'_> {
     /// Pools.
     pub(crate) fn pools(&self) -> Vec<Value> {
         let one = |(name, pool): (&Name, &plenum_api::MediaPool)| {
-            let of_pool: Vec<(&String, &Process)> =
-                self.processes.iter().filter(|(_, process)| process.pool == *name).collect();
-            let states: Vec<&NodeState> =
-                of_pool.iter().filter_map(|(uid, _)| self.live.nodes.get(*uid)).collect();
-            let count = |with: fn(&NodeState) -> bool| states.iter().filter(|state| with(state)).count();
-            let sum = |of: fn(&NodeState) -> u32| states.iter().map(|state| u64::from(of(state))).sum::<u64>();
+            let of_pool: Vec<(&String, &Process)> = self
+                .processes
+                .iter()
+                .filter(|(_, process)| process.pool == *name)
+                .collect();
+            let states: Vec<&NodeState> = of_pool
+                .iter()
+                .filter_map(|(uid, _)| self.live.nodes.get(*uid))
+                .collect();
+            let count =
+                |with: fn(&NodeState) -> bool| states.iter().filter(|state| with(state)).count();
+            let sum = |of: fn(&NodeState) -> u32| {
+                states.iter().map(|state| u64::from(of(state))).sum::<u64>()
+            };
             let mut value = self.declared("MediaPool", name);
             value["status"] = json!({
                 "replicas": of_pool.len(),
@@ -200,7 +238,10 @@ impl View<'_> {
     pub(crate) fn nodes(&self) -> Vec<Value> {
         let mut processes: Vec<(&String, &Process)> = self.processes.iter().collect();
         processes.sort_by_key(|(_, process)| (&process.pool, process.name.len(), &process.name));
-        processes.into_iter().map(|(uid, process)| self.node(uid, process, self.plan.nodes.get(uid))).collect()
+        processes
+            .into_iter()
+            .map(|(uid, process)| self.node(uid, process, self.plan.nodes.get(uid)))
+            .collect()
     }
 
     fn node(&self, uid: &str, process: &Process, record: Option<&NodeRecord>) -> Value {
@@ -255,9 +296,16 @@ impl View<'_> {
     /// How one gets into the conferences.
     pub(crate) fn access(&self) -> Vec<Access> {
         let one = |record: &ConferenceRecord| {
-            let state = self.live.conferences.get(&record.uid).cloned().unwrap_or_default();
+            let state = self
+                .live
+                .conferences
+                .get(&record.uid)
+                .cloned()
+                .unwrap_or_default();
             let link = format!("{}/c/{}", self.url, record.room_id);
-            let keys = self.opener_keys.get(&Name::new(&*record.namespace, &*record.name));
+            let keys = self
+                .opener_keys
+                .get(&Name::new(&*record.namespace, &*record.name));
             Access {
                 namespace: record.namespace.clone(),
                 name: record.name.clone(),
@@ -268,7 +316,11 @@ impl View<'_> {
                 state: phase(&state).to_owned(),
                 state_text: state_text(&state),
                 guest_link: format!("{link}#p={}", fragment(&record.password.0)),
-                opener_links: keys.into_iter().flatten().map(|key| format!("{link}#k={}", fragment(key))).collect(),
+                opener_links: keys
+                    .into_iter()
+                    .flatten()
+                    .map(|key| format!("{link}#k={}", fragment(key)))
+                    .collect(),
                 password: record.password.0.clone(),
             }
         };
@@ -282,7 +334,8 @@ impl View<'_> {
         use plenum_api::tenant::AdHocRooms;
         let url = self.url.replacen("http", "ws", 1);
         let tenants = self.plan.tenants.values();
-        let open = tenants.filter(|record| record.ad_hoc != AdHocRooms::Forbidden && !record.api_keys.is_empty());
+        let open = tenants
+            .filter(|record| record.ad_hoc != AdHocRooms::Forbidden && !record.api_keys.is_empty());
         open.map(|record| SdkAccess {
             tenant: record.name.clone(),
             url: url.clone(),

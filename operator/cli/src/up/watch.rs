@@ -12,7 +12,10 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 
 /// Editors write in several steps; this much silence means that they are done.
 const QUIET: Duration = Duration::from_millis(60);
@@ -30,28 +33,37 @@ impl Watch {
     pub(crate) fn new(paths: &[PathBuf]) -> notify::Result<Self> {
         let changed = Arc::new(Notify::new());
         let told = Arc::clone(&changed);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let read_only = event.as_ref().is_ok_and(|event| match event.kind {
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
-                EventKind::Access(_) => true,
-                _ => false,
-            });
-            // An error may have swallowed an event.
-            if !read_only {
-                told.notify_one();
-            }
-        })?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let read_only = event.as_ref().is_ok_and(|event| match event.kind {
+                    EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+                    EventKind::Access(_) => true,
+                    _ => false,
+                });
+                // An error may have swallowed an event.
+                if !read_only {
+                    told.notify_one();
+                }
+            })?;
         for folder in folders(paths) {
             watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         }
-        Ok(Self { changed, _watcher: watcher })
+        Ok(Self {
+            changed,
+            _watcher: watcher,
+        })
     }
 
-    /// Waits for a change, and then until nothing changes for a moment.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-        for _ in 0..PATIENCE {
-            if timeout(QUIET, self.changed.notified()).await.is_err() {
+    /// Tells of changes for ever, each time after a moment of rest.
+    pub(crate) async fn tell(self, to: mpsc::Sender<()>) {
+        loop {
+            self.changed.notified().await;
+            for _ in 0..PATIENCE {
+                if timeout(QUIET, self.changed.notified()).await.is_err() {
+                    break;
+                }
+            }
+            if to.send(()).await.is_err() {
                 return;
             }
         }

@@ -16,7 +16,10 @@ use std::{
 
 use serde_json::Value;
 
-const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/examples/quickstart");
+const QUICKSTART: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../docs/examples/quickstart"
+);
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Whether something happens at all; how fast is measured elsewhere.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -26,14 +29,30 @@ pub(crate) fn plenum() -> Command {
     static BUILT: OnceLock<()> = OnceLock::new();
     let program = Path::new(env!("CARGO_BIN_EXE_plenum"));
     BUILT.get_or_init(|| {
-        let folder = program.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or("debug");
+        let folder = program
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str())
+            .unwrap_or("debug");
         let profile = if folder == "debug" { "dev" } else { folder };
         let built = Command::new(env!("CARGO"))
             .current_dir(ROOT)
-            .args(["build", "--quiet", "--profile", profile, "-p", "control-plane", "-p", "media-node"])
+            .args([
+                "build",
+                "--quiet",
+                "--profile",
+                profile,
+                "-p",
+                "control-plane",
+                "-p",
+                "media-node",
+            ])
             .status()
             .expect("cargo runs");
-        assert!(built.success(), "the control plane and the media node build");
+        assert!(
+            built.success(),
+            "the control plane and the media node build"
+        );
     });
     Command::new(program)
 }
@@ -60,7 +79,11 @@ impl Folder {
             let text = text
                 .replace("min: 20000", &format!("min: {first_port}"))
                 .replace("max: 20255", &format!("max: {}", first_port + 255));
-            fs::write(self.manifests().join(path.file_name().expect("a name")), text).expect("a copy");
+            fs::write(
+                self.manifests().join(path.file_name().expect("a name")),
+                text,
+            )
+            .expect("a copy");
         }
         self
     }
@@ -99,8 +122,13 @@ pub(crate) struct Up {
 impl Up {
     /// Starts one on a free port.
     pub(crate) fn start(folder: Folder, more: &[&str]) -> Self {
+        Self::start_on(folder, "0", more)
+    }
+
+    /// Starts one on a port.
+    pub(crate) fn start_on(folder: Folder, port: &str, more: &[&str]) -> Self {
         let mut child = plenum()
-            .args(["up", "--output", "json", "--http-port", "0", "-f"])
+            .args(["up", "--output", "json", "--http-port", port, "-f"])
             .arg(folder.manifests())
             .arg("--state-dir")
             .arg(folder.state())
@@ -112,31 +140,45 @@ impl Up {
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+                let event =
+                    serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
                 if send.send(event).is_err() {
                     return;
                 }
             }
         });
-        Self { child, folder, events }
+        Self {
+            child,
+            folder,
+            events,
+        }
     }
 
     /// The next event of a kind; others are passed over.
     pub(crate) fn event(&self, wanted: &str) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self
+                .events
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(event) if event["event"] == wanted => return event,
                 Ok(event) => eprintln!("passed over: {event}"),
                 Err(RecvTimeoutError::Timeout) => panic!("no event `{wanted}`; {}", self.logs()),
-                Err(RecvTimeoutError::Disconnected) => panic!("ended without `{wanted}`; {}", self.logs()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended without `{wanted}`; {}", self.logs())
+                }
             }
         }
     }
 
     fn logs(&self) -> String {
         let mut text = String::new();
-        for entry in fs::read_dir(self.folder.state().join("logs")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.folder.state().join("logs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let log = fs::read_to_string(entry.path()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             text.push_str(&format!("\n{}:\n", entry.path().display()));
@@ -149,26 +191,45 @@ impl Up {
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         let mut args = args.iter();
         let verb = args.next().expect("a verb");
-        plenum().arg(verb).args(args).arg("--state-dir").arg(self.folder.state()).output().expect("plenum runs")
+        plenum()
+            .arg(verb)
+            .args(args)
+            .arg("--state-dir")
+            .arg(self.folder.state())
+            .output()
+            .expect("plenum runs")
     }
 
     /// Objects of a kind.
     pub(crate) fn get(&self, kind: &str) -> Vec<Value> {
         let output = self.run(&["get", kind, "-o", "json"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let list: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         list["items"].as_array().expect("a list").clone()
     }
 
     /// Waits until something holds of the objects of a kind.
-    pub(crate) fn until(&self, kind: &str, what: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub(crate) fn until(
+        &self,
+        kind: &str,
+        what: &str,
+        holds: impl Fn(&[Value]) -> bool,
+    ) -> Vec<Value> {
         let until = Instant::now() + PATIENCE;
         loop {
             let objects = self.get(kind);
             if holds(&objects) {
                 return objects;
             }
-            assert!(Instant::now() < until, "never {what}: {objects:#?}{}", self.logs());
+            assert!(
+                Instant::now() < until,
+                "never {what}: {objects:#?}{}",
+                self.logs()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -202,7 +263,9 @@ impl Drop for Up {
 /// Children of a process, by the kernel's own list.
 pub(crate) fn children_of(pid: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
 /// Command line of a process; empty when it is gone.
@@ -215,14 +278,21 @@ pub(crate) fn command_of(pid: u32) -> String {
 pub(crate) fn assert_gone(pids: &[u32]) {
     let until = Instant::now() + PATIENCE;
     while let Some(pid) = pids.iter().find(|pid| !command_of(**pid).is_empty()) {
-        assert!(Instant::now() < until, "{pid} still runs: {}", command_of(*pid));
+        assert!(
+            Instant::now() < until,
+            "{pid} still runs: {}",
+            command_of(*pid)
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Kills a process without asking.
 pub(crate) fn kill(pid: u32) {
-    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    let killed = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .expect("kill runs");
     assert!(killed.success());
 }
 
@@ -231,11 +301,24 @@ pub(crate) fn http_get(url: &str) -> (u16, String) {
     let rest = url.strip_prefix("http://").expect("plain HTTP");
     let (host, path) = rest.split_once('/').expect("a path");
     let mut stream = TcpStream::connect(host).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("sent");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a time limit");
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a status");
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
     (status, body)
 }

@@ -26,7 +26,11 @@ struct Wishes<'a> {
 }
 
 /// Policy of a declared conference.
-pub(super) fn declared(spec: &ConferenceSpec, class: &ConferenceClass, tenant: &Tenant) -> RoomPolicy {
+pub(super) fn declared(
+    spec: &ConferenceSpec,
+    class: &ConferenceClass,
+    tenant: &Tenant,
+) -> RoomPolicy {
     let wishes = Wishes {
         lobby: spec.lobby,
         guests: spec.guests,
@@ -68,14 +72,21 @@ fn build(wishes: &Wishes<'_>, class: &ConferenceClass, tenant: &Tenant) -> RoomP
     let media = |of: fn(&Media) -> Option<u32>| first(wishes.media, of_class.media.as_ref(), of);
     let profile = first(wishes.media, of_class.media.as_ref(), |media| media.profile);
     let video = profile != Some(MediaProfile::AudioOnly);
-    let screen_share =
-        video && first(wishes.media, of_class.media.as_ref(), |media| media.screen_share).unwrap_or(true);
+    let screen_share = video
+        && first(wishes.media, of_class.media.as_ref(), |media| {
+            media.screen_share
+        })
+        .unwrap_or(true);
     let e2ee = first(wishes.media, of_class.media.as_ref(), |media| media.e2ee);
     let recorded = [wishes.recording, of_class.recording, of_tenant.recording];
-    let record = recorded.iter().all(|recording| *recording == Recording::Allowed);
+    let record = recorded
+        .iter()
+        .all(|recording| *recording == Recording::Allowed);
     let guests = wishes.guests.unwrap_or(of_class.guests);
     let lengths = |of: fn(&Lifecycle) -> Option<GoDuration>| {
-        first(wishes.lifecycle, of_class.lifecycle.as_ref(), of).as_ref().map(millis)
+        first(wishes.lifecycle, of_class.lifecycle.as_ref(), of)
+            .as_ref()
+            .map(millis)
     };
     let permissions = Role::ALL.iter().map(|role| {
         let cells = of_class.permissions(*role);
@@ -93,19 +104,27 @@ fn build(wishes: &Wishes<'_>, class: &ConferenceClass, tenant: &Tenant) -> RoomP
     let (max_participants, max_publishers) = sizes(wishes, class, tenant);
     RoomPolicy {
         declared: false,
-        lobby: wishes.lobby.or(of_class.lobby).unwrap_or_else(|| of_class.preset.lobby()),
+        lobby: wishes
+            .lobby
+            .or(of_class.lobby)
+            .unwrap_or_else(|| of_class.preset.lobby()),
         guests_allowed: guests == Guests::Allowed && of_tenant.guests == Guests::Allowed,
         permissions: permissions.collect(),
         max_participants,
         max_publishers,
-        empty_timeout_ms: lengths(|lifecycle| lifecycle.empty_timeout.clone()).unwrap_or(limits::EMPTY_TIMEOUT_MS),
+        empty_timeout_ms: lengths(|lifecycle| lifecycle.empty_timeout.clone())
+            .unwrap_or(limits::EMPTY_TIMEOUT_MS),
         departure_timeout_ms: limits::DEPARTURE_TIMEOUT_MS,
         max_duration_ms: lengths(|lifecycle| lifecycle.max_duration.clone()).unwrap_or(0),
         max_bitrate_kbps: media(|media| media.max_bitrate_kbps).unwrap_or(0),
         screen_share,
         e2ee_required: of_tenant.e2ee == E2ee::Required
             || (e2ee == Some(E2ee::Required) && of_tenant.e2ee != E2ee::Disabled),
-        codecs: of_tenant.codecs.iter().map(|codec| codec.as_str().to_ascii_lowercase()).collect(),
+        codecs: of_tenant
+            .codecs
+            .iter()
+            .map(|codec| codec.as_str().to_ascii_lowercase())
+            .collect(),
         revision: String::new(),
     }
 }
@@ -113,7 +132,8 @@ fn build(wishes: &Wishes<'_>, class: &ConferenceClass, tenant: &Tenant) -> RoomP
 /// Most participants and publishers: what the conference or else the class says, never above the tenant.
 fn sizes(wishes: &Wishes<'_>, class: &ConferenceClass, tenant: &Tenant) -> (u32, u32) {
     let (of_class, most) = (&class.spec, &tenant.spec.limits);
-    let wish = |of: fn(&Capacity) -> Option<u32>| first(wishes.capacity, of_class.capacity.as_ref(), of);
+    let wish =
+        |of: fn(&Capacity) -> Option<u32>| first(wishes.capacity, of_class.capacity.as_ref(), of);
     let below = |wish: Option<u32>, bounds: &[Option<u32>], ceiling: u32| {
         let bounds = bounds.iter().copied().flatten();
         bounds.fold(wish.unwrap_or(ceiling).min(ceiling), u32::min)

@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! `ConferenceClass`: one default at most, and periods no longer than those of the tenants that use it.
 
-use plenum_api::{ConferenceClass, Period, Reason, conference::ContentRetention, names, tenant::Retention};
+use plenum_api::{
+    ConferenceClass, Period, Reason, conference::ContentRetention, names, tenant::Retention,
+};
 
 use super::{Found, class_of, is_default};
-use crate::{objects::{Name, Objects}, problem::Collector};
+use crate::{
+    objects::{Name, Objects},
+    problem::Collector,
+};
 
 pub(super) fn validate(objects: &Objects, name: &str, class: &ConferenceClass, found: &mut Found) {
     let mut errors = found.errors_of("ConferenceClass", &Name::new("", name));
-    let Some(retention) = &class.spec.retention else { return };
+    let Some(retention) = &class.spec.retention else {
+        return;
+    };
     for (tenant_name, tenant) in &objects.tenants {
         let namespace = crate::objects::namespace_of(tenant_name, tenant);
         let used = objects.conferences.iter().any(|(at, conference)| {
             at.namespace == namespace
-                && class_of(objects, conference.spec.class_name.as_deref()).is_some_and(|(used, _)| used == name)
+                && class_of(objects, conference.spec.class_name.as_deref())
+                    .is_some_and(|(used, _)| used == name)
         });
         if used {
             check_retention(
@@ -28,15 +36,22 @@ pub(super) fn validate(objects: &Objects, name: &str, class: &ConferenceClass, f
 
 /// Which class is the default must not depend on an order.
 pub(super) fn validate_defaults(objects: &Objects, found: &mut Found) {
-    let mut defaults = objects.classes.iter().filter(|(_, class)| is_default(class));
-    let Some((first, _)) = defaults.next() else { return };
+    let mut defaults = objects
+        .classes
+        .iter()
+        .filter(|(_, class)| is_default(class));
+    let Some((first, _)) = defaults.next() else {
+        return;
+    };
     for (name, _) in defaults {
-        found.errors_of("ConferenceClass", &Name::new("", name.as_str())).add(
-            "/metadata/annotations",
-            Reason::ClassNotFound,
-            format!("the ConferenceClass `{first}` is annotated as the default already"),
-            format!("keep {} on one class", names::ANNOTATION_DEFAULT_CLASS),
-        );
+        found
+            .errors_of("ConferenceClass", &Name::new("", name.as_str()))
+            .add(
+                "/metadata/annotations",
+                Reason::ClassNotFound,
+                format!("the ConferenceClass `{first}` is annotated as the default already"),
+                format!("keep {} on one class", names::ANNOTATION_DEFAULT_CLASS),
+            );
     }
 }
 
@@ -67,7 +82,9 @@ pub(super) fn check_retention(
         ("attendance", &given.attendance, &bound.attendance),
         ("recordings", &given.recordings, &bound.recordings),
     ] {
-        let (Some(given), Some(bound)) = (given, bound) else { continue };
+        let (Some(given), Some(bound)) = (given, bound) else {
+            continue;
+        };
         if !is_within(given, bound) {
             errors.add(
                 format!("/spec/retention/{field}"),

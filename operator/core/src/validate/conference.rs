@@ -11,8 +11,9 @@ use plenum_api::{
 };
 
 use super::{
-    AbsentOpenerKeys, Found, check_class, check_schedule, class::{check_retention, of_tenant}, class_of, one_of, pool_of,
-    pools_of,
+    AbsentOpenerKeys, Found, check_class, check_schedule,
+    class::{check_retention, of_tenant},
+    class_of, one_of, pool_of, pools_of,
     secret::{self, Wanted},
     tenant::check_issuer,
 };
@@ -32,7 +33,12 @@ pub(super) fn validate(
 ) {
     let spec = &conference.spec;
     let mut errors = found.errors_of(KIND, name);
-    check_class(objects, spec.class_name.as_deref(), "/spec/className", &mut errors);
+    check_class(
+        objects,
+        spec.class_name.as_deref(),
+        "/spec/className",
+        &mut errors,
+    );
     if let Some(schedule) = &spec.schedule {
         check_schedule(&schedule.schedule, "/spec/schedule", &mut errors);
     }
@@ -49,13 +55,19 @@ pub(super) fn validate(
     }
     let Some((tenant_name, tenant)) = objects.tenant_of(&name.namespace) else {
         if !objects.unreadable.iter().any(|key| key.kind == "Tenant") {
-            let known: Vec<String> =
-                objects.tenants.iter().map(|(name, tenant)| crate::objects::namespace_of(name, tenant)).collect();
+            let known: Vec<String> = objects
+                .tenants
+                .iter()
+                .map(|(name, tenant)| crate::objects::namespace_of(name, tenant))
+                .collect();
             errors.add(
                 "/metadata/namespace",
                 Reason::NamespaceWithoutTenant,
                 format!("namespace `{}` belongs to no tenant", name.namespace),
-                one_of(known.iter().map(String::as_str), "declare a Tenant with this namespace"),
+                one_of(
+                    known.iter().map(String::as_str),
+                    "declare a Tenant with this namespace",
+                ),
             );
         }
         return;
@@ -68,8 +80,15 @@ pub(super) fn validate(
     warn_of_groups(conference, class, name, found);
 }
 
-fn check_password(objects: &Objects, name: &Name, conference: &Conference, errors: &mut Collector<'_>) {
-    let Some(wanted) = &conference.spec.password_secret_ref else { return };
+fn check_password(
+    objects: &Objects,
+    name: &Name,
+    conference: &Conference,
+    errors: &mut Collector<'_>,
+) {
+    let Some(wanted) = &conference.spec.password_secret_ref else {
+        return;
+    };
     let wanted = Wanted {
         namespace: &name.namespace,
         name: &wanted.name,
@@ -77,7 +96,9 @@ fn check_password(objects: &Objects, name: &Name, conference: &Conference, error
         type_: None,
         pointer: "/spec/passwordSecretRef".to_owned(),
     };
-    let Some(value) = secret::value(objects, &wanted, errors) else { return };
+    let Some(value) = secret::value(objects, &wanted, errors) else {
+        return;
+    };
     let Ok(password) = std::str::from_utf8(value) else {
         errors.add(
             "/spec/passwordSecretRef",
@@ -89,7 +110,10 @@ fn check_password(objects: &Objects, name: &Name, conference: &Conference, error
     };
     let chars = password.chars().count();
     let weakness = if chars < names::PASSWORD_CHARS_MIN {
-        Some(format!("the password has {chars} characters; at least {} are wanted", names::PASSWORD_CHARS_MIN))
+        Some(format!(
+            "the password has {chars} characters; at least {} are wanted",
+            names::PASSWORD_CHARS_MIN
+        ))
     } else if is_weak(password, room_name(name, conference)) {
         Some("the password is easily guessed".to_owned())
     } else {
@@ -107,17 +131,26 @@ fn check_password(objects: &Objects, name: &Name, conference: &Conference, error
 
 /// Long enough and still among the first that anybody tries.
 pub(super) fn is_weak(password: &str, room_name: &str) -> bool {
-    let plain: String = password.to_lowercase().chars().filter(|letter| letter.is_alphanumeric()).collect();
+    let plain: String = password
+        .to_lowercase()
+        .chars()
+        .filter(|letter| letter.is_alphanumeric())
+        .collect();
     let mut letters: Vec<char> = plain.chars().collect();
     letters.sort_unstable();
     letters.dedup();
-    let room: String = room_name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let room: String = room_name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
     let rest = |word: &str| plain.replace(word, "");
     letters.len() < WEAK_LETTERS
         || SEQUENCES.iter().any(|sequence| sequence.contains(&plain))
         || WORDS.iter().chain([&room.as_str()]).any(|word| {
             // A known word and at most a number beside it.
-            !word.is_empty() && plain.contains(word) && rest(word).chars().all(|letter| letter.is_ascii_digit())
+            !word.is_empty()
+                && plain.contains(word)
+                && rest(word).chars().all(|letter| letter.is_ascii_digit())
         })
 }
 
@@ -132,9 +165,28 @@ const SEQUENCES: &[&str] = &[
     "1q2w3e4r5t6z7u8i9o0p",
 ];
 const WORDS: &[&str] = &[
-    "password", "passwort", "kennwort", "geheim", "secret", "letmein", "welcome", "willkommen", "changeme",
-    "conference", "konferenz", "meeting", "besprechung", "administrator", "schule", "klasse", "plenum", "qwerty",
-    "qwertz", "passwordpassword", "passwortpasswort", "secretsecret",
+    "password",
+    "passwort",
+    "kennwort",
+    "geheim",
+    "secret",
+    "letmein",
+    "welcome",
+    "willkommen",
+    "changeme",
+    "conference",
+    "konferenz",
+    "meeting",
+    "besprechung",
+    "administrator",
+    "schule",
+    "klasse",
+    "plenum",
+    "qwerty",
+    "qwertz",
+    "passwordpassword",
+    "passwortpasswort",
+    "secretsecret",
 ];
 
 fn check_opener_keys(
@@ -164,18 +216,38 @@ fn check_opener_keys(
 fn check_issuers(conference: &Conference, tenant: &Tenant, errors: &mut Collector<'_>) {
     for (index, opener) in conference.spec.openers.iter().enumerate() {
         if let Some(subject) = &opener.subject {
-            check_issuer(tenant, subject.issuer.as_deref(), &format!("/spec/openers/{index}/subject"), errors);
+            check_issuer(
+                tenant,
+                subject.issuer.as_deref(),
+                &format!("/spec/openers/{index}/subject"),
+                errors,
+            );
         }
         if let Some(group) = &opener.group {
-            check_issuer(tenant, group.issuer.as_deref(), &format!("/spec/openers/{index}/group"), errors);
+            check_issuer(
+                tenant,
+                group.issuer.as_deref(),
+                &format!("/spec/openers/{index}/group"),
+                errors,
+            );
         }
     }
     for (index, role) in conference.spec.roles.iter().enumerate() {
         for (at, group) in role.groups.iter().enumerate() {
-            check_issuer(tenant, group.issuer.as_deref(), &format!("/spec/roles/{index}/groups/{at}"), errors);
+            check_issuer(
+                tenant,
+                group.issuer.as_deref(),
+                &format!("/spec/roles/{index}/groups/{at}"),
+                errors,
+            );
         }
         for (at, subject) in role.subjects.iter().enumerate() {
-            check_issuer(tenant, subject.issuer.as_deref(), &format!("/spec/roles/{index}/subjects/{at}"), errors);
+            check_issuer(
+                tenant,
+                subject.issuer.as_deref(),
+                &format!("/spec/roles/{index}/subjects/{at}"),
+                errors,
+            );
         }
     }
 }
@@ -203,7 +275,10 @@ fn check_narrowing(
             .filter(|(_, class)| class.spec.recording == Recording::Forbidden)
             .map(|(name, _)| (format!("ConferenceClass `{name}`"), "spec.recording"))
             .into_iter()
-            .chain((policy.recording == Recording::Forbidden).then(|| (of_tenant_name.clone(), "spec.policy.recording")));
+            .chain(
+                (policy.recording == Recording::Forbidden)
+                    .then(|| (of_tenant_name.clone(), "spec.policy.recording")),
+            );
         for (who, field) in above {
             errors.add(
                 "/spec/recording",
@@ -223,14 +298,20 @@ fn check_narrowing(
             errors.add(
                 "/spec/media/e2ee",
                 Reason::PolicyTooWeak,
-                format!("{of_tenant_name} {verb} end-to-end encryption; the conference says {e2ee}"),
+                format!(
+                    "{of_tenant_name} {verb} end-to-end encryption; the conference says {e2ee}"
+                ),
                 format!("write e2ee: {}, or leave it out", policy.e2ee),
             );
         }
     }
     if let Some(retention) = &spec.retention {
-        let own = class.and_then(|(_, class)| class.spec.retention.clone()).unwrap_or_default();
-        let from_class = class.map(|(name, _)| format!("ConferenceClass `{name}`")).unwrap_or_default();
+        let own = class
+            .and_then(|(_, class)| class.spec.retention.clone())
+            .unwrap_or_default();
+        let from_class = class
+            .map(|(name, _)| format!("ConferenceClass `{name}`"))
+            .unwrap_or_default();
         check_retention(retention, &own, &from_class, errors);
         let tenants = without(of_tenant(&tenant.spec.retention), &own);
         check_retention(retention, &tenants, &of_tenant_name, errors);
@@ -239,16 +320,35 @@ fn check_narrowing(
         let limits = &tenant.spec.limits;
         let people = limits.participants_per_room.or(limits.participants);
         for (field, wanted, most, of) in [
-            ("maxParticipants", capacity.max_participants, people, "participantsPerRoom"),
-            ("expectedParticipants", capacity.expected_participants, people, "participantsPerRoom"),
-            ("maxPublishers", capacity.max_publishers, limits.publishers_per_room, "publishersPerRoom"),
+            (
+                "maxParticipants",
+                capacity.max_participants,
+                people,
+                "participantsPerRoom",
+            ),
+            (
+                "expectedParticipants",
+                capacity.expected_participants,
+                people,
+                "participantsPerRoom",
+            ),
+            (
+                "maxPublishers",
+                capacity.max_publishers,
+                limits.publishers_per_room,
+                "publishersPerRoom",
+            ),
         ] {
-            let (Some(wanted), Some(most)) = (wanted, most) else { continue };
+            let (Some(wanted), Some(most)) = (wanted, most) else {
+                continue;
+            };
             if wanted > most {
                 errors.add(
                     format!("/spec/capacity/{field}"),
                     Reason::LimitExceeded,
-                    format!("{wanted} is more than the {most} that {of_tenant_name} may have in a room"),
+                    format!(
+                        "{wanted} is more than the {most} that {of_tenant_name} may have in a room"
+                    ),
                     format!("write {most} or less, or raise spec.limits.{of} of the tenant"),
                 );
             }
@@ -289,20 +389,29 @@ fn check_place(
                 format!("/spec/placement/sites/{index}"),
                 Reason::UnknownSite,
                 format!("Tenant `{tenant_name}` may not use the site `{site}`"),
-                one_of(allowed.iter().map(String::as_str), "add it to spec.sites.allowed of the tenant"),
+                one_of(
+                    allowed.iter().map(String::as_str),
+                    "add it to spec.sites.allowed of the tenant",
+                ),
             );
         }
     }
     if let Some(wanted) = &placement.pool_ref {
         let name = Name::new(&*wanted.namespace, &*wanted.name);
-        let usable: Vec<String> = pools_of(objects, tenant).into_iter().map(|(name, _)| name.to_string()).collect();
+        let usable: Vec<String> = pools_of(objects, tenant)
+            .into_iter()
+            .map(|(name, _)| name.to_string())
+            .collect();
         if !objects.pools.contains_key(&name) {
             if !objects.is_unreadable("MediaPool", &name.namespace, &name.name) {
                 errors.add(
                     "/spec/placement/poolRef",
                     Reason::PoolNotFound,
                     format!("there is no MediaPool `{name}`"),
-                    one_of(usable.iter().map(String::as_str), "declare a MediaPool of this name"),
+                    one_of(
+                        usable.iter().map(String::as_str),
+                        "declare a MediaPool of this name",
+                    ),
                 );
             }
             return;
@@ -312,13 +421,19 @@ fn check_place(
                 "/spec/placement/poolRef",
                 Reason::PoolNotAllowed,
                 format!("Tenant `{tenant_name}` may not use the MediaPool `{name}`"),
-                one_of(usable.iter().map(String::as_str), "add it to spec.pools of the tenant"),
+                one_of(
+                    usable.iter().map(String::as_str),
+                    "add it to spec.pools of the tenant",
+                ),
             );
             return;
         }
     }
     let unreadable = objects.unreadable.iter().any(|key| key.kind == "MediaPool");
-    if pool_of(objects, tenant, class, Some(conference)).is_none() && !unreadable && tenant.spec.pools.is_empty() {
+    if pool_of(objects, tenant, class, Some(conference)).is_none()
+        && !unreadable
+        && tenant.spec.pools.is_empty()
+    {
         errors.add(
             "/spec/placement",
             Reason::PoolNotFound,
@@ -329,7 +444,12 @@ fn check_place(
 }
 
 /// Groups take an identity provider; until then they open nothing, and say so.
-fn warn_of_groups(conference: &Conference, class: Option<(&str, &ConferenceClass)>, name: &Name, found: &mut Found) {
+fn warn_of_groups(
+    conference: &Conference,
+    class: Option<(&str, &ConferenceClass)>,
+    name: &Name,
+    found: &mut Found,
+) {
     let mut warnings = found.warnings_of(KIND, name);
     let is_group = |opener: &Opener| opener.type_ == OpenerType::Group;
     let mut warn = |pointer: String, what: &str| {
@@ -340,13 +460,28 @@ fn warn_of_groups(conference: &Conference, class: Option<(&str, &ConferenceClass
             "use an opener of type Key or Subject meanwhile",
         );
     };
-    for (index, _) in conference.spec.openers.iter().enumerate().filter(|(_, opener)| is_group(opener)) {
+    for (index, _) in conference
+        .spec
+        .openers
+        .iter()
+        .enumerate()
+        .filter(|(_, opener)| is_group(opener))
+    {
         warn(format!("/spec/openers/{index}"), "the group");
     }
     if class.is_some_and(|(_, class)| class.spec.openers.iter().any(is_group)) {
-        warn("/spec/className".to_owned(), "a group among the openers of the class");
+        warn(
+            "/spec/className".to_owned(),
+            "a group among the openers of the class",
+        );
     }
-    for (index, _) in conference.spec.roles.iter().enumerate().filter(|(_, role)| !role.groups.is_empty()) {
+    for (index, _) in conference
+        .spec
+        .roles
+        .iter()
+        .enumerate()
+        .filter(|(_, role)| !role.groups.is_empty())
+    {
         warn(format!("/spec/roles/{index}/groups"), "the role of a group");
     }
 }
@@ -360,16 +495,26 @@ pub(super) fn validate_together(objects: &Objects, found: &mut Found) {
         let mut errors = found.errors_of(KIND, name);
         if let Some(first) = rooms.insert((&name.namespace, room), name) {
             errors.add(
-                if conference.spec.room_name.is_some() { "/spec/roomName" } else { "/metadata/name" },
+                if conference.spec.room_name.is_some() {
+                    "/spec/roomName"
+                } else {
+                    "/metadata/name"
+                },
                 Reason::RoomNameTaken,
                 format!("the room name `{room}` is that of Conference `{first}`"),
                 "give each conference of a tenant a roomName of its own",
             );
         }
-        let Some(wanted) = &conference.spec.password_secret_ref else { continue };
-        let secret = objects.secrets.get(&Name::new(&*name.namespace, &*wanted.name));
+        let Some(wanted) = &conference.spec.password_secret_ref else {
+            continue;
+        };
+        let secret = objects
+            .secrets
+            .get(&Name::new(&*name.namespace, &*wanted.name));
         let key = wanted.key.as_deref().unwrap_or(names::SECRET_KEY_PASSWORD);
-        let Some(password) = secret.and_then(|secret| secret.value(key)) else { continue };
+        let Some(password) = secret.and_then(|secret| secret.value(key)) else {
+            continue;
+        };
         if let Some(first) = passwords.insert((&name.namespace, password), name) {
             errors.add(
                 "/spec/passwordSecretRef",

@@ -13,7 +13,11 @@ pub(super) fn validate(name: &Name, pool: &MediaPool, found: &mut Found) {
     let mut errors = found.errors_of("MediaPool", name);
     if let Some(autoscaling) = &spec.autoscaling {
         for (index, floor) in autoscaling.schedule.iter().enumerate() {
-            check_schedule(&floor.schedule, &format!("/spec/autoscaling/schedule/{index}"), &mut errors);
+            check_schedule(
+                &floor.schedule,
+                &format!("/spec/autoscaling/schedule/{index}"),
+                &mut errors,
+            );
         }
     }
     for (index, source) in spec.network.address_sources.iter().enumerate() {

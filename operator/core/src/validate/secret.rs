@@ -18,7 +18,13 @@ pub(super) fn validate(objects: &Objects, found: &mut Found) {
         let mut errors = found.errors_of("Secret", name);
         match secret.type_.as_str() {
             names::SECRET_TYPE_API_KEY => {
-                check_length(secret, names::SECRET_KEY_API_KEY, 1, "an API key", &mut errors);
+                check_length(
+                    secret,
+                    names::SECRET_KEY_API_KEY,
+                    1,
+                    "an API key",
+                    &mut errors,
+                );
                 check_length(
                     secret,
                     names::SECRET_KEY_API_SECRET,
@@ -26,7 +32,9 @@ pub(super) fn validate(objects: &Objects, found: &mut Found) {
                     "the secret of an API key",
                     &mut errors,
                 );
-                let Some(key) = secret.value(names::SECRET_KEY_API_KEY) else { continue };
+                let Some(key) = secret.value(names::SECRET_KEY_API_KEY) else {
+                    continue;
+                };
                 if secret.text(names::SECRET_KEY_API_KEY).is_none() {
                     errors.add(
                         secret.pointer(names::SECRET_KEY_API_KEY),
@@ -39,14 +47,22 @@ pub(super) fn validate(objects: &Objects, found: &mut Found) {
                     errors.add(
                         secret.pointer(names::SECRET_KEY_API_KEY),
                         Reason::KeyReused,
-                        format!("the API key stands in Secret `{first}` already; it tells tenants apart"),
+                        format!(
+                            "the API key stands in Secret `{first}` already; it tells tenants apart"
+                        ),
                         "give each Secret an API key of its own",
                     );
                 }
             }
             names::SECRET_TYPE_OPENER_KEY => {
                 for key in secret.data.keys() {
-                    check_length(secret, key, names::OPENER_KEY_BYTES_MIN, "an opener key", &mut errors);
+                    check_length(
+                        secret,
+                        key,
+                        names::OPENER_KEY_BYTES_MIN,
+                        "an opener key",
+                        &mut errors,
+                    );
                 }
                 if secret.data.is_empty() {
                     check_length(
@@ -63,7 +79,13 @@ pub(super) fn validate(objects: &Objects, found: &mut Found) {
     }
 }
 
-fn check_length(secret: &SecretData, key: &str, bytes_min: usize, what: &str, errors: &mut Collector<'_>) {
+fn check_length(
+    secret: &SecretData,
+    key: &str,
+    bytes_min: usize,
+    what: &str,
+    errors: &mut Collector<'_>,
+) {
     let bytes = secret.value(key).map_or(0, <[u8]>::len);
     if bytes < bytes_min {
         errors.add(
@@ -90,8 +112,18 @@ pub(super) struct Wanted<'a> {
 }
 
 /// The value a reference names; what is wrong with the reference goes to `errors`.
-pub(super) fn value<'a>(objects: &'a Objects, wanted: &Wanted<'_>, errors: &mut Collector<'_>) -> Option<&'a [u8]> {
-    let Wanted { namespace, name, key, type_, pointer } = wanted;
+pub(super) fn value<'a>(
+    objects: &'a Objects,
+    wanted: &Wanted<'_>,
+    errors: &mut Collector<'_>,
+) -> Option<&'a [u8]> {
+    let Wanted {
+        namespace,
+        name,
+        key,
+        type_,
+        pointer,
+    } = wanted;
     let Some(secret) = objects.secrets.get(&Name::new(*namespace, *name)) else {
         if !objects.is_unreadable("Secret", namespace, name) {
             errors.add(
@@ -103,7 +135,8 @@ pub(super) fn value<'a>(objects: &'a Objects, wanted: &Wanted<'_>, errors: &mut 
                         .secrets
                         .iter()
                         .filter(|(at, secret)| {
-                            at.namespace == *namespace && type_.is_none_or(|type_| type_ == secret.type_)
+                            at.namespace == *namespace
+                                && type_.is_none_or(|type_| type_ == secret.type_)
                         })
                         .map(|(at, _)| at.name.as_str()),
                     &match type_ {
@@ -130,7 +163,10 @@ pub(super) fn value<'a>(objects: &'a Objects, wanted: &Wanted<'_>, errors: &mut 
             pointer.clone(),
             Reason::SecretInvalid,
             format!("Secret `{name}` has no key `{key}`"),
-            super::one_of(secret.data.keys().map(String::as_str), &format!("add the key `{key}` to the Secret")),
+            super::one_of(
+                secret.data.keys().map(String::as_str),
+                &format!("add the key `{key}` to the Secret"),
+            ),
         );
     }
     value

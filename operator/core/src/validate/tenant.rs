@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_api::{
-    GroupRef, Reason, Tenant, names,
-    tenant::AdHocRooms,
-};
+use plenum_api::{GroupRef, Reason, Tenant, names, tenant::AdHocRooms};
 
 use super::{
     Found, check_class, one_of,
@@ -61,15 +58,30 @@ pub(super) fn validate(objects: &Objects, name: &str, tenant: &Tenant, found: &m
         }
     }
     if let Some(orderers) = &spec.orderers {
-        check_issuer(tenant, orderers.issuer.as_deref(), "/spec/orderers", &mut errors);
+        check_issuer(
+            tenant,
+            orderers.issuer.as_deref(),
+            "/spec/orderers",
+            &mut errors,
+        );
     }
     for (index, contact) in spec.contacts.iter().enumerate() {
         if let Some(GroupRef { issuer, .. }) = &contact.group {
-            check_issuer(tenant, issuer.as_deref(), &format!("/spec/contacts/{index}/group"), &mut errors);
+            check_issuer(
+                tenant,
+                issuer.as_deref(),
+                &format!("/spec/contacts/{index}/group"),
+                &mut errors,
+            );
         }
     }
     if spec.ad_hoc.rooms != AdHocRooms::Forbidden || spec.ad_hoc.class_name.is_some() {
-        check_class(objects, spec.ad_hoc.class_name.as_deref(), "/spec/adHoc/className", &mut errors);
+        check_class(
+            objects,
+            spec.ad_hoc.class_name.as_deref(),
+            "/spec/adHoc/className",
+            &mut errors,
+        );
     }
     if spec.ad_hoc.rooms != AdHocRooms::Forbidden {
         if spec.auth.api_key_secret_refs.is_empty() {
@@ -119,9 +131,15 @@ fn check_pools(objects: &Objects, tenant: &Tenant, errors: &mut Collector<'_>) {
 }
 
 /// A named issuer is one of the tenant's.
-pub(super) fn check_issuer(tenant: &Tenant, issuer: Option<&str>, pointer: &str, errors: &mut Collector<'_>) {
+pub(super) fn check_issuer(
+    tenant: &Tenant,
+    issuer: Option<&str>,
+    pointer: &str,
+    errors: &mut Collector<'_>,
+) {
     let issuers = &tenant.spec.auth.issuers;
-    let Some(wanted) = issuer.filter(|wanted| !issuers.iter().any(|issuer| issuer.name == *wanted)) else {
+    let Some(wanted) = issuer.filter(|wanted| !issuers.iter().any(|issuer| issuer.name == *wanted))
+    else {
         return;
     };
     errors.add(
@@ -141,7 +159,11 @@ pub(super) fn validate_together(objects: &Objects, found: &mut Found) {
     for (name, tenant) in &objects.tenants {
         let namespace = namespace_of(name, tenant);
         let mut errors = found.errors_of("Tenant", &Name::new("", name.as_str()));
-        let count = objects.conferences.keys().filter(|at| at.namespace == namespace).count();
+        let count = objects
+            .conferences
+            .keys()
+            .filter(|at| at.namespace == namespace)
+            .count();
         let most = tenant.spec.limits.conferences;
         if u32::try_from(count).is_ok_and(|count| count > most) {
             errors.add(

@@ -15,14 +15,22 @@ pub(crate) fn all() -> Vec<Value> {
         }),
         conference("council"),
         pool("local", 2),
-        secret("backend", "plenum.dev/api-key", json!({
-            "apiKey": "town-key", "apiSecret": "0123456789abcdef0123456789abcdef",
-        })),
+        secret(
+            "backend",
+            "plenum.dev/api-key",
+            json!({
+                "apiKey": "town-key", "apiSecret": "0123456789abcdef0123456789abcdef",
+            }),
+        ),
     ]
 }
 
 pub(crate) fn tenant(name: &str) -> Value {
-    let keys = if name == "town" { json!([{ "name": "backend" }]) } else { json!([]) };
+    let keys = if name == "town" {
+        json!([{ "name": "backend" }])
+    } else {
+        json!([])
+    };
     json!({
         "apiVersion": "plenum.dev/v1alpha1", "kind": "Tenant", "metadata": { "name": name },
         "spec": {

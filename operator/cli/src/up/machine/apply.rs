@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use operator_core::{AbsentOpenerKeys, Diff, Name, Plan, Record, RecordKind, diff, plan::millis, validate, wants};
+use operator_core::{
+    AbsentOpenerKeys, Diff, Name, Plan, Record, RecordKind, diff, plan::millis, validate, wants,
+};
 use plenum_api::media_pool::DrainStrategy;
 use plenum_proto::v1::{AcceptingOrder, MoveOrder};
 use tracing::warn;
@@ -29,12 +31,25 @@ impl Machine {
             Ok(read) => read,
             Err(error) => return self.reporter.failed(&error),
         };
-        if checked.content == self.checked.content || self.rejected.is_some_and(|content| content == checked.content) {
+        if checked.content == self.checked.content {
+            if self.rejected.take().is_some() {
+                self.reporter.applied(
+                    &["the manifests are again as they are in effect".to_owned()],
+                    &[],
+                );
+            }
+            return;
+        }
+        if self.rejected == Some(checked.content) {
             return;
         }
         if !checked.report.findings.is_empty() {
             self.rejected = Some(checked.content);
-            self.note("manifests", "Rejected", format!("{} errors", checked.report.findings.len()));
+            self.note(
+                "manifests",
+                "Rejected",
+                format!("{} errors", checked.report.findings.len()),
+            );
             return self.reporter.rejected(&checked.report, files);
         }
         self.rejected = None;
@@ -46,7 +61,9 @@ impl Machine {
 
     async fn apply(&mut self, checked: Checked) {
         // Everything that can fail comes first: nothing is half applied.
-        let Ok(valid) = validate(&checked.objects, AbsentOpenerKeys::AreGenerated) else { return };
+        let Ok(valid) = validate(&checked.objects, AbsentOpenerKeys::AreGenerated) else {
+            return;
+        };
         let wants = wants(&valid);
         if let Err(error) = self.ports(&wants.nodes) {
             return self.reporter.failed(&error.to_string());
@@ -81,12 +98,19 @@ impl Machine {
     /// Nodes that are no longer wanted take no more rooms, and go once they are empty or out of time.
     async fn send_away(&mut self) -> Vec<String> {
         let wanted: BTreeSet<&String> = self.wants.nodes.iter().map(|node| &node.uid).collect();
-        let unwanted: Vec<String> =
-            self.nodes.iter().filter(|(uid, node)| !wanted.contains(uid) && node.leaving.is_none()).map(|(uid, _)| uid.clone()).collect();
+        let unwanted: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|(uid, node)| !wanted.contains(uid) && node.leaving.is_none())
+            .map(|(uid, _)| uid.clone())
+            .collect();
         let mut did = Vec::new();
         for uid in unwanted {
             let patience = self.patience(&uid, None);
-            let epoch = self.nodes.get(&uid).map_or(0, |node| self.epoch(node.starts));
+            let epoch = self
+                .nodes
+                .get(&uid)
+                .map_or(0, |node| self.epoch(node.starts));
             self.order_empty(&uid, epoch, patience, "ScaleDown").await;
             if let Some(node) = self.nodes.get_mut(&uid) {
                 node.leaving = Some(Instant::now() + patience + MOVE_GRACE);
@@ -98,7 +122,10 @@ impl Machine {
 
     /// How long a node's rooms may go on.
     pub(super) fn patience(&self, uid: &str, asked: Option<Duration>) -> Duration {
-        let pool = self.nodes.get(uid).and_then(|node| self.checked.objects.pools.get(&node.wanted.pool));
+        let pool = self
+            .nodes
+            .get(uid)
+            .and_then(|node| self.checked.objects.pools.get(&node.wanted.pool));
         asked.unwrap_or_else(|| match pool {
             Some(pool) if pool.spec.drain.strategy == DrainStrategy::WaitForEmpty => {
                 Duration::from_millis(millis(&pool.spec.drain.timeout))
@@ -108,15 +135,32 @@ impl Machine {
     }
 
     /// No new rooms, and a deadline for those that are there.
-    pub(super) async fn order_empty(&mut self, uid: &str, epoch: u64, patience: Duration, reason: &str) {
-        let accepting =
-            AcceptingOrder { node_uid: uid.to_owned(), epoch, accepting: false, reason: reason.to_owned() };
+    pub(super) async fn order_empty(
+        &mut self,
+        uid: &str,
+        epoch: u64,
+        patience: Duration,
+        reason: &str,
+    ) {
+        let accepting = AcceptingOrder {
+            node_uid: uid.to_owned(),
+            epoch,
+            accepting: false,
+            reason: reason.to_owned(),
+        };
         let deadline = jiff::Timestamp::now().as_millisecond();
         let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
         let deadline_unix_ms = deadline.saturating_add(patience);
         // The publisher ends with the machine only.
         let _ = self.wishes.send(Wish::Accepting(accepting)).await;
-        let _ = self.wishes.send(Wish::Move(MoveOrder { node_uid: uid.to_owned(), epoch, deadline_unix_ms })).await;
+        let _ = self
+            .wishes
+            .send(Wish::Move(MoveOrder {
+                node_uid: uid.to_owned(),
+                epoch,
+                deadline_unix_ms,
+            }))
+            .await;
     }
 
     /// Lets nodes go that are on their way out and empty.
@@ -151,11 +195,18 @@ fn describe(diff: &Diff<'_>, old: &Plan) -> Vec<String> {
     for record in &diff.publish {
         match record {
             Record::Tenant(record) => {
-                said.push(format!("Tenant {} {}", record.name, verb(old.tenants.contains_key(&record.uid))));
+                said.push(format!(
+                    "Tenant {} {}",
+                    record.name,
+                    verb(old.tenants.contains_key(&record.uid))
+                ));
             }
             Record::Conference(record) => {
                 let verb = verb(old.conferences.contains_key(&record.uid));
-                said.push(format!("Conference {}/{} {verb}", record.namespace, record.name));
+                said.push(format!(
+                    "Conference {}/{} {verb}",
+                    record.namespace, record.name
+                ));
             }
             // What happens to nodes is told where it is done.
             Record::Node(_) => {}
@@ -164,11 +215,17 @@ fn describe(diff: &Diff<'_>, old: &Plan) -> Vec<String> {
     for (kind, uid) in &diff.retract {
         match kind {
             RecordKind::Tenant => {
-                said.extend(old.tenants.get(uid).map(|record| format!("Tenant {} removed", record.name)));
+                said.extend(
+                    old.tenants
+                        .get(uid)
+                        .map(|record| format!("Tenant {} removed", record.name)),
+                );
             }
             RecordKind::Conference => {
                 let record = old.conferences.get(uid);
-                said.extend(record.map(|record| format!("Conference {}/{} removed", record.namespace, record.name)));
+                said.extend(record.map(|record| {
+                    format!("Conference {}/{} removed", record.namespace, record.name)
+                }));
             }
             RecordKind::Node => {}
         }

@@ -22,9 +22,15 @@ impl Machine {
         match request {
             Request::List { kind, name } => (self.list(kind, name.as_deref()), false),
             Request::Describe { kind, name } => (self.describe(kind, &name), false),
-            Request::Drain { node, timeout_seconds, undo } => {
-                (self.drain(&node, timeout_seconds.map(Duration::from_secs), undo).await, false)
-            }
+            Request::Drain {
+                node,
+                timeout_seconds,
+                undo,
+            } => (
+                self.drain(&node, timeout_seconds.map(Duration::from_secs), undo)
+                    .await,
+                false,
+            ),
             Request::Down => (Answer::Done(json!({ "pid": std::process::id() })), true),
         }
     }
@@ -34,7 +40,8 @@ impl Machine {
         let all = objects(&self.view(&processes, &keys, &url), kind);
         match name {
             None => Answer::Done(Value::Array(all)),
-            Some(name) => one_of(all, kind, name).map_or_else(|refused| refused, |one| Answer::Done(json!([one]))),
+            Some(name) => one_of(all, kind, name)
+                .map_or_else(|refused| refused, |one| Answer::Done(json!([one]))),
         }
     }
 
@@ -45,7 +52,13 @@ impl Machine {
             Ok(object) => object,
             Err(refused) => return refused,
         };
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let access = view.access().into_iter().find(|access| {
             kind == Kind::Conferences && (&access.namespace, &access.name) == (&namespace, &name)
@@ -62,14 +75,26 @@ impl Machine {
 
     async fn drain(&mut self, name: &str, asked: Option<Duration>, undo: bool) -> Answer {
         let found = self.nodes.iter().find(|(_, node)| {
-            node.wanted.name == name || format!("{}/{}", node.wanted.pool.namespace, node.wanted.name) == name
+            node.wanted.name == name
+                || format!("{}/{}", node.wanted.pool.namespace, node.wanted.name) == name
         });
         let Some((uid, node)) = found else {
-            let known: Vec<&str> = self.nodes.values().map(|node| node.wanted.name.as_str()).collect();
-            return Answer::refused(format!("there is no node `{name}`"), format!("use one of {}", known.join(", ")));
+            let mut known: Vec<&str> = self
+                .nodes
+                .values()
+                .map(|node| node.wanted.name.as_str())
+                .collect();
+            known.sort_unstable();
+            return Answer::refused(
+                format!("there is no node `{name}`"),
+                format!("use one of {}", known.join(", ")),
+            );
         };
         if node.leaving.is_some() {
-            return Answer::refused(format!("{name} is on its way out already"), "wait until it is gone");
+            return Answer::refused(
+                format!("{name} is on its way out already"),
+                "wait until it is gone",
+            );
         }
         let (uid, epoch) = (uid.clone(), self.epoch(node.starts));
         if let Some(node) = self.nodes.get_mut(&uid) {
@@ -77,7 +102,12 @@ impl Machine {
         }
         if undo {
             self.publish().await;
-            let order = AcceptingOrder { node_uid: uid, epoch, accepting: true, reason: "Manual".to_owned() };
+            let order = AcceptingOrder {
+                node_uid: uid,
+                epoch,
+                accepting: true,
+                reason: "Manual".to_owned(),
+            };
             // The publisher ends with the machine only.
             let _ = self.wishes.send(Wish::Accepting(order)).await;
             self.note(name, "Undrained", "it takes new rooms again");
@@ -87,9 +117,15 @@ impl Machine {
         // The order before the facts: what is asked last of a control plane that was away is what holds.
         self.order_empty(&uid, epoch, patience, "Manual").await;
         self.publish().await;
-        self.note(name, "Draining", format!("rooms move within {} s", patience.as_secs()));
+        self.note(
+            name,
+            "Draining",
+            format!("rooms move within {} s", patience.as_secs()),
+        );
         let rooms = self.live.nodes.get(&uid).map_or(0, |state| state.rooms);
-        Answer::Done(json!({ "node": name, "accepting": false, "rooms": rooms, "seconds": patience.as_secs() }))
+        Answer::Done(
+            json!({ "node": name, "accepting": false, "rooms": rooms, "seconds": patience.as_secs() }),
+        )
     }
 }
 
@@ -105,10 +141,23 @@ fn objects(view: &View<'_>, kind: Kind) -> Vec<Value> {
 /// The object of a name, or of `namespace/name`.
 fn one_of(all: Vec<Value>, kind: Kind, wanted: &str) -> Result<Value, Answer> {
     let text = |object: &Value, pointer: &str| {
-        object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
     };
-    let full = |object: &Value| format!("{}/{}", text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-    let known: Vec<String> = all.iter().map(|object| text(object, "/metadata/name")).collect();
+    let full = |object: &Value| {
+        format!(
+            "{}/{}",
+            text(object, "/metadata/namespace"),
+            text(object, "/metadata/name")
+        )
+    };
+    let known: Vec<String> = all
+        .iter()
+        .map(|object| text(object, "/metadata/name"))
+        .collect();
     let mut found: Vec<Value> = all
         .into_iter()
         .filter(|object| text(object, "/metadata/name") == wanted || full(object) == wanted)
@@ -121,7 +170,10 @@ fn one_of(all: Vec<Value>, kind: Kind, wanted: &str) -> Result<Value, Answer> {
     };
     match (found.len(), found.pop()) {
         (1, Some(object)) => Ok(object),
-        (0, _) if known.is_empty() => Err(Answer::refused(format!("there is no {what}"), "declare one in the manifests")),
+        (0, _) if known.is_empty() => Err(Answer::refused(
+            format!("there is no {what}"),
+            "declare one in the manifests",
+        )),
         (0, _) => Err(Answer::refused(
             format!("there is no {what} `{wanted}`"),
             format!("use one of {}", known.join(", ")),

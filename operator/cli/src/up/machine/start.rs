@@ -66,12 +66,22 @@ pub(super) fn start(
     let grpc = net::free_port(loopback).context("no free port on loopback")?;
     let launch = control_plane_launch(control_plane, &options, &dir, &authority, grpc)?;
     let supervised = Supervised::start(launch, channels.child_send.clone());
-    let operator = Subject { folder: "operator".into(), spiffe: Some("operator".into()), ..Subject::default() };
+    let operator = Subject {
+        folder: "operator".into(),
+        spiffe: Some("operator".into()),
+        ..Subject::default()
+    };
     let dial = Dial::new(grpc, &authority.issue(&dir, &operator)?)?;
     let (wishes, wished) = mpsc::channel(QUEUE);
-    tokio::spawn(directory::publish(dial.clone(), secrets.starts(), wished, channels.news_send.clone()));
+    tokio::spawn(directory::publish(
+        dial.clone(),
+        secrets.starts(),
+        wished,
+        channels.news_send.clone(),
+    ));
     tokio::spawn(directory::observe(dial, channels.news_send));
-    let listener = socket::listen(&dir.socket()).with_context(|| dir.socket().display().to_string())?;
+    let listener =
+        socket::listen(&dir.socket()).with_context(|| dir.socket().display().to_string())?;
     tokio::spawn(socket::serve(listener, channels.call_send));
     let ca = options.is_public().then(|| authority.pem().to_owned());
     let local = options.local_http();
@@ -93,7 +103,10 @@ pub(super) fn start(
         plan: Arc::new(Plan::default()),
         noted: BTreeSet::new(),
         rejected: None,
-        control_plane: ControlPlane { supervised, pid: None },
+        control_plane: ControlPlane {
+            supervised,
+            pid: None,
+        },
         control_plane_grpc: grpc,
         media_node,
         nodes: BTreeMap::new(),
@@ -146,7 +159,10 @@ fn control_plane_launch(
     args.extend(argument("replica-id", "local-0"));
     args.extend(argument("http-listen", options.http.to_string()));
     if options.is_public() {
-        args.extend(argument("http-tls-dir", gateway_certificate(options, dir, authority)?));
+        args.extend(argument(
+            "http-tls-dir",
+            gateway_certificate(options, dir, authority)?,
+        ));
     }
     args.extend(argument("grpc-listen", grpc.to_string()));
     args.extend(argument("tls-dir", tls));
@@ -156,21 +172,43 @@ fn control_plane_launch(
         args.push("--insecure-dev-keys".into());
     }
     let log = dir.folder("logs")?.join("control-plane.log");
-    Ok(Launch { name: CONTROL_PLANE.to_owned(), program, args: Box::new(move || Ok(args.clone())), log })
+    Ok(Launch {
+        name: CONTROL_PLANE.to_owned(),
+        program,
+        args: Box::new(move || Ok(args.clone())),
+        log,
+    })
 }
 
 /// For browsers: it names no part of the system, so nobody takes its bearer for one.
-fn gateway_certificate(options: &Options, dir: &StateDir, authority: &Authority) -> anyhow::Result<PathBuf> {
+fn gateway_certificate(
+    options: &Options,
+    dir: &StateDir,
+    authority: &Authority,
+) -> anyhow::Result<PathBuf> {
     let mut ips: BTreeSet<IpAddr> = net::primary_addresses().into_iter().collect();
-    ips.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
+    ips.extend([
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+    ]);
     if !options.http.ip().is_unspecified() {
         ips.insert(options.http.ip());
     }
-    let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-    let fits = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_ascii_lowercase();
+    let fits = host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
     let mut dns = vec!["localhost".to_owned()];
     dns.extend(Some(host).filter(|host| fits && !host.is_empty() && host != "localhost"));
-    let subject = Subject { folder: "gateway".into(), dns, ips: ips.into_iter().collect(), spiffe: None };
+    let subject = Subject {
+        folder: "gateway".into(),
+        dns,
+        ips: ips.into_iter().collect(),
+        spiffe: None,
+    };
     Ok(authority.issue(dir, &subject)?)
 }
 
@@ -196,7 +234,9 @@ impl Machine {
         let mut did = Vec::new();
         let ports = self.ports(&self.wants.nodes)?;
         for wanted in self.wants.nodes.clone() {
-            let Some(port) = ports.get(&wanted.uid).copied() else { continue };
+            let Some(port) = ports.get(&wanted.uid).copied() else {
+                continue;
+            };
             let addresses = net::of_families(&self.options.media, &wanted.families);
             if addresses.is_empty() {
                 return Err(anyhow!(
@@ -214,14 +254,20 @@ impl Machine {
                 node.leaving = None;
                 (node.port, node.addresses, node.wanted) = (port, addresses, wanted);
                 if changed {
-                    did.push(format!("node {} restarts with other ports or threads", node.wanted.name));
+                    did.push(format!(
+                        "node {} restarts with other ports or threads",
+                        node.wanted.name
+                    ));
                     node.supervised.restart();
                 }
                 continue;
             }
             self.issue_for(&wanted)?;
             let launch = Arc::new(Mutex::new(NodeLaunch { args, grpc: None }));
-            let log = self.dir.folder("logs")?.join(format!("{}.log", wanted.name));
+            let log = self
+                .dir
+                .folder("logs")?
+                .join(format!("{}.log", wanted.name));
             let supervised = Supervised::start(
                 node_launch(&wanted.name, &self.media_node, Arc::clone(&launch), log),
                 self.child_events.clone(),
@@ -247,9 +293,18 @@ impl Machine {
     }
 
     /// Ports for a set of nodes, those that run keeping theirs.
-    pub(super) fn ports(&self, wanted: &[WantedNode]) -> Result<BTreeMap<String, u16>, net::NoPort> {
-        let held = self.nodes.iter().map(|(uid, node)| (uid.clone(), node.port)).collect();
-        net::assign(wanted, &held, |port| net::is_free(port, &self.options.media))
+    pub(super) fn ports(
+        &self,
+        wanted: &[WantedNode],
+    ) -> Result<BTreeMap<String, u16>, net::NoPort> {
+        let held = self
+            .nodes
+            .iter()
+            .map(|(uid, node)| (uid.clone(), node.port))
+            .collect();
+        net::assign(wanted, &held, |port| {
+            net::is_free(port, &self.options.media)
+        })
     }
 
     fn issue_for(&self, wanted: &WantedNode) -> anyhow::Result<PathBuf> {
@@ -265,8 +320,14 @@ impl Machine {
     /// Everything but the port of the node's own service, which is chosen anew at each start.
     fn node_args(&self, wanted: &WantedNode, port: u16, addresses: &[IpAddr]) -> Vec<OsString> {
         let mut args: Vec<OsString> = Vec::new();
-        args.extend(argument("tls-dir", self.dir.path().join("tls").join(&wanted.uid)));
-        args.extend(argument("control-plane", self.control_plane_grpc.to_string()));
+        args.extend(argument(
+            "tls-dir",
+            self.dir.path().join("tls").join(&wanted.uid),
+        ));
+        args.extend(argument(
+            "control-plane",
+            self.control_plane_grpc.to_string(),
+        ));
         args.extend(argument("node-uid", &wanted.uid));
         for ip in addresses {
             args.extend(argument("media-address", ip.to_string()));
@@ -287,11 +348,18 @@ impl Machine {
 fn node_launch(name: &str, program: &Path, launch: Arc<Mutex<NodeLaunch>>, log: PathBuf) -> Launch {
     let args = move || {
         let grpc = net::free_port(Ipv4Addr::LOCALHOST.into())?;
-        let mut launch = launch.lock().map_err(|_| std::io::Error::other("the arguments are lost"))?;
+        let mut launch = launch
+            .lock()
+            .map_err(|_| std::io::Error::other("the arguments are lost"))?;
         launch.grpc = Some(grpc);
         let mut args: Vec<OsString> = argument("grpc-listen", grpc.to_string()).into();
         args.extend(launch.args.iter().cloned());
         Ok(args)
     };
-    Launch { name: name.to_owned(), program: program.to_owned(), args: Box::new(args), log }
+    Launch {
+        name: name.to_owned(),
+        program: program.to_owned(),
+        args: Box::new(args),
+        log,
+    }
 }
