@@ -148,6 +148,16 @@ impl Driver {
         &mut self.client
     }
 
+    /// New signalling after the old one broke, as for a resume.
+    pub fn attach(
+        &mut self,
+        requests: mpsc::Sender<proto::SignalRequest>,
+        responses: mpsc::Receiver<proto::SignalResponse>,
+    ) {
+        (self.requests, self.responses) = (requests, responses);
+        self.signalling_ended = false;
+    }
+
     /// Did the other end of the signalling go?
     #[must_use]
     pub fn signalling_ended(&self) -> bool {

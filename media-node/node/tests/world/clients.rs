@@ -17,6 +17,7 @@ use plenum_proto::v1::{
 };
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -121,6 +122,30 @@ impl Call {
         ip: IpAddr,
         protocol: Protocol,
     ) -> Session {
+        let (requests, responses, ending, wire) = self.attach(start).await;
+        let driver = Driver::new(ip, protocol, requests, responses)
+            .await
+            .expect("sockets");
+        Session {
+            driver,
+            ending,
+            wire,
+            tracks: Vec::new(),
+            next_frame: Instant::now(),
+            stamp: 0,
+            left: None,
+            resumed: false,
+        }
+    }
+
+    /// A new WebSocket for a person whose old one was cut.
+    pub(crate) async fn resume(&self, person: &mut Session, start: SessionStart) {
+        let (requests, responses, ending, wire) = self.attach(start).await;
+        person.driver.attach(requests, responses);
+        (person.ending, person.wire) = (ending, wire);
+    }
+
+    async fn attach(&self, start: SessionStart) -> Attached {
         let (up, queue) = mpsc::channel(64);
         up.send(SessionUp {
             item: Some(Up::Start(start)),
@@ -136,7 +161,9 @@ impl Call {
             .into_inner();
         let (requests, mut request_queue) = mpsc::channel::<livekit::SignalRequest>(64);
         let (responses, response_queue) = mpsc::channel(64);
-        tokio::spawn(async move {
+        let (endings, ending) = mpsc::channel(1);
+        let mut wire = JoinSet::new();
+        wire.spawn(async move {
             while let Some(request) = request_queue.recv().await {
                 let frame = Frame {
                     kind: frame::Kind::Binary as i32,
@@ -153,8 +180,7 @@ impl Call {
                 }
             }
         });
-        let (endings, ending) = mpsc::channel(1);
-        tokio::spawn(async move {
+        wire.spawn(async move {
             while let Ok(Some(item)) = down.message().await {
                 match item.item {
                     Some(Down::Frame(frame)) => {
@@ -171,29 +197,30 @@ impl Call {
                 }
             }
         });
-        let driver = Driver::new(ip, protocol, requests, response_queue)
-            .await
-            .expect("sockets");
-        Session {
-            driver,
-            ending,
-            tracks: Vec::new(),
-            next_frame: Instant::now(),
-            stamp: 0,
-            left: None,
-        }
+        (requests, response_queue, ending, wire)
     }
 }
+
+/// Ends of one signalling connection and the tasks that are its wire.
+type Attached = (
+    mpsc::Sender<livekit::SignalRequest>,
+    mpsc::Receiver<livekit::SignalResponse>,
+    mpsc::Receiver<Down>,
+    JoinSet<()>,
+);
 
 /// A person in a room.
 pub(crate) struct Session {
     pub(crate) driver: Driver,
     ending: mpsc::Receiver<Down>,
+    wire: JoinSet<()>,
     tracks: Vec<(String, Source)>,
     next_frame: Instant,
     stamp: u32,
     /// The last leave of the node.
     pub(crate) left: Option<livekit::LeaveRequest>,
+    /// Was a resume accepted?
+    pub(crate) resumed: bool,
 }
 
 impl Session {
@@ -214,6 +241,11 @@ impl Session {
                 .min()
                 .unwrap_or(0)
         }
+    }
+
+    /// Cuts the WebSocket without a word.
+    pub(crate) fn cut(&mut self) {
+        self.wire = JoinSet::new();
     }
 
     /// How the node ended the session, once it did.
@@ -240,8 +272,10 @@ impl Session {
             let _ = self.driver.flush().await;
         }
         while let Some(event) = self.driver.client().poll_event() {
-            if let Event::Left(leave) = event {
-                self.left = Some(leave);
+            match event {
+                Event::Left(leave) => self.left = Some(leave),
+                Event::Reconnected(_) => self.resumed = true,
+                _ => {}
             }
         }
     }
