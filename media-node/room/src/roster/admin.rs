@@ -86,6 +86,9 @@ impl Roster {
                 }
                 self.facts.locked = locked;
                 self.reconsider_lobby(context);
+                // Moderators see the state of the lock beside the lobby.
+                let members: Vec<MemberId> = self.members.keys().copied().collect();
+                self.lobby_to(context, &members);
                 Ok(Vec::new())
             }
             AdminCall::End => {

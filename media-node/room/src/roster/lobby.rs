@@ -33,6 +33,7 @@ struct Entry<'a> {
 #[derive(Serialize)]
 struct Entries<'a> {
     entries: Vec<Entry<'a>>,
+    locked: bool,
 }
 
 impl Roster {
@@ -145,7 +146,7 @@ impl Roster {
                 guest: waiting.entry.guest,
             })
             .collect();
-        serde_json::to_vec(&Entries { entries }).unwrap_or_default()
+        serde_json::to_vec(&Entries { entries, locked: self.facts.locked }).unwrap_or_default()
     }
 
     /// Sends the list to those of `members` who moderate.
