@@ -322,6 +322,8 @@ pub enum TransportFailure {
     Closed,
     /// A bound was reached.
     Limit,
+    /// The other side's data packets broke the association.
+    Data,
 }
 
 /// Audio level of one publication over the last interval.

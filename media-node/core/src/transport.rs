@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! One peer connection below RTP: ICE-lite, DTLS and SCTP, without sockets.
 
+mod chunks;
 pub mod client;
 pub mod sctp;
 pub mod stun;
@@ -393,6 +394,10 @@ impl<C: Crypto> Transport<C> {
                 }
                 SctpEvent::Data(channel, data) => {
                     out.events.push_back(TransportEvent::Data(channel, data))
+                }
+                SctpEvent::Broken => {
+                    self.fail(now, TransportFailure::Data, out);
+                    return;
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! Nothing here reads a clock. Traffic is reproducible from the seed; keys are not (the DTLS library draws its own), and nothing
 //! depends on them. What a client decodes is judged while it runs, see [`inbound`].
 
+pub mod fuzz;
 pub mod inbound;
 pub mod random;
 pub mod source;

@@ -837,13 +837,56 @@ impl World {
         }
     }
 
-    fn send_rtcp(&mut self, client: usize, mut compound: Vec<u8>) {
+    fn send_rtcp(&mut self, client: usize, compound: Vec<u8>) {
+        let (path, compound) = self.sealed_rtcp(client, compound);
+        self.put(true, client, path, compound);
+    }
+
+    /// Any packet of a client, sealed, with the path it comes on.
+    pub fn sealed(
+        &mut self,
+        client: usize,
+        publication: PublicationId,
+        packet: &Packet,
+    ) -> (Path, Vec<u8>) {
+        (self.path(client), self.seal(client, publication, packet))
+    }
+
+    /// Any RTCP of a client, sealed, with the path it comes on.
+    pub fn sealed_rtcp(&mut self, client: usize, mut compound: Vec<u8>) -> (Path, Vec<u8>) {
         let path = self.path(client);
         let known = &mut self.clients[client];
-        let Some(keys) = &known.keys else { return };
+        let keys = known.keys.as_ref().expect("joined");
         known.rtcp_out += 1;
         keys.0.seal_rtcp(known.rtcp_out, &mut compound);
-        self.put(true, client, path, compound);
+        (path, compound)
+    }
+
+    /// Any datagram from the client's proved path, past all wires.
+    pub fn inject(&mut self, client: usize, datagram: Vec<u8>) {
+        let path = self.path(client);
+        self.order += 1;
+        self.flight.insert(
+            (self.now, self.order),
+            Flying {
+                to_server: true,
+                client,
+                path,
+                datagram,
+            },
+        );
+    }
+
+    /// A connectivity check of a client that has not moved.
+    #[must_use]
+    pub fn check(&self, client: usize) -> (Path, Vec<u8>) {
+        let (ours, theirs) = (
+            credentials(&format!("00server{client}")),
+            credentials(&format!("client{client}")),
+        );
+        let username = format!("{}:{}", ours.ufrag, theirs.ufrag);
+        let check = stun::request::<AwsLc>([7; 12], &username, &ours.password, true);
+        (self.path(client), check)
     }
 
     /// Any RTCP, sealed by the client.

@@ -90,8 +90,8 @@ impl Header {
                         at += 1;
                         continue;
                     }
-                    // Id 15 ends the list (RFC 8285 §4.2).
-                    if id == 15 || at + 1 + len > end {
+                    // Id 15 ends the list (RFC 8285 §4.2), and so does 0 with a length, which is neither padding nor an element.
+                    if id == 15 || id == 0 || at + 1 + len > end {
                         return;
                     }
                     visit(ExtensionId(id), at + 1, len);

@@ -98,13 +98,16 @@ impl Feedback {
     pub fn write(&mut self, out: &mut Vec<u8>, from: Ssrc, media: Ssrc) {
         self.arrivals.sort_unstable();
         self.arrivals.dedup_by_key(|arrival| arrival.0);
-        let (Some(&(last, _)), Some(&(_, first_at))) =
-            (self.arrivals.last(), self.arrivals.first())
-        else {
+        let Some(&(last, _)) = self.arrivals.last() else {
             return;
         };
         let base = self.next.max(last.saturating_sub(SPAN_MAX - 1));
         let span = last - base + 1;
+        // Time is told from the first packet that is spoken of, so that at least its delta fits.
+        let mut at = self
+            .arrivals
+            .partition_point(|(sequence, _)| *sequence < base);
+        let first_at = self.arrivals[at].1;
         let reference = first_at.as_nanos() / REFERENCE_NANOS;
         let start = out.len();
         out.extend_from_slice(&[0x80 | 15, 205, 0, 0]);
@@ -115,12 +118,6 @@ impl Feedback {
         out.extend_from_slice(&((reference as u32) << 8 | u32::from(self.count)).to_be_bytes());
         self.count = self.count.wrapping_add(1);
         // Status chunks: seven two-bit symbols each (§3.1.4).
-        let mut at = self
-            .arrivals
-            .iter()
-            .position(|(sequence, _)| *sequence >= base)
-            .unwrap_or(0);
-        let first = at;
         let mut time = reference * REFERENCE_NANOS / TICK_NANOS;
         let mut deltas = Vec::with_capacity(2 * span as usize);
         let mut chunk = 0_u16;
@@ -149,7 +146,6 @@ impl Feedback {
                 chunk = 0;
             }
         }
-        debug_assert!(first <= at);
         out.extend_from_slice(&deltas);
         while !(out.len() - start).is_multiple_of(4) {
             out.push(0);
@@ -188,6 +184,17 @@ mod tests {
             read.packet_chunks[0],
             PacketStatusChunk::StatusVectorChunk(_)
         ));
+    }
+
+    #[test]
+    fn after_a_long_silence_the_first_packet_spoken_of_is_received() {
+        let mut feedback = Feedback::default();
+        feedback.arrived(1, Timestamp::from_millis(100));
+        feedback.arrived(3000, Timestamp::from_millis(60_100));
+        let mut out = Vec::new();
+        feedback.write(&mut out, Ssrc(1), Ssrc(2));
+        let read = TransportLayerCc::unmarshal(&mut out.as_slice()).expect("valid feedback");
+        assert_eq!(read.recv_deltas.len(), 1);
     }
 
     #[test]

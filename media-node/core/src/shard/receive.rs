@@ -455,6 +455,7 @@ impl<C: Crypto> Shard<C> {
                         }
                         state.missing.push_back(Missing {
                             sequence: lost,
+                            asked: now,
                             next: now + REORDER,
                             tries: 0,
                         });
@@ -465,9 +466,7 @@ impl<C: Crypto> Shard<C> {
             }
             Some(_) => {
                 // Late or repaired.
-                state
-                    .missing
-                    .retain(|missing| missing.sequence != sequence.0);
+                state.found(now, sequence.0, repaired);
                 if sequence.0 < state.base {
                     state.base = sequence.0;
                 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::time::Duration;
 
 use crate::api::{
     Format, LayerWish, PayloadBinding, Publication, Side, Subscription, TransportStats,
@@ -208,8 +209,45 @@ pub(super) struct Level {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Missing {
     pub(super) sequence: u64,
+    pub(super) asked: Timestamp,
     pub(super) next: Timestamp,
     pub(super) tries: u8,
+}
+
+/// Shortest and longest wait before a packet is asked for again.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// Wait while no repair was seen.
+const ASK_AGAIN_START: Duration = Duration::from_millis(80);
+
+impl EncodingState {
+    /// How long an answer to a request may take.
+    pub(super) fn ask_again(&self) -> Duration {
+        self.repair_time.map_or(ASK_AGAIN_START, |time| {
+            (time * 5 / 4 + Duration::from_millis(5)).clamp(ASK_AGAIN.0, ASK_AGAIN.1)
+        })
+    }
+
+    /// A packet that was missing is here.
+    pub(super) fn found(&mut self, now: Timestamp, sequence: u64, repaired: bool) {
+        let Some(at) = self
+            .missing
+            .iter()
+            .position(|missing| missing.sequence == sequence)
+        else {
+            return;
+        };
+        // After a second request nobody knows which one was answered.
+        if let Some(missing) = self.missing.remove(at)
+            && repaired
+            && missing.tries == 1
+        {
+            let time = now.since(missing.asked);
+            self.repair_time = Some(
+                self.repair_time
+                    .map_or(time, |before| (before * 7 + time) / 8),
+            );
+        }
+    }
 }
 
 /// The last sender report of an encoding.
@@ -234,6 +272,8 @@ pub(super) struct EncodingState {
     pub(super) transit: Option<i64>,
     pub(super) last_packet: Timestamp,
     pub(super) missing: VecDeque<Missing>,
+    /// From a request to the packet, smoothed.
+    pub(super) repair_time: Option<Duration>,
     pub(super) bound_at: Option<Timestamp>,
     pub(super) parameters_seen: bool,
     pub(super) key_wanted: bool,
@@ -256,6 +296,7 @@ impl EncodingState {
             transit: None,
             last_packet: Timestamp::ZERO,
             missing: VecDeque::new(),
+            repair_time: None,
             bound_at: None,
             parameters_seen: false,
             key_wanted: false,

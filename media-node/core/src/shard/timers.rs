@@ -23,8 +23,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const SPEAKERS_INTERVAL: Duration = Duration::from_millis(400);
 /// A packet may come this late before it is asked for.
 pub(super) const REORDER: Duration = Duration::from_millis(20);
-/// Wait between requests for the same packet.
-const NACK_AGAIN: Duration = Duration::from_millis(80);
 const NACK_TRIES: u8 = 10;
 /// Louder than this (dBov below full scale) counts as voice.
 const VOICE_LEVEL: u8 = 40;
@@ -337,6 +335,7 @@ impl<C: Crypto> Shard<C> {
         let mut count = 0;
         for encoding in &mut published.encodings {
             let Some(ssrc) = encoding.ssrc else { continue };
+            let again = encoding.ask_again();
             let mut lost = Vec::new();
             encoding.missing.retain_mut(|missing| {
                 if missing.next <= now {
@@ -344,7 +343,8 @@ impl<C: Crypto> Shard<C> {
                         return false;
                     }
                     missing.tries += 1;
-                    missing.next = now + NACK_AGAIN;
+                    missing.asked = now;
+                    missing.next = now + again;
                     lost.push(missing.sequence);
                 }
                 next = Some(next.map_or(missing.next, |next| next.min(missing.next)));

@@ -170,6 +170,7 @@ impl<C: Crypto> ClientTransport<C> {
                     SctpEvent::Data(channel, data) => {
                         out.events.push_back(TransportEvent::Data(channel, data))
                     }
+                    SctpEvent::Broken => self.end(TransportFailure::Data, out),
                 }
             }
             while let Some(packet) = self.sctp.poll_transmit(instant) {

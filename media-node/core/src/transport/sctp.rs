@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use rtc_sctp::{
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 
+use super::chunks;
 use crate::api::Channel;
 use crate::limits::{
     CHANNELS_MAX, DATA_MESSAGE_BYTES_MAX, LOSSY_BUFFER_BYTES_MAX, RELIABLE_BUFFER_BYTES_MAX,
@@ -55,6 +57,8 @@ pub enum SctpEvent {
     ChannelOpen(Channel),
     /// A message arrived.
     Data(Channel, Vec<u8>),
+    /// The library could not go on; there is no association any more.
+    Broken,
 }
 
 /// The SCTP association of one transport. Nothing is allocated before its first packet.
@@ -68,6 +72,7 @@ pub struct Sctp {
     readable: VecDeque<u16>,
     events: VecDeque<SctpEvent>,
     packets: VecDeque<Bytes>,
+    broken: bool,
 }
 
 fn label(channel: Channel) -> &'static str {
@@ -111,6 +116,7 @@ impl Sctp {
             readable: VecDeque::new(),
             events: VecDeque::new(),
             packets: VecDeque::new(),
+            broken: false,
         }
     }
 
@@ -145,8 +151,28 @@ impl Sctp {
         }
     }
 
-    /// One packet from DTLS.
+    /// One packet from DTLS. What is malformed is dropped.
     pub fn handle(&mut self, now: Instant, packet: Vec<u8>) {
+        if self.broken || !chunks::are_well_formed(&packet) {
+            return;
+        }
+        self.guarded(|sctp| sctp.take(now, packet));
+    }
+
+    /// A panic of the library ends this association and nothing else: its input comes from strangers.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(&mut *self))).is_err() {
+            self.association = None;
+            self.endpoint = None;
+            self.connected = false;
+            self.broken = true;
+            self.outgoing = [None; 2];
+            self.packets.clear();
+            self.events.push_back(SctpEvent::Broken);
+        }
+    }
+
+    fn take(&mut self, now: Instant, packet: Vec<u8>) {
         match self
             .endpoint()
             .handle(now, peer(), None, Bytes::from(packet))
@@ -169,9 +195,11 @@ impl Sctp {
 
     /// Timers.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some((_, association)) = &mut self.association {
-            association.handle_timeout(now);
-        }
+        self.guarded(|sctp| {
+            if let Some((_, association)) = &mut sctp.association {
+                association.handle_timeout(now);
+            }
+        });
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
@@ -184,20 +212,23 @@ impl Sctp {
 
     /// Next packet for DTLS.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
-        if self.packets.is_empty()
-            && let Some((_, association)) = &mut self.association
-            && let Some(message) = association.poll_transmit(now)
-            && let Payload::RawEncode(packets) = message.message
-        {
-            self.packets.extend(packets);
+        if self.packets.is_empty() && self.association.is_some() {
+            self.guarded(|sctp| {
+                if let Some((_, association)) = &mut sctp.association
+                    && let Some(message) = association.poll_transmit(now)
+                    && let Payload::RawEncode(packets) = message.message
+                {
+                    sctp.packets.extend(packets);
+                }
+            });
         }
         self.packets.pop_front()
     }
 
     /// Next event.
     pub fn poll_event(&mut self, now: Instant) -> Option<SctpEvent> {
-        if self.events.is_empty() {
-            self.read(now);
+        if self.events.is_empty() && self.association.is_some() {
+            self.guarded(|sctp| sctp.read(now));
         }
         self.events.pop_front()
     }
