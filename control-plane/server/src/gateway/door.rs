@@ -212,5 +212,9 @@ pub(super) async fn administer(gateway: &Gateway, key: &control_core::ids::RoomK
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, Refusal> {
+    // Serde would read a list as the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Refusal::BadRequest("the body is no JSON object".to_owned()));
+    }
     serde_json::from_slice(bytes).map_err(|error| Refusal::BadRequest(format!("the body is not the expected JSON: {error}")))
 }

@@ -91,7 +91,15 @@ impl Relay {
     async fn run(mut self) -> End {
         let end = self.relay().await;
         let clean = end == End::ClientClosed;
-        let _ = self.attached.up.try_send(SessionUp { item: Some(Up::End(SessionEnd { clean })) });
+        let Attached { up, mut down, .. } = self.attached;
+        let _ = up.try_send(SessionUp { item: Some(Up::End(SessionEnd { clean })) });
+        drop(up);
+        if end != End::StreamBroke {
+            // Dropped at once, the stream would be reset before the node has read how it ended.
+            tokio::spawn(async move {
+                let _ = timeout(CLOSE, async { while let Ok(Some(_)) = down.message().await {} }).await;
+            });
+        }
         match end {
             End::ClientClosed | End::ClientGone => {}
             End::RoomClosed => close(self.socket, close_code::NORMAL, "").await,

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The control plane's gRPC side as it runs, with a publisher and scripted media nodes as peers, all over mTLS.
+
+#![allow(unreachable_pub, missing_docs)]
+
+pub mod node;
+pub mod operator;
+pub mod pki;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_core::ids::{Epoch, RoomKey, RoomName, TenantName};
+use control_core::record::{LobbyRule, RoomPolicy};
+use control_plane::clock::Clock;
+use control_plane::hosts::Hosts;
+use control_plane::plane::{PlaceRequest, Plane};
+use control_plane::rpc;
+use control_plane::store::memory::MemoryStore;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use pki::Ca;
+
+/// Whatever is waited for happens within this time or never.
+pub const LIVENESS: Duration = Duration::from_secs(40);
+
+/// One replica.
+pub struct Replica {
+    pub plane: Plane,
+    pub address: String,
+    pub ca: Ca,
+    pub stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Replica {
+    pub async fn start() -> Self {
+        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
+        let ca = Ca::new();
+        let tls = ca.control_plane();
+        let clock = Clock::start();
+        let store = Arc::new(MemoryStore::new(Arc::new(move || clock.now())));
+        let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address").to_string();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (served, replicas, token) = (plane.clone(), vec![address.clone()], stop.clone());
+        tasks.spawn(async move { rpc::serve(served, listener, &tls, replicas, token).await.expect("served") });
+        tasks.spawn(plane.clone().watch_nodes(stop.clone()));
+        tasks.spawn(plane.clone().restore_rooms(stop.clone()));
+        tasks.spawn(plane.clone().enforce_directory(stop.clone()));
+        Self { plane, address, ca, stop, tasks }
+    }
+
+    /// Stops in good order; everything has to end.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let all = async { while self.tasks.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
+        tokio::time::timeout(LIVENESS, all).await.expect("all tasks end");
+    }
+
+    /// Waits until the plane says so.
+    pub async fn until<T>(&self, what: &str, look: impl FnMut(&Plane) -> Option<T>) -> T {
+        until(&self.plane, what, look).await
+    }
+}
+
+/// Waits until the plane says so, looking at each change.
+pub async fn until<T>(plane: &Plane, what: &str, mut look: impl FnMut(&Plane) -> Option<T>) -> T {
+    let mut changed = plane.changed();
+    let found = async {
+        loop {
+            if let Some(found) = look(plane) {
+                return found;
+            }
+            // Counters change without a bump.
+            let _ = tokio::time::timeout(Duration::from_millis(100), changed.changed()).await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, found).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+pub fn key(room: &str) -> RoomKey {
+    RoomKey::parse("school", room).expect("key")
+}
+
+pub fn policy() -> RoomPolicy {
+    RoomPolicy {
+        declared: true,
+        lobby: LobbyRule::Off,
+        guests_allowed: true,
+        permissions: Default::default(),
+        max_participants: 100,
+        max_publishers: 10,
+        empty_timeout: Duration::from_secs(300),
+        departure_timeout: Duration::from_secs(20),
+        max_duration: Duration::ZERO,
+        max_bitrate_kbps: 0,
+        screen_share: true,
+        e2ee_required: false,
+        codecs: Vec::new(),
+        revision: "p1".into(),
+    }
+}
+
+pub fn request(room: &str) -> PlaceRequest {
+    PlaceRequest {
+        tenant: TenantName::parse("school").expect("name"),
+        room: RoomName::parse(room).expect("name"),
+        policy: policy(),
+        pool: None,
+        floor: Epoch(0),
+        participants: 1,
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! A CA and the certificates of all parts.
+
+use control_plane::identity::Tls;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use tonic::transport::{Channel, Endpoint};
+
+pub struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::new(Vec::new()).expect("params");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let pem = params.self_signed(&key).expect("signed").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub fn issue(&self, dns: &str, spiffe_path: &str) -> Tls {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::new(vec![dns.to_owned()]).expect("params");
+        let uri = format!("spiffe://plenum.internal/{spiffe_path}").try_into().expect("ascii");
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        Tls::from_pem(&self.pem, &certificate.pem(), &key.serialize_pem())
+    }
+
+    pub fn control_plane(&self) -> Tls {
+        self.issue("control-plane.plenum.internal", "control-plane")
+    }
+
+    pub fn operator(&self) -> Tls {
+        self.issue("operator.plenum.internal", "operator")
+    }
+
+    pub fn node(&self, uid: &str) -> Tls {
+        self.issue(&format!("{uid}.node.plenum.internal"), &format!("node/{uid}"))
+    }
+}
+
+/// Dials the replica as a part with this certificate does.
+pub async fn dial(address: &str, tls: &Tls) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls.client("control-plane.plenum.internal"))?.connect().await
+}
