@@ -242,7 +242,7 @@ export const de: Record<Key, string> = {
   'people.role': 'Rolle ändern',
   'people.lock': 'Konferenz abschließen',
   'people.unlock': 'Konferenz wieder öffnen',
-  'people.locked': 'Abgeschlossen: Niemand kann mehr beitreten',
+  'people.locked': 'Abgeschlossen: Wer kommt, wartet im Warteraum',
   'role.Moderator': 'Moderation',
   'role.Presenter': 'Vortrag',
   'role.Participant': 'Teilnahme',

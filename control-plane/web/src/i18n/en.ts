@@ -241,7 +241,7 @@ export const en = {
   'people.role': 'Change role',
   'people.lock': 'Lock conference',
   'people.unlock': 'Unlock conference',
-  'people.locked': 'Locked: nobody else can join',
+  'people.locked': 'Locked: whoever comes waits in the lobby',
   'role.Moderator': 'Moderator',
   'role.Presenter': 'Presenter',
   'role.Participant': 'Participant',

@@ -97,12 +97,14 @@ function Lobby({ call, act }: { readonly call: Call; readonly act: (run: () => P
                   {entry.since > 1e11 && <span class="hint">{locale.clock(new Date(entry.since))}</span>}
                 </span>
               </span>
-              <button type="button" class="button button-small button-primary" data-testid="admit" aria-label={t('people.admit.name', { name })} onClick={() => act(() => call.moderation.admit([entry.id]))}>
-                {t('people.admit')}
-              </button>
-              <button type="button" class="button button-small" data-testid="deny" aria-label={t('people.deny.name', { name })} onClick={() => act(() => call.moderation.deny([entry.id]))}>
-                {t('people.deny')}
-              </button>
+              <span class="lobby-actions">
+                <button type="button" class="button button-small button-primary" data-testid="admit" aria-label={t('people.admit.name', { name })} onClick={() => act(() => call.moderation.admit([entry.id]))}>
+                  {t('people.admit')}
+                </button>
+                <button type="button" class="button button-small" data-testid="deny" aria-label={t('people.deny.name', { name })} onClick={() => act(() => call.moderation.deny([entry.id]))}>
+                  {t('people.deny')}
+                </button>
+              </span>
             </li>
           );
         })}
