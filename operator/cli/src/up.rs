@@ -49,7 +49,7 @@ pub(crate) fn run(args: &args::Up) -> ExitCode {
     };
     let reporter = report::Reporter::new(args.output);
     if !checked.report.findings.is_empty() {
-        reporter.rejected(&checked.report, files.len());
+        reporter.rejected(&checked.report, files.len(), "nothing was started");
         return ExitCode::from(WRONG);
     }
     if checked.report.objects == 0 {

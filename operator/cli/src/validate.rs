@@ -306,7 +306,7 @@ impl Checked {
                     message,
                     remedy,
                     ..
-                } = problem;
+                } = *problem;
                 let finding = locate(file, &place.document, &key, &pointer, rule, message, remedy);
                 self.report.findings.push(finding);
             }

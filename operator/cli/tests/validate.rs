@@ -72,6 +72,60 @@ fn alias_bomb_and_deep_nesting_are_refused() {
 }
 
 #[test]
+fn help_teaches_by_example() {
+    for verb in [
+        &["up"][..],
+        &["validate"],
+        &["get"],
+        &["describe"],
+        &["down"],
+        &["drain"],
+        &[],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_plenum"))
+            .args(verb)
+            .arg("--help")
+            .output()
+            .expect("plenum runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{verb:?}");
+        let example = format!("  plenum {}", verb.first().unwrap_or(&"up"));
+        assert!(text.contains(&example), "{verb:?} has no example:\n{text}");
+        assert!(
+            !text.contains("child"),
+            "what is for the inside is not shown"
+        );
+    }
+}
+
+#[test]
+fn wrong_manifests_start_nothing() {
+    let folder = Folder::new("up-wrong");
+    let text = fs::read_to_string(Path::new(QUICKSTART).join("class.yaml")).expect("an example");
+    let manifest = folder.write(
+        "class.yaml",
+        &text.replace("preset: Meeting", "preset: Meting"),
+    );
+    let state = folder.0.join("state");
+    let output = Command::new(env!("CARGO_BIN_EXE_plenum"))
+        .args(["up", "--http-port", "0", "-f"])
+        .arg(manifest)
+        .arg("--state-dir")
+        .arg(&state)
+        .output()
+        .expect("plenum runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said.contains("class.yaml:10: ConferenceClass/meeting: spec.preset"),
+        "{said}"
+    );
+    assert!(said.contains("did you mean Meeting?"), "{said}");
+    assert!(said.ends_with("nothing was started\n"), "{said}");
+    assert!(!state.exists(), "nothing was begun");
+}
+
+#[test]
 fn nothing_to_read_is_an_error() {
     let folder = Folder::new("empty");
     assert_eq!(validate(&folder.0).0, 2);

@@ -127,7 +127,7 @@ impl Objects {
     ///
     /// # Errors
     /// What cannot be read as its kind; the object then counts as unreadable.
-    pub fn insert(&mut self, value: &Value) -> Result<(), Problem> {
+    pub fn insert(&mut self, value: &Value) -> Result<(), Box<Problem>> {
         let key = key_of(value);
         let wrong = |pointer: &str, rule: &str, message: String, remedy: &str| Problem {
             object: key.clone(),
@@ -157,7 +157,7 @@ impl Objects {
         if result.is_err() {
             self.unreadable.insert(key);
         }
-        result
+        result.map_err(Box::new)
     }
 
     fn insert_as(&mut self, key: &ObjectKey, value: &Value) -> Result<(), Unreadable> {

@@ -209,6 +209,8 @@ fn spawn(launch: &mut Launch) -> std::io::Result<(Child, Vec<OsString>)> {
         .arg("--")
         .arg(&launch.program)
         .args(&args)
+        // Logs are files.
+        .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

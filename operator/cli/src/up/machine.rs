@@ -181,12 +181,15 @@ pub(crate) async fn run(
         }
         machine.check_ready();
     };
-    machine
-        .stop(match end {
-            End::Signal(why) => why,
-            End::Asked => "asked to",
-        })
-        .await;
+    let why = match end {
+        End::Signal(why) => why,
+        End::Asked => "asked to",
+    };
+    tokio::select! {
+        () = machine.stop(why) => {}
+        // Who asks twice does not want to wait: the children are killed with the runtime.
+        _ = interrupt.recv() => warn!("stopping at once"),
+    }
     Ok(())
 }
 

@@ -89,8 +89,8 @@ impl Reporter {
 
     /// The system is ready.
     pub(crate) fn ready(self, ready: &Ready<'_>) {
-        let seconds = ready.took.as_secs_f64();
         if self.output == Output::Json {
+            let seconds = ready.took.as_secs_f64();
             return self.line(
                 "ready",
                 json!({
@@ -103,30 +103,7 @@ impl Reporter {
                 }),
             );
         }
-        println!("\nPlenum is ready after {seconds:.2} s at {}", ready.url);
-        if let Some(fingerprint) = ready.fingerprint {
-            println!("  CA           {}", ready.ca);
-            println!("  SHA-256      {fingerprint}");
-            println!(
-                "  Browsers take the address once this CA is trusted; compare the fingerprint first."
-            );
-        }
-        for access in ready.conferences {
-            print_access(access);
-        }
-        if !ready.sdk.is_empty() {
-            println!("\nRooms for SDKs");
-            for sdk in ready.sdk {
-                println!(
-                    "  {:<12} {}  key {}  ({})",
-                    sdk.tenant,
-                    sdk.url,
-                    sdk.api_keys.join(", "),
-                    sdk.opens
-                );
-            }
-        }
-        println!("\nSaving a manifest applies it. Stop with Ctrl-C or `plenum down`.");
+        print!("{}", ready_text(ready));
     }
 
     /// A set of manifests is in effect.
@@ -139,18 +116,18 @@ impl Reporter {
         }
         println!("\napplied: {}", changes.join("; "));
         for access in added {
-            print_access(access);
+            print!("{}", access_text(access));
         }
     }
 
     /// A set of manifests is wrong, and nothing of it is in effect.
-    pub(crate) fn rejected(self, report: &Report, files: usize) {
+    pub(crate) fn rejected(self, report: &Report, files: usize, nothing: &str) {
         if self.output == Output::Json {
             return self.line("rejected", json!(report));
         }
         println!();
         crate::validate::print_report(report, files);
-        println!("nothing was changed");
+        println!("{nothing}");
     }
 
     /// The files cannot be read, or the like.
@@ -196,15 +173,106 @@ impl Reporter {
     }
 }
 
-fn print_access(access: &Access) {
-    println!(
-        "\n{}  ({}/{})",
+/// The block for people: what runs, who gets in where, and how it ends.
+fn ready_text(ready: &Ready<'_>) -> String {
+    let mut text = format!(
+        "\nPlenum is ready after {:.2} s at {}\n",
+        ready.took.as_secs_f64(),
+        ready.url
+    );
+    if let Some(fingerprint) = ready.fingerprint {
+        text.push_str(&format!(
+            "  CA           {}\n  SHA-256      {fingerprint}\n",
+            ready.ca
+        ));
+        text.push_str(
+            "  Browsers take the address once this CA is trusted; compare the fingerprint first.\n",
+        );
+    }
+    for access in ready.conferences {
+        text.push_str(&access_text(access));
+    }
+    if !ready.sdk.is_empty() {
+        text.push_str("\nRooms for SDKs\n");
+        for sdk in ready.sdk {
+            let keys = sdk.api_keys.join(", ");
+            text.push_str(&format!(
+                "  {:<12} {}  key {keys}  ({})\n",
+                sdk.tenant, sdk.url, sdk.opens
+            ));
+        }
+    }
+    text.push_str("\nSaving a manifest applies it. Stop with Ctrl-C or `plenum down`.\n");
+    text
+}
+
+fn access_text(access: &Access) -> String {
+    let mut text = format!(
+        "\n{}  ({}/{})\n",
         access.display_name, access.namespace, access.name
     );
-    println!("  state        {}", access.state_text);
-    println!("  guest link   {}", access.guest_link);
+    let mut line =
+        |heading: &str, value: &str| text.push_str(&format!("  {heading:<12} {value}\n"));
+    line("state", &access.state_text);
+    line("guest link", &access.guest_link);
     for link in &access.opener_links {
-        println!("  opener link  {link}");
+        line("opener link", link);
     }
-    println!("  password     {}", access.password);
+    line("password", &access.password);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_has_all_that_people_need_to_get_in() {
+        let access = Access {
+            namespace: "tenant-town".into(),
+            name: "council".into(),
+            tenant: "town".into(),
+            display_name: "Council".into(),
+            room_name: "council".into(),
+            room_id: "abc".into(),
+            state: "Open".into(),
+            state_text: "waits for somebody with the opener link".into(),
+            guest_link: "https://192.0.2.2:7880/c/abc#p=badu".into(),
+            opener_links: vec!["https://192.0.2.2:7880/c/abc#k=key".into()],
+            password: "badu".into(),
+        };
+        let sdk = SdkAccess {
+            tenant: "lab".into(),
+            url: "wss://192.0.2.2:7880".into(),
+            api_keys: vec!["devkey".into()],
+            opens: "rooms open on join",
+        };
+        let text = ready_text(&Ready {
+            url: "https://192.0.2.2:7880",
+            took: Duration::from_millis(900),
+            fingerprint: Some("AB:CD"),
+            ca: "/state/ca.crt",
+            state_dir: "/state",
+            conferences: &[access],
+            sdk: &[sdk],
+        });
+        let wanted = "
+Plenum is ready after 0.90 s at https://192.0.2.2:7880
+  CA           /state/ca.crt
+  SHA-256      AB:CD
+  Browsers take the address once this CA is trusted; compare the fingerprint first.
+
+Council  (tenant-town/council)
+  state        waits for somebody with the opener link
+  guest link   https://192.0.2.2:7880/c/abc#p=badu
+  opener link  https://192.0.2.2:7880/c/abc#k=key
+  password     badu
+
+Rooms for SDKs
+  lab          wss://192.0.2.2:7880  key devkey  (rooms open on join)
+
+Saving a manifest applies it. Stop with Ctrl-C or `plenum down`.
+";
+        assert_eq!(text, wanted);
+    }
 }

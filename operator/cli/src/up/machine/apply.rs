@@ -50,7 +50,7 @@ impl Machine {
                 "Rejected",
                 format!("{} errors", checked.report.findings.len()),
             );
-            return self.reporter.rejected(&checked.report, files);
+            return self.reporter.rejected(&checked.report, files, "nothing was changed");
         }
         self.rejected = None;
         if let Err(error) = self.options.judge(&checked.objects) {
