@@ -42,7 +42,6 @@ export const REASONS = {
   JoinFailed: 'rejoin',
   // This browser cannot.
   UnsupportedBrowser: 'none',
-  InsecureContext: 'none',
   NoSuchPage: 'none',
   Unknown: 'retry',
 } as const satisfies Record<string, Remedy>;

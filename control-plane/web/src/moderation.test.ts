@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { Door } from './door';
 import { PlenumError } from './errors';
 import { Moderation } from './moderation';
-import { FakeNetwork, json } from './testing';
+import { FakeNetwork, json, person } from './testing';
 
 function make(): { network: FakeNetwork; moderation: Moderation; token: { value: string } } {
   const network = new FakeNetwork();
@@ -26,6 +26,14 @@ describe('moderation', () => {
     expect(network.bodyOf(2)).toEqual({ room: 'rat', identity: 'a', attributes: { 'plenum.role': 'Presenter' } });
     expect(new Headers(network.calls[0]?.init?.headers).get('authorization')).toBe('Bearer first');
     expect(new Headers(network.calls[1]?.init?.headers).get('authorization')).toBe('Bearer refreshed');
+  });
+
+  it('mutes everybody else at once, and nobody who is silent already', async () => {
+    const { network, moderation } = make();
+    network.next(json({}), json({}));
+    const track = (muted: boolean) => ({ tracks: { microphone: { sid: 'TR', muted, media: 1 } } });
+    await moderation.muteAll([person('me', { local: true, ...track(false) }), person('a', track(false)), person('b', track(true)), person('c'), person('d', track(false))]);
+    expect(network.calls.map((_, call) => (network.bodyOf(call) as { identity: string }).identity)).toEqual(['a', 'd']);
   });
 
   it('asks the door for lobby, lock and end', async () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 import type { Door, DoorDeps } from './door';
 import { PlenumError } from './errors';
-import type { Role } from './roster';
+import type { Person, Role } from './roster';
 
 /** What moderation needs to know of the room. */
 export interface ModerationDeps {
@@ -24,6 +24,15 @@ export class Moderation {
   /** Mutes a track; nobody can unmute another. */
   async mute(identity: string, trackSid: string): Promise<void> {
     await this.#call('MutePublishedTrack', { identity, trackSid, muted: true });
+  }
+
+  /** Mutes everybody but me who speaks or could at once. */
+  async muteAll(people: readonly Person[]): Promise<void> {
+    const open = people.flatMap((person) => {
+      const track = person.tracks.microphone;
+      return !person.local && track && !track.muted ? [this.mute(person.identity, track.sid)] : [];
+    });
+    await Promise.all(open);
   }
 
   /** Puts somebody out; the same token does not let them in again. */

@@ -62,6 +62,7 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
   #conference: Conference | null = null;
   #secrets: { password: string | null; openerKey: string | null } = { password: null, openerKey: null };
   #abort: AbortController | null = null;
+  #acknowledged: readonly string[] = [];
 
   constructor(deps: SessionDeps<CallType>) {
     super();
@@ -70,6 +71,11 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
 
   get screen(): Screen<CallType> {
     return this.#screen;
+  }
+
+  /** Notices that the person agreed to already on this page; a wrong password must not ask for them again. */
+  get acknowledged(): readonly string[] {
+    return this.#acknowledged;
   }
 
   /** Name used last in this tab. */
@@ -146,6 +152,7 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
       return;
     }
     this.#deps.memory.setItem('plenum.name', form.name);
+    this.#acknowledged = form.acknowledged;
     if (form.password !== '') {
       this.#secrets = { ...this.#secrets, password: form.password };
       this.#remember(door.roomId);

@@ -6,6 +6,8 @@ import { failureOf } from '../devices';
 import type { Conference } from '../door';
 import type { Call } from '../room';
 import { tileKey } from '../stage';
+import { keepAwake } from '../wake';
+import { useAnnouncements } from './announce';
 import { Bar, type Panel } from './Bar';
 import { Chat } from './Chat';
 import { useApp, useChange, useT } from './context';
@@ -13,8 +15,8 @@ import { Dialog } from './Dialog';
 import { Icon, Mark } from './Icon';
 import { People } from './People';
 import { Settings } from './Settings';
+import { useArrival } from './Shell';
 import { Sound, TileView } from './Tile';
-import { useAnnouncements } from './announce';
 
 /** The conference itself. */
 export function CallView({ call, conference }: { readonly call: Call; readonly conference: Conference }): JSX.Element {
@@ -29,9 +31,8 @@ export function CallView({ call, conference }: { readonly call: Call; readonly c
     run().catch(() => say(t('call.failed.moderation')));
   };
 
-  useEffect(() => {
-    document.title = `${conference.displayName} · Plenum`;
-  }, [conference]);
+  const heading = useArrival(conference.displayName);
+  useEffect(() => keepAwake(), []);
   useEffect(
     () =>
       call.on('failed', (what, error) => {
@@ -48,7 +49,7 @@ export function CallView({ call, conference }: { readonly call: Call; readonly c
       </a>
       <header class="call-head">
         <Mark size={24} />
-        <h1 class="call-title">
+        <h1 ref={heading} tabIndex={-1} class="call-title">
           {conference.displayName}
           {conference.tenant.name !== '' && <span class="call-tenant">{conference.tenant.name}</span>}
         </h1>

@@ -21,16 +21,23 @@ export function People({ call, act }: { readonly call: Call; readonly act: (run:
   return (
     <div class="panel-scroll">
       {moderator && call.lobby.entries.length > 0 && <Lobby call={call} act={act} />}
-      {moderator && locked !== null && (
-        <div class="lock-row">
-          {locked && (
-            <p class="hint">
-              <Icon name="lock" size={16} /> {t('people.locked')}
-            </p>
+      {moderator && locked === true && (
+        <p class="hint lock-hint">
+          <Icon name="lock" size={16} /> {t('people.locked')}
+        </p>
+      )}
+      {moderator && (
+        <div class="room-actions">
+          {people.some((person) => !person.local && person.tracks.microphone?.muted === false) && (
+            <button type="button" class="button button-small" data-testid="mute-all" onClick={() => act(() => call.moderation.muteAll(people))}>
+              <Icon name="micOff" size={18} /> {t('people.muteAll')}
+            </button>
           )}
-          <button type="button" class="button button-small" data-testid="lock" aria-pressed={locked} onClick={() => act(() => call.moderation.setLocked(!locked))}>
-            {locked ? t('people.unlock') : t('people.lock')}
-          </button>
+          {locked !== null && (
+            <button type="button" class="button button-small" data-testid="lock" data-locked={locked} onClick={() => act(() => call.moderation.setLocked(!locked))}>
+              <Icon name="lock" size={18} /> {locked ? t('people.unlock') : t('people.lock')}
+            </button>
+          )}
         </div>
       )}
       <h3>{t('people.in', { count: people.length })}</h3>

@@ -167,7 +167,7 @@ function EntryForm({ conference, problem }: { readonly conference: Conference; r
   const [name, setName] = useState(session.name);
   const [password, setPassword] = useState('');
   const [shown, setShown] = useState(false);
-  const [accepted, setAccepted] = useState<ReadonlySet<string>>(new Set());
+  const [accepted, setAccepted] = useState<ReadonlySet<string>>(new Set(session.acknowledged));
   const [tried, setTried] = useState(false);
   const wait = useCountdown(problem?.retryAfterSeconds ?? 0, problem);
   const asks = session.asksPassword;

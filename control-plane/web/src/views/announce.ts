@@ -23,7 +23,7 @@ export function useAnnouncements(call: Call): { readonly toasts: readonly Line[]
   const [toasts, setToasts] = useState<readonly Line[]>([]);
   const [spoken, setSpoken] = useState<readonly Line[]>([]);
   const next = useRef(0);
-  const asked = useRef<{ microphone: boolean; role: string | null }>({ microphone: false, role: null });
+  const before = useRef<{ reconnecting: boolean; role: string | null }>({ reconnecting: false, role: null });
 
   const speak = (text: string): Line => {
     next.current += 1;
@@ -78,16 +78,23 @@ export function useAnnouncements(call: Call): { readonly toasts: readonly Line[]
         const [first] = entries;
         say(entries.length === 1 && first ? t('say.lobby', { name: named(first) }) : t('say.lobby.many', { count: entries.length }));
       }),
+      call.on('change', () => {
+        const { reconnecting } = call.own;
+        if (before.current.reconnecting && !reconnecting) {
+          say(t('call.reconnected'));
+        }
+        before.current.reconnecting = reconnecting;
+      }),
       call.on('mutedByOther', () => say(t('call.mutedByOther'))),
       call.roster.on('change', () => {
         const role = call.roster.me?.role ?? null;
-        if (asked.current.role !== null && role !== null && role !== asked.current.role) {
+        if (before.current.role !== null && role !== null && role !== before.current.role) {
           say(t('call.roleChanged', { role: t(`role.${role}`) }));
         }
-        asked.current.role = role ?? asked.current.role;
+        before.current.role = role ?? before.current.role;
       }),
     ];
-    asked.current.role = call.roster.me?.role ?? null;
+    before.current.role = call.roster.me?.role ?? null;
     return () => {
       for (const stop of stops) {
         stop();
