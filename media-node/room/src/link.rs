@@ -285,11 +285,8 @@ pub enum ToRoster {
         /// 0 to 5.
         score: f32,
     },
-    /// After a resume: published tracks that the client believes in.
-    Believes {
-        /// SIDs.
-        tracks: Vec<String>,
-    },
+    /// Client and room do not agree: after a resume it believes in tracks that are not there, or it answers no offer.
+    Mismatch,
     /// A scenario of `simulate`.
     Simulate(Wire<proto::SimulateScenario>),
     /// The client leaves.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use livekit_protocol as proto;
 use livekit_protocol::signal_response::Message as Response;
 use media_core::api::{Channel, Command, Event, Fingerprint, IceCredentials, Side, TransportFailure};
+use media_core::crypto::DtlsFailure;
 use media_core::ids::{ParticipantId, RoomIndex, ShardId, TransportId};
 use media_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -365,7 +366,7 @@ impl Peer {
                     context,
                     ToRoster::MediaFailed {
                         closed: failure == TransportFailure::Closed,
-                        unsupported: matches!(failure, TransportFailure::Dtls(_)),
+                        unsupported: matches!(failure, TransportFailure::Dtls(DtlsFailure::Profile | DtlsFailure::Fingerprint)),
                     },
                 );
             }

@@ -199,19 +199,13 @@ impl Case {
             0..=2 => self.join(person),
             3 => self.talk(3),
             4 if !self.guests.is_empty() => self.knock(),
-            5 => {
-                // A broken WebSocket, and back.
-                if self.inside.contains(&person) {
-                    self.world.cut(person);
-                    self.world
-                        .run_for(Duration::from_millis(self.random.below(3_000)));
-                    self.world.resume(person);
-                    self.world.run_for(Duration::from_millis(200));
-                    assert!(
-                        self.world.people[person].left().is_none(),
-                        "person {person} is kept over a broken WebSocket"
-                    );
-                }
+            // A broken WebSocket, and back.
+            5 if self.inside.contains(&person) => {
+                self.world.cut(person);
+                self.world.run_for(Duration::from_millis(self.random.below(3_000)));
+                self.world.resume(person);
+                self.world.run_for(Duration::from_millis(200));
+                assert!(self.world.people[person].left().is_none(), "person {person} is kept over a broken WebSocket");
             }
             6 => {
                 if let Some(at) = self.inside.iter().position(|inside| *inside == person) {

@@ -37,11 +37,15 @@ impl Quality {
 impl Peer {
     /// When [`Self::timeout`] wants to be called.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        self.alive.then_some(self.quality.next)
+        let answer = self.subscriber.deadline().filter(|_| self.session.is_some());
+        self.alive.then_some(self.quality.next).into_iter().chain(answer).min()
     }
 
     /// Timers.
     pub(crate) fn timeout(&mut self, context: &mut Context<'_>) {
+        if self.session.is_some() && self.subscriber.deadline().is_some_and(|at| at <= context.now) {
+            return self.tell(context, ToRoster::Mismatch);
+        }
         if !self.alive || context.now < self.quality.next {
             return;
         }

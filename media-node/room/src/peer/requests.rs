@@ -142,7 +142,7 @@ impl Peer {
             .collect();
         let known = self.granted_sids();
         if tracks.iter().any(|sid| !known.contains(sid)) {
-            self.tell(context, ToRoster::Believes { tracks });
+            self.tell(context, ToRoster::Mismatch);
         }
     }
 }

@@ -5,15 +5,18 @@
 //! place is taken by another section with a `mid` of its own (RFC 8829 §5.2.2). So the order of m-lines is stable, descriptions do not
 //! grow without end, and a browser never shows a new track under the id of an old one.
 
+use std::collections::BTreeSet;
+
 use livekit_protocol as proto;
 use livekit_protocol::signal_response::Message as Response;
 use media_core::api::{Command, ExtensionMap, Kind, LayerWish, Side, Subscription};
 use media_core::ids::{ExtensionId, Ssrc, SubscriptionId};
+use media_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Peer, Settings, Transport};
 use crate::counters::Dropped;
-use crate::limits::SUBSCRIBER_SECTIONS_MAX;
+use crate::limits::{ANSWER, SUBSCRIBER_SECTIONS_MAX};
 use crate::link::{MemberId, RemoteTrack, ToRoster};
 use crate::random;
 use crate::sdp::{self, Description, Local, Section, Sent, SentTrack};
@@ -42,6 +45,8 @@ pub(crate) struct Subscriber {
     version: u64,
     offer: u32,
     in_flight: bool,
+    /// When the offer in flight was sent.
+    offered_at: Timestamp,
     dirty: bool,
     restart: bool,
     lines: Vec<Line>,
@@ -55,6 +60,7 @@ impl Subscriber {
             version: 0,
             offer: 0,
             in_flight: false,
+            offered_at: context.now,
             dirty: false,
             restart: false,
             lines: Vec::new(),
@@ -65,6 +71,11 @@ impl Subscriber {
     /// An offer is due as soon as none is in flight.
     pub(super) fn wants_offer(&mut self) {
         self.dirty = true;
+    }
+
+    /// When an answer is overdue.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        self.in_flight.then_some(self.offered_at + ANSWER)
     }
 
     /// The answer to an offer in flight may have been lost with the WebSocket: offer anew, with fresh ICE credentials.
@@ -113,11 +124,11 @@ impl Peer {
             }
             self.tell_wanted(context, &sid);
         }
+        let assigned: BTreeSet<&str> = self.subscriber.lines.iter().filter_map(Line::track).collect();
         let missing: Vec<RemoteTrack> = self
             .remotes
             .values()
-            .filter(|remote| self.is_wanted(&remote.track))
-            .filter(|remote| !self.subscriber.lines.iter().any(|line| line.track() == Some(&remote.track.sid)))
+            .filter(|remote| !assigned.contains(remote.track.sid.as_str()) && self.is_wanted(&remote.track))
             .map(|remote| remote.track.clone())
             .collect();
         for track in missing {
@@ -164,6 +175,7 @@ impl Peer {
         }
         self.subscriber.dirty = false;
         self.subscriber.in_flight = true;
+        self.subscriber.offered_at = context.now;
         if std::mem::take(&mut self.subscriber.restart) {
             self.subscriber.transport.restart(context);
         }

@@ -38,8 +38,8 @@ impl Roster {
             ToRoster::Subscribed { sid } => self.subscribed(context, &sid),
             ToRoster::Wanted { sid, quality } => self.wanted(context, id, &sid, quality),
             ToRoster::Quality { quality, score } => self.quality(context, id, quality, score),
-            // It believes in tracks that are not there: only a new beginning helps.
-            ToRoster::Believes { .. } => self.remove(context, id, Farewell::Mismatch),
+            // Only a new beginning helps.
+            ToRoster::Mismatch => self.remove(context, id, Farewell::Mismatch),
             ToRoster::Simulate(Wire(scenario)) => self.simulate(context, id, &scenario),
             ToRoster::Leave => self.remove(context, id, Farewell::Left),
         }
