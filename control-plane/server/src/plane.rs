@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use control_core::directory::{Directory, DirectoryView};
 use control_core::ids::{Epoch, NodeId, Pool, RoomKey, RoomName, Site, TenantName, Uid};
-use control_core::lease::Grace;
+use control_core::lease::{Grace, Standing};
 use control_core::record::{RoomFacts, RoomPolicy};
 use control_core::throttle::{self, Throttle};
 use plenum_proto::v1::NodeOrder;
@@ -187,7 +187,8 @@ impl Plane {
     pub fn host_by_node(&self, site: &str, node_id: &str) -> Option<Host> {
         let id = NodeId::parse(node_id).ok()?;
         let live = self.live();
-        let (uid, node) = live.node_by_id(&id)?;
+        // A dead one stays in the view until it comes back; what it held is elsewhere.
+        let (uid, node) = live.node_by_id(&id).filter(|(_, node)| node.standing != Standing::Dead)?;
         let known = node.hello.site.as_ref().filter(|known| known.as_str() == site)?;
         self.0.hosts.host(uid, known, &id, &node.hello.endpoint)
     }
@@ -195,7 +196,7 @@ impl Plane {
     /// Resolves when a node is declared dead, or came back without its rooms; at once when it is unknown.
     pub fn node_lost(&self, node_id: &str) -> impl Future<Output = ()> + Send + use<> {
         let receiver = NodeId::parse(node_id).ok().and_then(|id| {
-            let known = self.live().node_by_id(&id).is_some();
+            let known = self.live().node_by_id(&id).is_some_and(|(_, node)| node.standing != Standing::Dead);
             known.then(|| self.losses().entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe())
         });
         async move {

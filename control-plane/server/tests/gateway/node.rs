@@ -49,6 +49,7 @@ pub(crate) struct Node {
     sessions: Mutex<Vec<mpsc::Sender<Result<SessionDown, Status>>>>,
     rooms: Mutex<HashMap<(String, String), RoomState>>,
     reports: mpsc::Sender<NodeReport>,
+    server: Mutex<Option<tokio::task::AbortHandle>>,
     stop: CancellationToken,
 }
 
@@ -74,6 +75,7 @@ impl Node {
             sessions: Mutex::default(),
             rooms: Mutex::default(),
             reports,
+            server: Mutex::default(),
             stop: CancellationToken::new(),
         });
         let server = Server::builder()
@@ -81,7 +83,8 @@ impl Node {
             .expect("tls")
             .add_service(RoomHostServer::new(Service(Arc::clone(&node))))
             .serve_with_incoming_shutdown(TcpIncoming::from(listener), node.stop.clone().cancelled_owned());
-        tokio::spawn(server);
+        let server = tokio::spawn(server);
+        node.server.lock().expect("lock").replace(server.abort_handle());
         let channel = Endpoint::from_shared(format!("https://{control_plane}"))
             .expect("endpoint")
             .tls_config(tls.client("control-plane.plenum.internal"))
@@ -126,6 +129,9 @@ impl Node {
     /// The node dies: no report, no stream, no answer.
     pub(crate) fn die(&self) {
         self.stop.cancel();
+        if let Some(server) = self.server.lock().expect("lock").take() {
+            server.abort();
+        }
         self.sessions.lock().expect("lock").clear();
     }
 
