@@ -2,6 +2,7 @@
 //! mTLS between the parts: reads the node's certificate and checks the SPIFFE id of whoever calls.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use tonic::{Request, Status};
@@ -9,6 +10,8 @@ use webpki::EndEntityCert;
 
 /// DNS name in every control-plane certificate, whatever address is dialled.
 pub const CONTROL_PLANE_DNS: &str = "control-plane.plenum.internal";
+/// Time for a TLS handshake: whoever does not finish it holds a connection no longer.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Path of the control plane's SPIFFE id; the trust domain is the CA's business.
 const CONTROL_PLANE_PATH: &str = "control-plane";
 
@@ -60,6 +63,7 @@ impl Tls {
     #[must_use]
     pub fn server(&self) -> ServerTlsConfig {
         ServerTlsConfig::new()
+            .timeout(HANDSHAKE)
             .identity(Identity::from_pem(&self.certificate, &self.key))
             .client_ca_root(Certificate::from_pem(&self.ca))
     }

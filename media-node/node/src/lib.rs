@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod convert;
+pub mod guard;
 pub mod host;
 pub mod identity;
 pub mod link;

@@ -16,13 +16,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use crate::acceptor::Acceptor;
 use crate::clock::Clock;
 use crate::config::{Args, Ports};
 use crate::control::{self, Control, LoadCounters};
+use crate::guard;
 use crate::host::Host;
 use crate::identity::Tls;
 use crate::link::{self, LINK_QUEUE};
@@ -36,6 +36,8 @@ use crate::worker::{self, BindError, Plan, ShardPort};
 const BUFFER_BYTES: usize = 8 << 20;
 /// Largest gRPC message taken: the largest frame a room takes, and its envelope. A room's facts are well below.
 const MESSAGE_BYTES_MAX: usize = media_room::limits::FRAME_BYTES_MAX + (64 << 10);
+/// Connections to the service: replicas have one each, strangers are gone after the handshake's time.
+const CONNECTIONS_MAX: usize = 256;
 /// Sessions, knocks and calls on one connection of a replica.
 const CALLS_MAX: u32 = 20_000;
 /// Bytes of one session on their way.
@@ -162,7 +164,6 @@ impl Node {
             .and_then(|listener| listener.local_addr().ok());
         let server = Server::builder()
             .tls_config(tls.server())?
-            .tcp_nodelay(true)
             .max_concurrent_streams(CALLS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -214,7 +215,7 @@ impl Node {
         let (stop_grpc, stopped) = oneshot::channel::<()>();
         let mut server = server;
         let serving = server.add_service(service).serve_with_incoming_shutdown(
-            TcpListenerStream::new(grpc_listener),
+            guard::incoming(grpc_listener, CONNECTIONS_MAX),
             async {
                 let _ = stopped.await;
             },
@@ -238,9 +239,7 @@ impl Node {
                 links: link_counters,
             };
             tasks.spawn(async move {
-                if let Err(error) = metrics::serve(listener, sources).await {
-                    tracing::error!(%error, "the metrics listener broke");
-                }
+                metrics::serve(listener, sources).await;
                 "the metrics listener"
             });
         }

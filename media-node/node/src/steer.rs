@@ -94,22 +94,25 @@ impl Steering {
         self.shards > 1
     }
 
-    /// Whose datagram this is.
-    pub fn shard_of(&self, remote: SocketAddr, datagram: &[u8]) -> ShardId {
+    /// Whose datagram this is, and whether a shard vouched for where it comes from. Strangers' datagrams have no part in the queue of
+    /// those that are known: a flood of checks from forged addresses must not push out calls.
+    #[must_use]
+    pub fn shard_of(&self, remote: SocketAddr, datagram: &[u8]) -> (ShardId, bool) {
         if self.shards == 1 {
-            return self.own;
-        }
-        if stun::is_stun(datagram) {
-            return stun::username(datagram)
-                .and_then(|(local, _)| shard_of_ufrag(local, self.shards))
-                .unwrap_or(self.own);
+            return (self.own, true);
         }
         let flow = Flow::from(remote);
-        self.young
+        let known = self
+            .young
             .get(&flow)
             .or_else(|| self.old.get(&flow))
-            .copied()
-            .unwrap_or(self.own)
+            .copied();
+        if stun::is_stun(datagram) {
+            let named =
+                stun::username(datagram).and_then(|(local, _)| shard_of_ufrag(local, self.shards));
+            return (named.unwrap_or(self.own), named.is_some() && named == known);
+        }
+        (known.unwrap_or(self.own), known.is_some())
     }
 
     /// `shard` answered a check from `remote` with success.
@@ -166,7 +169,7 @@ mod tests {
             }
             let steering = Steering::new(ShardId(0), shards, Timestamp::ZERO);
             let remote: SocketAddr = "192.0.2.1:4000".parse().expect("address");
-            prop_assert!(steering.shard_of(remote, &datagram).0 < shards);
+            prop_assert!(steering.shard_of(remote, &datagram).0.0 < shards);
         }
     }
 
@@ -176,10 +179,10 @@ mod tests {
         let mut now = Timestamp::from_millis(1000);
         let mut steering = Steering::new(ShardId(0), 4, now);
         let media = [0x80; 20];
-        assert_eq!(steering.shard_of(remote, &media), ShardId(0));
+        assert_eq!(steering.shard_of(remote, &media), (ShardId(0), false));
         for _ in 0..10 {
             steering.learn(remote, ShardId(3), now);
-            assert_eq!(steering.shard_of(remote, &media), ShardId(3));
+            assert_eq!(steering.shard_of(remote, &media), (ShardId(3), true));
             now = now + Duration::from_secs(15);
         }
         for _ in 0..10 {
@@ -188,7 +191,7 @@ mod tests {
         }
         assert_eq!(
             steering.shard_of(remote, &media),
-            ShardId(0),
+            (ShardId(0), false),
             "a flow that died is forgotten"
         );
     }

@@ -41,6 +41,8 @@ pub const COMMANDS_MAX: usize = 8_192;
 pub const EVENTS_MAX: usize = 8_192;
 /// Blocks of datagrams on their way from one sibling; a block holds up to one receive batch.
 const HAND_OVERS_MAX: usize = 64;
+/// Of those, blocks of strangers' datagrams: checks from addresses that nobody vouched for.
+const STRANGERS_MAX: usize = 16;
 /// New ICE-TCP connections on their way.
 const STREAMS_QUEUE: usize = 64;
 /// ICE-TCP connections of one shard.
@@ -184,6 +186,7 @@ pub struct Worker {
     held: VecDeque<Event>,
     siblings: Vec<Option<Sibling>>,
     incoming: Receiver<(ShardId, HandOver)>,
+    strangers: Receiver<(ShardId, RecvBatch)>,
     spare: Receiver<RecvBatch>,
     connections: HashMap<Path, (u64, Connection)>,
     tokens: HashMap<u64, Path>,
@@ -195,14 +198,17 @@ pub struct Worker {
     published: Arc<Mutex<Published>>,
     counters: WorkerCounters,
     batch: RecvBatch,
-    outgoing: Vec<RecvBatch>,
+    /// By shard: datagrams of those that are known, and of strangers.
+    outgoing: Vec<[RecvBatch; 2]>,
     pool: Vec<RecvBatch>,
     next_copy: Timestamp,
 }
 
 /// The way to a sibling shard.
+#[derive(Clone)]
 struct Sibling {
     queue: SyncSender<(ShardId, HandOver)>,
+    introductions: SyncSender<(ShardId, RecvBatch)>,
     /// Gives an emptied block back to where it came from.
     back: SyncSender<RecvBatch>,
     waker: Waker,
@@ -268,18 +274,22 @@ pub fn prepare(
 ) -> Result<Vec<Prepared>, BindError> {
     let shards = u8::try_from(plan.addresses.len()).unwrap_or(u8::MAX);
     let now = plan.clock.now();
-    let mut incoming_ends = Vec::new();
-    let mut spare_ends = Vec::new();
+    let mut ends = Vec::new();
     let mut ways = Vec::new();
     for _ in 0..shards {
         let (queue, incoming) = sync_channel(HAND_OVERS_MAX);
+        let (introductions, strangers) = sync_channel(STRANGERS_MAX);
         let (back, spare) = sync_channel(HAND_OVERS_MAX);
-        incoming_ends.push(incoming);
-        spare_ends.push(spare);
-        ways.push((queue, back, Waker::new()?));
+        ends.push((incoming, strangers, spare));
+        ways.push(Sibling {
+            queue,
+            introductions,
+            back,
+            waker: Waker::new()?,
+        });
     }
     let mut workers = Vec::new();
-    for (index, (incoming, spare)) in incoming_ends.into_iter().zip(spare_ends).enumerate() {
+    for (index, (incoming, strangers, spare)) in ends.into_iter().enumerate() {
         let id = ShardId(index as u8);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut sockets = Vec::new();
@@ -299,7 +309,7 @@ pub fn prepare(
             )?;
             sockets.push((local, socket));
         }
-        let waker = ways[index].2.clone();
+        let waker = ways[index].waker.clone();
         epoll::add(
             &epoll,
             &waker,
@@ -316,13 +326,7 @@ pub fn prepare(
         let siblings = ways
             .iter()
             .enumerate()
-            .map(|(other, (queue, back, waker))| {
-                (other != index).then(|| Sibling {
-                    queue: queue.clone(),
-                    back: back.clone(),
-                    waker: waker.clone(),
-                })
-            })
+            .map(|(other, way)| (other != index).then(|| way.clone()))
             .collect();
         let worker = Worker {
             shard: shard(id, now),
@@ -336,6 +340,7 @@ pub fn prepare(
             held: VecDeque::new(),
             siblings,
             incoming,
+            strangers,
             spare,
             connections: HashMap::new(),
             tokens: HashMap::new(),
@@ -347,7 +352,7 @@ pub fn prepare(
             published: Arc::clone(&published),
             counters: WorkerCounters::default(),
             batch: RecvBatch::default(),
-            outgoing: (0..shards).map(|_| RecvBatch::default()).collect(),
+            outgoing: (0..shards).map(|_| Default::default()).collect(),
             pool: Vec::new(),
             next_copy: now,
         };
@@ -461,17 +466,25 @@ impl Worker {
     fn take_hand_overs(&mut self, now: Timestamp) {
         for _ in 0..HAND_OVERS_MAX {
             match self.incoming.try_recv() {
-                Ok((from, HandOver::Datagrams(mut batch))) => {
-                    self.shard.handle_datagrams(now, &mut batch);
-                    self.send(now);
-                    batch.clear();
-                    if let Some(Some(sibling)) = self.siblings.get(usize::from(from.0)) {
-                        let _ = sibling.back.try_send(batch);
-                    }
-                }
+                Ok((from, HandOver::Datagrams(batch))) => self.take_block(now, from, batch),
                 Ok((from, HandOver::Learn(remote))) => self.steering.learn(remote, from, now),
                 Err(_) => break,
             }
+        }
+        for _ in 0..STRANGERS_MAX {
+            let Ok((from, block)) = self.strangers.try_recv() else {
+                break;
+            };
+            self.take_block(now, from, block);
+        }
+    }
+
+    fn take_block(&mut self, now: Timestamp, from: ShardId, mut block: RecvBatch) {
+        self.shard.handle_datagrams(now, &mut block);
+        self.send(now);
+        block.clear();
+        if let Some(Some(sibling)) = self.siblings.get(usize::from(from.0)) {
+            let _ = sibling.back.try_send(block);
         }
     }
 
@@ -537,11 +550,12 @@ impl Worker {
             }
             let bytes = &buffer[meta.offset..meta.offset + meta.len];
             let first = &bytes[..meta.segment.min(bytes.len())];
-            let shard = steering.shard_of(meta.path.remote, first);
+            let (shard, known) = steering.shard_of(meta.path.remote, first);
             if shard == own {
                 return true;
             }
-            if let Some(block) = outgoing.get_mut(usize::from(shard.0)) {
+            if let Some(blocks) = outgoing.get_mut(usize::from(shard.0)) {
+                let block = &mut blocks[usize::from(!known)];
                 for datagram in bytes.chunks(meta.segment.max(1)) {
                     block.push(meta.path, datagram);
                 }
@@ -557,26 +571,38 @@ impl Worker {
                 self.pool.push(batch);
             }
         }
-        for (index, slot) in self.outgoing.iter_mut().enumerate() {
-            if slot.metas.is_empty() {
-                continue;
-            }
-            let block = std::mem::replace(slot, self.pool.pop().unwrap_or_default());
-            let count = block.metas.len() as u64;
+        for (index, slots) in self.outgoing.iter_mut().enumerate() {
             let Some(Some(sibling)) = self.siblings.get(index) else {
                 continue;
             };
-            match sibling.queue.try_send((own, HandOver::Datagrams(block))) {
-                Ok(()) => {
-                    self.counters.handed_over += count;
-                    sibling.waker.wake();
+            for (slot, known) in slots.iter_mut().zip([true, false]) {
+                if slot.metas.is_empty() {
+                    continue;
                 }
-                Err(TrySendError::Full((_, HandOver::Datagrams(mut block)))) => {
-                    self.counters.hand_over_dropped += count;
-                    block.clear();
-                    self.pool.push(block);
+                let block = std::mem::replace(slot, self.pool.pop().unwrap_or_default());
+                let count = block.metas.len() as u64;
+                let back = if known {
+                    match sibling.queue.try_send((own, HandOver::Datagrams(block))) {
+                        Err(TrySendError::Full((_, HandOver::Datagrams(block)))) => Some(block),
+                        _ => None,
+                    }
+                } else {
+                    match sibling.introductions.try_send((own, block)) {
+                        Err(TrySendError::Full((_, block))) => Some(block),
+                        _ => None,
+                    }
+                };
+                match back {
+                    None => {
+                        self.counters.handed_over += count;
+                        sibling.waker.wake();
+                    }
+                    Some(mut block) => {
+                        self.counters.hand_over_dropped += count;
+                        block.clear();
+                        self.pool.push(block);
+                    }
                 }
-                Err(_) => {}
             }
         }
     }

@@ -345,3 +345,64 @@ async fn a_flood_of_reliable_data_does_not_end_the_room() {
     assert_eq!(sid(call.open("a", 1, None).await.expect("lives")), before);
     world.node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_at_the_service_hold_a_bounded_place_for_a_moment() {
+    let world = World::start(Setting::default()).await;
+    let node = world.node.grpc_address();
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(node).await.expect("connect"));
+    }
+    for stranger in silent {
+        closed(stranger).await;
+    }
+    people_meet(&world, "after", Protocol::Udp).await;
+    let metrics = world.node.metrics_address().expect("metrics");
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(TcpStream::connect(metrics).await.expect("connect"));
+    }
+    for stranger in silent {
+        closed(stranger).await;
+    }
+    assert_eq!(scrape(metrics, "plenum_media_rooms").await, Some(1.0));
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_foreign_checks_across_shards_leaves_calls_alone() {
+    let world = World::start(Setting {
+        shards: 2,
+        ..Setting::default()
+    })
+    .await;
+    let target = world.node.media_addresses()[0];
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = std::sync::Arc::clone(&stop);
+    // From many ports, so that both sockets get their share; all name the other shard as often as their own.
+    let flood = std::thread::spawn(move || {
+        let sockets: Vec<std::net::UdpSocket> = (0..16)
+            .map(|_| std::net::UdpSocket::bind((LOCALHOST, 0)).expect("bind"))
+            .collect();
+        let mut sent = 0_u32;
+        while !flag.load(std::sync::atomic::Ordering::Relaxed) {
+            for (number, socket) in sockets.iter().enumerate() {
+                let mut check = vec![
+                    0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+                ];
+                check.extend([0, 6, 0, 11, b'0', b'0' + (number % 2) as u8]);
+                check.extend(b"abcd:peer\0");
+                sent += u32::from(socket.send_to(&check, target).is_ok());
+            }
+            std::thread::yield_now();
+        }
+        sent
+    });
+    for room in ["one", "two"] {
+        people_meet(&world, room, Protocol::Udp).await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(flood.join().expect("the flood") > 1_000);
+    world.node.stop().await;
+}
