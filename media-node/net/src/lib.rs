@@ -11,6 +11,7 @@ pub mod frame;
 mod option;
 mod receive;
 mod send;
+pub mod stream;
 mod udp;
 
 pub use send::Sent;

@@ -53,8 +53,7 @@ impl Connection {
         early: Vec<u8>,
         now: Timestamp,
     ) -> std::io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        media_net::stream::tune(&stream)?;
         Ok(Self {
             stream,
             path,
