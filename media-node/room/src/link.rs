@@ -101,8 +101,8 @@ pub struct GrantedTrack {
     pub stereo: bool,
     /// RED is not wanted.
     pub disable_red: bool,
-    /// The client has to be told that it begins muted.
-    pub tell_muted: bool,
+    /// It begins muted, and its client does not know yet.
+    pub on_entry: bool,
 }
 
 /// A granted track that the publisher's description declares.

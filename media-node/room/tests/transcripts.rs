@@ -313,6 +313,17 @@ fn what_is_not_allowed_is_refused() {
     script.request(3, microphone("m"));
     script.request(3, offer_message("v=0\r\n".into(), 1));
     script.request(3, offer_message(chromium_offer(3, 1, &[video_section("1", "c"), audio_section("2", "m")]), 2));
+    // Muted on entry: told with the first packet.
+    let microphone = script
+        .commands
+        .iter()
+        .find_map(|command| match command {
+            media_core::api::Command::Publish(publication) => Some(publication.id),
+            _ => None,
+        })
+        .expect("a microphone");
+    let opus = Format { codec: Codec::Opus, variant: 0 };
+    script.media(Event::EncodingBound { publication: microphone, encoding: 0, ssrc: Ssrc(2111), format: opus });
     script.check("refused");
 }
 

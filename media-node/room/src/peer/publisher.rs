@@ -21,6 +21,9 @@ const MID_BYTES_MAX: usize = 16;
 struct Published {
     grant: GrantedTrack,
     muted: bool,
+    /// Muted on entry. The client is told with its first packet: browsers' SDKs ignore a mute of a track whose publication is not
+    /// complete, and answer an update that says so with an unmute.
+    untold: bool,
     bound: Option<(PublicationId, Section)>,
     codec: Option<Format>,
 }
@@ -46,12 +49,9 @@ impl Peer {
     /// The room granted a track: the client is told at once, its description may be there already.
     pub(super) fn granted(&mut self, context: &mut Context<'_>, grant: GrantedTrack) {
         let track = grant.info.0.clone();
-        let (sid, muted, tell_muted) = (track.sid.clone(), track.muted, grant.tell_muted);
+        let (muted, untold) = (track.muted || grant.on_entry, grant.on_entry);
         self.send(context, Response::TrackPublished(proto::TrackPublishedResponse { cid: grant.cid.clone(), track: Some(track) }));
-        if tell_muted {
-            self.send(context, Response::Mute(proto::MuteTrackRequest { sid, muted: true }));
-        }
-        self.publisher.tracks.push(Published { grant, muted, bound: None, codec: None });
+        self.publisher.tracks.push(Published { grant, muted, untold, bound: None, codec: None });
         self.bind(context);
     }
 
@@ -69,6 +69,7 @@ impl Peer {
     pub(super) fn set_muted(&mut self, context: &mut Context<'_>, sid: &str, muted: bool, tell: bool) {
         let Some(track) = self.publisher.tracks.iter_mut().find(|track| track.grant.info.0.sid == sid) else { return };
         track.muted = muted;
+        track.untold = false;
         if let Some((publication, _)) = &track.bound {
             context.command(Command::SetMuted { publication: *publication, muted });
         }
@@ -83,9 +84,14 @@ impl Peer {
         else {
             return;
         };
-        if track.codec != Some(format) {
-            track.codec = Some(format);
-            let sid = track.grant.info.0.sid.clone();
+        let sid = track.grant.info.0.sid.clone();
+        let (changed, untold) = (track.codec != Some(format), std::mem::take(&mut track.untold));
+        track.codec = Some(format);
+        if untold {
+            self.send(context, Response::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted: true }));
+            self.tell(context, ToRoster::Mute { sid: sid.clone(), muted: true });
+        }
+        if changed {
             self.tell(context, ToRoster::Codec { sid, format });
         }
     }

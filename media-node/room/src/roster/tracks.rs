@@ -180,12 +180,12 @@ impl Roster {
         let first_microphone = source == proto::TrackSource::Microphone
             && context.now.since(member.joined) <= ON_ENTRY
             && !member.tracks.iter().any(|track| track.info.0.source == source as i32);
-        let tell_muted = enter_muted && first_microphone && !request.muted;
+        let on_entry = enter_muted && first_microphone && !request.muted;
         let info = proto::TrackInfo {
             sid: format!("TR_{letters}{}", random::name(context.entropy, 12)),
             r#type: request.r#type,
             name: request.name.clone(),
-            muted: request.muted || tell_muted,
+            muted: request.muted,
             width: request.width,
             height: request.height,
             simulcast: layers.len() > 1,
@@ -209,7 +209,7 @@ impl Roster {
                 .collect(),
             ..Default::default()
         };
-        GrantedTrack { info: Wire(info), cid: request.cid.clone(), codec, dtx: audio && !no_dtx, stereo: audio && stereo, disable_red: request.disable_red, tell_muted }
+        GrantedTrack { info: Wire(info), cid: request.cid.clone(), codec, dtx: audio && !no_dtx, stereo: audio && stereo, disable_red: request.disable_red, on_entry }
     }
 
     fn version(&self, now: Timestamp) -> proto::TimedVersion {
