@@ -261,7 +261,7 @@ impl DirectoryView {
                 for key in &tenant.api_keys {
                     self.tenant_by_key.insert(key.key.clone(), tenant.uid.clone());
                 }
-                self.tenants.insert(tenant.uid.clone(), Arc::new(tenant));
+                self.tenants.insert(tenant.uid.clone(), Arc::from(tenant));
             }
             Record::Conference(conference) => {
                 self.conference_by_room.insert(conference.key(), conference.uid.clone());
@@ -494,7 +494,7 @@ impl Directory {
         let mut next = snapshot.view;
         for (kind, uid) in &snapshot.kept {
             let last_good = match kind {
-                RecordKind::Tenant => self.view.tenants.get(uid).map(|known| Record::Tenant(Tenant::clone(known))),
+                RecordKind::Tenant => self.view.tenants.get(uid).map(|known| Record::Tenant(Box::new(Tenant::clone(known)))),
                 RecordKind::Conference => {
                     self.view.conferences.get(uid).map(|known| Record::Conference(Box::new(Conference::clone(known))))
                 }

@@ -402,7 +402,7 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub enum Record {
     /// Tenant.
-    Tenant(Tenant),
+    Tenant(Box<Tenant>),
     /// Conference.
     Conference(Box<Conference>),
     /// Media node.

@@ -389,7 +389,8 @@ pub fn conference(record: wire::ConferenceRecord) -> Result<Conference> {
     let roles: Result<Vec<RoleRule>> = record.roles.into_iter().map(role_rule).collect();
     let notices: Result<Vec<Notice>> = record.notices.into_iter().map(notice).collect();
     let hash = &record.password_hash;
-    if !hash.is_empty() && !(hash.starts_with("$argon2id$") && hash.len() <= 512) {
+    let is_phc = hash.starts_with("$argon2id$") && hash.len() <= 512;
+    if !(hash.is_empty() || is_phc) {
         return Err(ConvertError::Value { field: "password_hash", rule: "a password comes as argon2id in PHC string form" });
     }
     let room_policy = policy(record.policy.ok_or(ConvertError::Missing { field: "policy" })?)?;

@@ -97,7 +97,6 @@ pub enum Peer {
 ///
 /// # Errors
 /// `UNAUTHENTICATED` without a readable certificate, `PERMISSION_DENIED` when it names no peer of the control plane.
-#[expect(clippy::result_large_err, reason = "tonic's handlers return Status by value")]
 pub fn peer_of<T>(request: &Request<T>) -> Result<Peer, Status> {
     let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
     let leaf = certificates.first().ok_or_else(|| Status::unauthenticated("no client certificate"))?;

@@ -137,6 +137,9 @@ pub trait Store: Send + Sync + 'static {
     /// Gives a room to a node if its lease is the one that is to be replaced, and holds the amount.
     fn place(&self, command: PlaceCommand) -> Answer<'_, PlaceOutcome>;
 
+    /// Takes a placement back that never came to life, if its lease still stands: the former holder has the room again, or nobody.
+    fn undo_place(&self, key: RoomKey, epoch: Epoch, former: Option<RoomLease>) -> Answer<'_, ()>;
+
     /// Holds an amount in a room that runs.
     fn reserve(
         &self,

@@ -32,7 +32,7 @@ fn with_key(name: &str, key: &str) -> Tenant {
 fn a_snapshot_is_seen_whole_or_not_at_all() {
     let mut directory = Directory::default();
     directory.begin(Epoch(1), Moment::ZERO).expect("first");
-    directory.put(Record::Tenant(with_key("t", "key"))).expect("taken");
+    directory.put(Record::Tenant(Box::new(with_key("t", "key")))).expect("taken");
     directory.put(boxed(conference("t", "c"))).expect("taken");
     assert!(directory.view().tenant_of_key("key").is_none());
     directory.end_snapshot();
@@ -46,12 +46,12 @@ fn a_snapshot_is_seen_whole_or_not_at_all() {
 #[test]
 fn a_snapshot_retracts_what_it_omits_and_keeps_what_it_refuses() {
     let (mut directory, _) = loaded(vec![
-        Record::Tenant(with_key("a", "ka")),
-        Record::Tenant(with_key("b", "kb")),
-        Record::Tenant(with_key("c", "kc")),
+        Record::Tenant(Box::new(with_key("a", "ka"))),
+        Record::Tenant(Box::new(with_key("b", "kb"))),
+        Record::Tenant(Box::new(with_key("c", "kc"))),
     ]);
     directory.begin(Epoch(1), Moment::ZERO).expect("again");
-    directory.put(Record::Tenant(with_key("a", "ka"))).expect("taken");
+    directory.put(Record::Tenant(Box::new(with_key("a", "ka")))).expect("taken");
     // `b` cannot be read, `c` is not there any more.
     directory.refuse(RecordKind::Tenant, &tenant("b").uid);
     directory.end_snapshot();
@@ -64,7 +64,7 @@ fn a_snapshot_retracts_what_it_omits_and_keeps_what_it_refuses() {
 #[test]
 fn names_keys_and_ids_have_one_holder() {
     let (mut directory, _) = loaded(vec![
-        Record::Tenant(with_key("a", "ka")),
+        Record::Tenant(Box::new(with_key("a", "ka"))),
         boxed(conference("a", "c")),
         Record::Node(node("n1")),
     ]);
@@ -74,8 +74,8 @@ fn names_keys_and_ids_have_one_holder() {
     };
     let mut twin = tenant("a");
     twin.uid = Uid::parse("other").expect("uid");
-    refuse(Record::Tenant(twin), "TenantNameTaken");
-    refuse(Record::Tenant(with_key("b", "ka")), "ApiKeyTaken");
+    refuse(Record::Tenant(Box::new(twin)), "TenantNameTaken");
+    refuse(Record::Tenant(Box::new(with_key("b", "ka"))), "ApiKeyTaken");
     let mut twin = conference("a", "c");
     twin.uid = Uid::parse("other").expect("uid");
     refuse(boxed(twin.clone()), "RoomNameTaken");
@@ -88,10 +88,10 @@ fn names_keys_and_ids_have_one_holder() {
 
 #[test]
 fn a_renamed_record_frees_its_old_names() {
-    let (mut directory, _) = loaded(vec![Record::Tenant(with_key("a", "ka")), boxed(conference("a", "c"))]);
+    let (mut directory, _) = loaded(vec![Record::Tenant(Box::new(with_key("a", "ka"))), boxed(conference("a", "c"))]);
     let mut renamed = with_key("a", "new");
     renamed.revision = "2".into();
-    assert!(directory.put(Record::Tenant(renamed)).expect("taken"));
+    assert!(directory.put(Record::Tenant(Box::new(renamed))).expect("taken"));
     let mut moved = conference("a", "c");
     moved.revision = "2".into();
     moved.room_id = room_id("elsewhere");
@@ -104,15 +104,15 @@ fn a_renamed_record_frees_its_old_names() {
 
 #[test]
 fn an_unchanged_revision_changes_nothing() {
-    let (mut directory, _) = loaded(vec![Record::Tenant(with_key("a", "ka"))]);
+    let (mut directory, _) = loaded(vec![Record::Tenant(Box::new(with_key("a", "ka")))]);
     let before = directory.view();
-    assert!(!directory.put(Record::Tenant(with_key("a", "ka"))).expect("taken"));
+    assert!(!directory.put(Record::Tenant(Box::new(with_key("a", "ka")))).expect("taken"));
     assert!(Arc::ptr_eq(&before, &directory.view()));
 }
 
 #[test]
 fn a_view_that_was_handed_out_does_not_change() {
-    let (mut directory, _) = loaded(vec![Record::Tenant(with_key("a", "ka"))]);
+    let (mut directory, _) = loaded(vec![Record::Tenant(Box::new(with_key("a", "ka")))]);
     let before = directory.view();
     assert!(directory.retract(RecordKind::Tenant, &tenant("a").uid));
     assert!(before.tenant_of_key("ka").is_some());
@@ -214,7 +214,7 @@ fn record(step: &Step) -> Option<Record> {
         Step::Tenant(which, revision) => {
             let mut tenant = with_key(&format!("t{which}"), &format!("k{which}-{revision}"));
             tenant.revision = revision.to_string();
-            Record::Tenant(tenant)
+            Record::Tenant(Box::new(tenant))
         }
         Step::Conference(which, revision) => {
             let mut conference = conference("t0", &format!("c{which}"));

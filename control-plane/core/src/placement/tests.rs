@@ -129,8 +129,8 @@ fn cases() -> impl Strategy<Value = Case> {
 
 /// What the rules say, written down a second time.
 fn allowed(wish: &Wish, node: &Candidate) -> bool {
-    let in_pool = wish.pools.is_empty() || wish.pools.iter().any(|pool| *pool == node.pool);
-    let at_site = wish.sites.is_empty() || wish.sites.iter().any(|site| *site == node.site);
+    let in_pool = wish.pools.is_empty() || wish.pools.contains(&node.pool);
+    let at_site = wish.sites.is_empty() || wish.sites.contains(&node.site);
     let within = wish.jurisdictions.is_empty()
         || wish.jurisdictions.iter().any(|code| {
             node.jurisdiction.as_ref().is_some_and(|own| own == code || own.as_str().split('-').next() == Some(code.as_str()))

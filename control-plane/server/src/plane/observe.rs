@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use control_core::directory::DirectoryView;
-use control_core::ids::TenantName;
+use control_core::ids::{TenantName, Uid};
 use control_core::lease::Standing;
 use control_core::opening::{Opening, opening};
 use control_core::record::{Conference, Node};
@@ -14,6 +14,12 @@ use plenum_proto::v1::{ConferenceState, NodeState, TenantState};
 use super::{LiveRoom, Plane};
 
 impl Plane {
+    /// Whether a node takes rooms at this moment: published, heard, with its facts, and wanted.
+    #[must_use]
+    pub fn accepts(&self, uid: &Uid) -> bool {
+        self.view().node(uid).is_some_and(|node| self.node_state(node).accepting)
+    }
+
     /// State of a published node.
     pub(crate) fn node_state(&self, node: &Node) -> NodeState {
         let live = self.live();

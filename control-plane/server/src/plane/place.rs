@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{PlaceError, PlaceRequest, Placed, Plane};
 use crate::convert;
 use crate::hosts::{Host, HostError};
-use crate::live::LiveView;
+use crate::live::{Entry, LiveNode, LiveView};
 use crate::metrics::Reason;
 use crate::store::{PlaceCommand, PlaceOutcome, RoomRecord, StoreError};
 
@@ -38,6 +38,8 @@ struct Assignment<'a> {
     participants: u32,
     /// The lease that is replaced.
     replaces: Option<Epoch>,
+    /// Where it runs while it is to move; it goes on there if nobody takes it.
+    runs_at: Option<RoomLease>,
     /// Ceilings of its tenant; none where what is counted already only moves.
     limits: TenantLimits,
     /// Nodes that cannot have it.
@@ -49,9 +51,9 @@ enum Known {
     /// It runs.
     Runs(Placed),
     /// Its node has the lease and may be opening it; opening it again is harmless.
-    Opening(RoomRecord, Host),
+    Opening(Box<RoomRecord>, Host),
     /// Nobody has it; what is kept of it, if anything.
-    Free(Option<RoomRecord>),
+    Free(Option<Box<RoomRecord>>),
 }
 
 impl Plane {
@@ -123,6 +125,7 @@ impl Plane {
                 floor: request.floor,
                 participants: request.participants,
                 replaces: Some(record.lease.epoch),
+                runs_at: None,
                 limits: tenant.limits,
                 excluded: Vec::new(),
             },
@@ -135,6 +138,7 @@ impl Plane {
                 floor: request.floor,
                 participants: request.participants,
                 replaces: None,
+                runs_at: None,
                 limits: tenant.limits,
                 excluded: Vec::new(),
             },
@@ -169,7 +173,7 @@ impl Plane {
                 None
             }
         };
-        let Some(record) = record else {
+        let Some(record) = record.map(Box::new) else {
             // A room that nobody knows may run on a node that has not reported yet.
             if self.settling() {
                 return Err(PlaceError::Settling(key.clone()));
@@ -230,10 +234,19 @@ impl Plane {
 
     /// Gives a room to a node and opens it there.
     async fn assign(&self, view: &DirectoryView, mut assignment: Assignment<'_>) -> Result<Placed, PlaceError> {
-        let fresh = assignment.replaces.is_none();
+        let undo = assignment.replaces.is_none() || assignment.runs_at.is_some();
+        let mut given = None;
         let mut last: Option<PlaceError> = None;
         for _ in 0..ATTEMPTS_MAX {
-            let (record, reservation) = match self.give(view, &assignment).await? {
+            let answer = match self.give(view, &assignment).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.take_back(undo, given, assignment.key, assignment.runs_at).await;
+                    // What an earlier node said tells more than that no further one is left.
+                    return Err(last.unwrap_or(error));
+                }
+            };
+            let (record, reservation) = match answer {
                 Given::Lease(record, reservation) => (*record, reservation),
                 Given::Held(record) => {
                     // Another replica was faster; what it placed is as good.
@@ -256,6 +269,7 @@ impl Plane {
             let Some((uid, host)) = self.host_of_lease(&record.lease) else {
                 last = Some(PlaceError::NodeSilent(assignment.key.clone()));
                 assignment.replaces = Some(record.lease.epoch);
+                given = Some(record.lease.epoch);
                 continue;
             };
             match self.open(assignment.key, &record, host).await {
@@ -265,21 +279,20 @@ impl Plane {
                     self.give_back(assignment.key, reservation).await;
                     assignment.excluded.push(uid);
                     assignment.replaces = Some(record.lease.epoch);
+                    given = Some(record.lease.epoch);
                     last = Some(error);
                 }
             }
         }
-        if fresh && let Some(epoch) = assignment.replaces {
-            self.abandon(assignment.key, epoch).await;
-        }
+        self.take_back(undo, given, assignment.key, assignment.runs_at).await;
         Err(last.unwrap_or_else(|| PlaceError::Contended(assignment.key.clone())))
     }
 
-    /// A room that never ran leaves no lease behind.
-    async fn abandon(&self, key: &RoomKey, epoch: Epoch) {
-        if let Ok(Some(record)) = self.0.store.room(key.clone()).await
-            && record.lease.epoch == epoch
-            && let Err(error) = self.0.store.close_room(key.clone(), record.lease, false).await
+    /// What never came to life leaves no lease behind: a new room none at all, one that was to move the lease it had.
+    async fn take_back(&self, undo: bool, given: Option<Epoch>, key: &RoomKey, former: Option<RoomLease>) {
+        if undo
+            && let Some(epoch) = given
+            && let Err(error) = self.0.store.undo_place(key.clone(), epoch, former).await
         {
             self.store_failed(error);
         }
@@ -427,10 +440,14 @@ impl Plane {
         let view = self.view();
         let tenant = view.tenant(&key.tenant).ok_or_else(|| PlaceError::UnknownTenant(key.tenant.clone()))?;
         let guard = self.0.locks.lock(key).await;
-        let entry = {
+        let (entry, lease) = {
             let live = self.live();
-            match live.room(key) {
-                Some((uid, _, entry)) if uid == from => entry.clone(),
+            let lease = |node: &LiveNode, entry: &Entry| {
+                let (site, node) = (node.hello.site.clone()?, node.hello.node_id.clone()?);
+                Some(RoomLease { site, node, epoch: entry.epoch })
+            };
+            match live.room(key).map(|(uid, node, entry)| (uid, lease(node, entry), entry)) {
+                Some((uid, Some(lease), entry)) if uid == from => (entry.clone(), lease),
                 _ => return Err(PlaceError::Contended(key.clone())),
             }
         };
@@ -449,6 +466,7 @@ impl Plane {
             floor: entry.epoch,
             participants: entry.participants,
             replaces: Some(entry.epoch),
+            runs_at: Some(lease),
             limits: TenantLimits::default(),
             excluded: vec![from.clone()],
         };
@@ -478,6 +496,7 @@ impl Plane {
                             floor: epoch,
                             participants: 0,
                             replaces: record.map(|record| record.lease.epoch),
+                            runs_at: None,
                             limits: TenantLimits::default(),
                             excluded: Vec::new(),
                         };

@@ -144,10 +144,13 @@ impl Plane {
     async fn restore(&self, key: RoomKey, lost: Lost) {
         let empty_timeout = self.policy_of(&key).map_or(Duration::ZERO, |policy| policy.empty_timeout);
         let waited = self.0.clock.now().since(lost.since);
-        if !lost.entry.facts.opened || waited > empty_timeout.max(LOST_MIN) {
-            // Nobody had opened it, or its time is over: the next one to come begins it.
+        if waited > empty_timeout.max(LOST_MIN) {
             self.live().forget_lost(&key);
             self.bump();
+            return;
+        }
+        if !lost.entry.facts.opened {
+            // Nobody had opened it: the next one to come begins it, above the lease that is remembered here.
             return;
         }
         match self.restore_room(&key, lost.entry.facts, lost.entry.epoch).await {
@@ -166,7 +169,7 @@ impl Plane {
 
     /// Empties a node: room by room to other nodes, paced; what finds no place until the deadline is given up by the node itself.
     pub(crate) async fn empty_node(self, uid: Uid, order: MoveOrder, stop: CancellationToken) {
-        let wall = i64::try_from(self.0.clock.unix().0).unwrap_or(i64::MAX);
+        let wall = self.0.clock.unix().0;
         let left = u64::try_from(order.deadline_unix_ms.saturating_sub(wall)).unwrap_or(0);
         let deadline = Instant::now() + Duration::from_millis(left).min(DRAIN_MAX);
         tracing::info!(node = %uid, "rooms move away");

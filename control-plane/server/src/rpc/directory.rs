@@ -46,7 +46,6 @@ impl DirectoryService {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's handlers return Status by value")]
 fn require_operator<T>(request: &Request<T>) -> Result<(), Status> {
     match peer_of(request)? {
         Peer::Operator => Ok(()),
@@ -239,7 +238,7 @@ fn blank_ack(item: &Item) -> PublicationAck {
 fn read(item: Item) -> Result<Asked, ConvertError> {
     let put = |record| Asked::Change(Change::Put(Box::new(record)));
     Ok(match item {
-        Item::Tenant(record) => put(Record::Tenant(convert::tenant(record)?)),
+        Item::Tenant(record) => put(Record::Tenant(Box::new(convert::tenant(record)?))),
         Item::Conference(record) => put(Record::Conference(Box::new(convert::conference(record)?))),
         Item::Node(record) => put(Record::Node(convert::node(record)?)),
         Item::Retract(retract) => {

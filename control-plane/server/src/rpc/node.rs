@@ -97,7 +97,6 @@ impl NodeControlService {
         timeout(DIRECTORY, loaded).await.map_err(|_| Status::unavailable("the directory has not arrived yet"))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's handlers return Status by value")]
     fn hello(&self, uid: &Uid, hello: NodeHello) -> Result<Hello, Status> {
         read_hello(&self.shared, uid, hello).map_err(|error| Status::invalid_argument(error.to_string()))
     }

@@ -32,6 +32,7 @@ macro_rules! suite {
             a_report_of_an_old_lease_is_fenced
             a_report_of_a_higher_lease_takes_over
             a_report_writes_back_what_the_store_lost
+            a_placement_that_never_lived_is_taken_back
             only_the_holder_closes_a_room
             records_run_out_when_nobody_reports
             a_node_never_gets_more_than_its_ceiling
@@ -205,6 +206,21 @@ pub async fn a_report_writes_back_what_the_store_lost(harness: Harness) {
     assert_eq!(store.report_room(lost.clone()).await.expect("answer"), ReportOutcome::Taken);
     let record = store.room(key("r")).await.expect("answer").expect("kept");
     assert_eq!((record.lease, record.policy, record.facts), (lease("n1", 4), policy(), lost.facts));
+}
+
+/// The former holder goes on; a later lease is left alone.
+pub async fn a_placement_that_never_lived_is_taken_back(harness: Harness) {
+    let store = &*harness.store;
+    let first = placed(store, command("r", "n1")).await;
+    let second = placed(store, PlaceCommand { replaces: Some(first.lease.epoch), ..command("r", "n2") }).await;
+    store.undo_place(key("r"), first.lease.epoch, None).await.expect("answer");
+    assert_eq!(store.room(key("r")).await.expect("answer").expect("kept").lease, second.lease);
+    store.undo_place(key("r"), second.lease.epoch, Some(first.lease.clone())).await.expect("answer");
+    assert_eq!(store.room(key("r")).await.expect("answer").expect("kept").lease, first.lease);
+    let reported = store.report_room(report("r", first.lease.clone(), 1)).await.expect("answer");
+    assert_eq!(reported, ReportOutcome::Taken);
+    store.undo_place(key("r"), first.lease.epoch, None).await.expect("answer");
+    assert_eq!(store.room(key("r")).await.expect("answer"), None);
 }
 
 /// The end of an old lease says nothing about a later one.

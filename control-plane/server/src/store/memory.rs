@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use control_core::ids::{NodeId, Pool, RoomKey};
+use control_core::ids::{Epoch, NodeId, Pool, RoomKey};
 use control_core::lease::{NodeLease, RoomLease, next_epoch};
 use control_core::limits;
 use control_core::quota::{QuotaLedger, QuotaRefusal, ReservationId, Usage};
@@ -197,6 +197,20 @@ impl State {
 impl Store for MemoryStore {
     fn place(&self, command: PlaceCommand) -> Answer<'_, PlaceOutcome> {
         answer(self.step(|state, now| state.place(command, now)))
+    }
+
+    fn undo_place(&self, key: RoomKey, epoch: Epoch, former: Option<RoomLease>) -> Answer<'_, ()> {
+        answer(self.step(|state, now| {
+            if let Some(room) = state.room(&key, now).filter(|room| room.lease.epoch == epoch) {
+                match former {
+                    Some(former) => room.lease = former,
+                    None => {
+                        state.rooms.remove(&key);
+                    }
+                }
+            }
+            Ok(())
+        }))
     }
 
     fn reserve(
