@@ -742,7 +742,8 @@ impl<C: Crypto> Shard<C> {
                         self.counters.legacy_transports += 1;
                         tracing::warn!(%transport, "SRTP falls back to AES-CM with HMAC-SHA1, which this pool allows");
                     }
-                    if let Some(path) = peer.ice.path() {
+                    // Browsers shake hands on a proved path and may nominate it only afterwards.
+                    if let Some(path) = peer.ice.dtls_target() {
                         self.events.push_back(Event::Connected {
                             transport,
                             profile: material.profile,

@@ -349,7 +349,8 @@ impl<C: Crypto> Transport<C> {
     }
 
     /// Where DTLS datagrams go: the nominated path, before there is one back where they came from.
-    fn dtls_target(&self) -> Option<Path> {
+    #[must_use]
+    pub fn dtls_target(&self) -> Option<Path> {
         self.nominated.or(self.dtls_path)
     }
 

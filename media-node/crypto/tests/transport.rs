@@ -48,6 +48,7 @@ struct Pair {
     client_events: Vec<TransportEvent>,
     server_events: Vec<TransportEvent>,
     datagrams: usize,
+    nominates: bool,
 }
 
 impl Pair {
@@ -83,6 +84,7 @@ impl Pair {
             client_events: Vec::new(),
             server_events: Vec::new(),
             datagrams: 0,
+            nominates: true,
         }
     }
 
@@ -133,6 +135,15 @@ impl Pair {
                         &mut out,
                     );
                 } else if stun::is_stun(&datagram) {
+                    let datagram = match self.nominates {
+                        true => datagram,
+                        false => stun::request::<AwsLc>(
+                            [3; 12],
+                            "00server:00client",
+                            &credentials("server").password,
+                            false,
+                        ),
+                    };
                     self.server.handle_stun(
                         self.now,
                         &mut self.server_crypto,
@@ -357,6 +368,19 @@ fn an_ice_restart_keeps_the_old_path_until_the_first_nominated_check() {
     );
     assert_eq!(pair.server.path(), Some(path(2000, 1005)));
     assert_eq!(pair.server.local_ufrags().collect::<Vec<_>>(), ["00fresh"]);
+}
+
+#[test]
+fn a_handshake_before_the_nomination_knows_where_it_took_place() {
+    let mut pair = Pair::new(true);
+    pair.nominates = false;
+    pair.run(Duration::from_secs(2), |_| false);
+    assert!(has_keys(&pair.server_events));
+    assert_eq!(pair.server.path(), None);
+    assert_eq!(pair.server.dtls_target(), Some(path(2000, 1000)));
+    pair.nominates = true;
+    pair.run(Duration::from_secs(4), |_| false);
+    assert_eq!(pair.server.path(), Some(path(2000, 1000)));
 }
 
 #[test]
