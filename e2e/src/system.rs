@@ -162,7 +162,10 @@ impl System {
         Ok(Conference {
             room_id,
             guest_link,
-            opener_link: text("openerLink")?,
+            opener_link: found["openerLinks"][0]
+                .as_str()
+                .with_context(|| format!("{name} has no opener link"))?
+                .to_owned(),
         })
     }
 

@@ -71,7 +71,7 @@ export class Person {
   static async arrive(person, { kind = 'chromium', size = { width: 1100, height: 700 }, language = 'en-GB', label = person.name.toLowerCase(), film: camera } = {}) {
     const browser = kind === 'firefox' ? await firefox(size, language) : await chromium(person, size, language, camera);
     const page = (await browser.pages())[0] ?? (await browser.newPage());
-    const self = new Person(person, browser, page, label);
+    const self = new this(person, browser, page, label);
     page.on('request', (request) => self.requests.push(request.url()));
     mkdirSync(LOGS, { recursive: true });
     self.console = createWriteStream(path.join(LOGS, `${process.env.E2E_SCENARIO ?? 'page'}-${label}.console.log`), { flags: 'a' });

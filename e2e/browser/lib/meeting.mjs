@@ -105,10 +105,14 @@ export class Guest extends Person {
   /** Opens the menu of somebody in the list of people and chooses from it. */
   async moderate(other, choice, confirm = false) {
     if (!(await this.has('person'))) await this.click('people');
-    const row = `[data-identity="${other.identity}"]`;
-    await this.find('person', row);
-    await this.page.$eval(`${hook('person', row)} ${hook('person-menu')}`, (element) => element.click());
-    await this.click(choice);
+    const row = hook('person', `[data-identity="${other.identity}"]`);
+    await this.find('person', `[data-identity="${other.identity}"]`);
+    if ((await this.page.$(`${row} ${hook('person-menu', '[aria-expanded="true"]')}`)) === null) {
+      await this.page.$eval(`${row} ${hook('person-menu')}`, (element) => element.click());
+    }
+    // A menu may stay open from the last time; the choice must be this person's.
+    const item = await this.page.waitForSelector(`${row} ${hook(choice)}`, { timeout: 10_000 });
+    await item.evaluate((element) => element.click());
     if (confirm) await this.click('confirm');
   }
 }

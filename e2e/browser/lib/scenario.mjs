@@ -66,9 +66,13 @@ export function series(name, { edit, args } = {}) {
 
   self.test = (title, run, { seconds = 150 } = {}) =>
     test(title, { timeout: seconds * 1000 }, async (t) => {
+      // Without its beginning nothing of a series means anything; each further test says so at once.
+      if (self.begun === false) throw new Error(`${name} did not begin`);
       try {
         await run(t);
+        self.begun = true;
       } catch (error) {
+        self.begun ??= false;
         await record(`${name}-${title.replaceAll(/[^a-z0-9]+/gi, '-').slice(0, 60)}`, self.people);
         throw error;
       } finally {

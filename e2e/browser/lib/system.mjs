@@ -51,7 +51,7 @@ export class System {
   conference(name) {
     const found = this.block.conferences.find((entry) => entry.name === name);
     if (!found) throw new Error(`plenum up printed no conference ${name}`);
-    return found;
+    return { ...found, openerLink: found.openerLinks[0] };
   }
 
   /** Runs `plenum ARGS` against this system and returns what it printed. */
@@ -99,6 +99,9 @@ export class System {
     const late = setTimeout(() => this.child.kill('SIGKILL'), 20_000);
     const [code] = await this.ended;
     clearTimeout(late);
+    for (const name of readdirSync(this.state, { recursive: true })) {
+      if (name.endsWith('.log')) cpSync(path.join(this.state, name), path.join(TARGET, 'logs', `${this.scenario}.${path.basename(name)}`));
+    }
     rmSync(this.folder, { recursive: true, force: true });
     return code;
   }
