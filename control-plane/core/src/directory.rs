@@ -35,7 +35,9 @@ pub enum RecordRefusal {
         holder: TenantName,
     },
     /// Another conference has this room name.
-    #[error("room {key} belongs to the conference with uid {holder} already; choose another roomName")]
+    #[error(
+        "room {key} belongs to the conference with uid {holder} already; choose another roomName"
+    )]
     RoomNameTaken {
         /// The room.
         key: RoomKey,
@@ -189,8 +191,13 @@ impl DirectoryView {
     #[must_use]
     pub fn pools_for(&self, tenant: &Tenant, wanted: Option<&Pool>) -> Vec<Pool> {
         match wanted {
-            Some(pool) if tenant.pools.is_empty() || tenant.pools.contains(pool) => vec![pool.clone()],
-            _ => tenant.pools.first().map_or_else(Vec::new, |pool| vec![pool.clone()]),
+            Some(pool) if tenant.pools.is_empty() || tenant.pools.contains(pool) => {
+                vec![pool.clone()]
+            }
+            _ => tenant
+                .pools
+                .first()
+                .map_or_else(Vec::new, |pool| vec![pool.clone()]),
         }
     }
 
@@ -203,28 +210,47 @@ impl DirectoryView {
     }
 
     fn check_tenant(&self, tenant: &Tenant) -> Result<(), RecordRefusal> {
-        bound(&self.tenants, &tenant.uid, RecordKind::Tenant, limits::TENANTS_MAX)?;
+        bound(
+            &self.tenants,
+            &tenant.uid,
+            RecordKind::Tenant,
+            limits::TENANTS_MAX,
+        )?;
         if let Some(holder) = other(&self.tenant_by_name, &tenant.name, &tenant.uid) {
-            return Err(RecordRefusal::TenantNameTaken { name: tenant.name.clone(), holder });
+            return Err(RecordRefusal::TenantNameTaken {
+                name: tenant.name.clone(),
+                holder,
+            });
         }
         for key in &tenant.api_keys {
             if let Some(holder) = other(&self.tenant_by_key, &key.key, &tenant.uid)
                 && let Some(holder) = self.tenants.get(&holder)
             {
-                return Err(RecordRefusal::ApiKeyTaken { key: key.key.clone(), holder: holder.name.clone() });
+                return Err(RecordRefusal::ApiKeyTaken {
+                    key: key.key.clone(),
+                    holder: holder.name.clone(),
+                });
             }
         }
         Ok(())
     }
 
     fn check_conference(&self, conference: &Conference) -> Result<(), RecordRefusal> {
-        bound(&self.conferences, &conference.uid, RecordKind::Conference, limits::CONFERENCES_MAX)?;
+        bound(
+            &self.conferences,
+            &conference.uid,
+            RecordKind::Conference,
+            limits::CONFERENCES_MAX,
+        )?;
         let key = conference.key();
         if let Some(holder) = other(&self.conference_by_room, &key, &conference.uid) {
             return Err(RecordRefusal::RoomNameTaken { key, holder });
         }
         if let Some(holder) = other(&self.conference_by_id, &conference.room_id, &conference.uid) {
-            return Err(RecordRefusal::RoomIdTaken { room_id: conference.room_id.clone(), holder });
+            return Err(RecordRefusal::RoomIdTaken {
+                room_id: conference.room_id.clone(),
+                holder,
+            });
         }
         Ok(())
     }
@@ -232,12 +258,16 @@ impl DirectoryView {
     fn check_node(&self, node: &Node) -> Result<(), RecordRefusal> {
         bound(&self.nodes, &node.uid, RecordKind::Node, limits::NODES_MAX)?;
         if let Some(holder) = other(&self.node_by_id, &node.node_id, &node.uid) {
-            return Err(RecordRefusal::NodeIdTaken { node_id: node.node_id.clone(), holder });
+            return Err(RecordRefusal::NodeIdTaken {
+                node_id: node.node_id.clone(),
+                holder,
+            });
         }
         match self.nodes.get(&node.uid) {
-            Some(known) if known.epoch > node.epoch => {
-                Err(RecordRefusal::StaleNode { uid: node.uid.clone(), known: known.epoch })
-            }
+            Some(known) if known.epoch > node.epoch => Err(RecordRefusal::StaleNode {
+                uid: node.uid.clone(),
+                known: known.epoch,
+            }),
             _ => Ok(()),
         }
     }
@@ -245,10 +275,19 @@ impl DirectoryView {
     /// Whether the very revision is in force. Revisions are hashes of the inputs; an empty one never matches.
     fn holds(&self, record: &Record) -> bool {
         let known = match record.kind() {
-            RecordKind::Tenant => self.tenants.get(record.uid()).map(|known| known.revision.as_str()),
-            RecordKind::Conference => self.conferences.get(record.uid()).map(|known| known.revision.as_str()),
+            RecordKind::Tenant => self
+                .tenants
+                .get(record.uid())
+                .map(|known| known.revision.as_str()),
+            RecordKind::Conference => self
+                .conferences
+                .get(record.uid())
+                .map(|known| known.revision.as_str()),
             // What an accepting order changed since is undone only by facts that differ.
-            RecordKind::Node => self.nodes.get(record.uid()).map(|known| known.revision.as_str()),
+            RecordKind::Node => self
+                .nodes
+                .get(record.uid())
+                .map(|known| known.revision.as_str()),
         };
         !record.revision().is_empty() && known == Some(record.revision())
     }
@@ -257,19 +296,25 @@ impl DirectoryView {
         self.remove(record.kind(), &record.uid().clone());
         match record {
             Record::Tenant(tenant) => {
-                self.tenant_by_name.insert(tenant.name.clone(), tenant.uid.clone());
+                self.tenant_by_name
+                    .insert(tenant.name.clone(), tenant.uid.clone());
                 for key in &tenant.api_keys {
-                    self.tenant_by_key.insert(key.key.clone(), tenant.uid.clone());
+                    self.tenant_by_key
+                        .insert(key.key.clone(), tenant.uid.clone());
                 }
                 self.tenants.insert(tenant.uid.clone(), Arc::from(tenant));
             }
             Record::Conference(conference) => {
-                self.conference_by_room.insert(conference.key(), conference.uid.clone());
-                self.conference_by_id.insert(conference.room_id.clone(), conference.uid.clone());
-                self.conferences.insert(conference.uid.clone(), Arc::from(conference));
+                self.conference_by_room
+                    .insert(conference.key(), conference.uid.clone());
+                self.conference_by_id
+                    .insert(conference.room_id.clone(), conference.uid.clone());
+                self.conferences
+                    .insert(conference.uid.clone(), Arc::from(conference));
             }
             Record::Node(node) => {
-                self.node_by_id.insert(node.node_id.clone(), node.uid.clone());
+                self.node_by_id
+                    .insert(node.node_id.clone(), node.uid.clone());
                 self.nodes.insert(node.uid.clone(), Arc::new(node));
             }
         }
@@ -296,9 +341,16 @@ impl DirectoryView {
         }
     }
 
-    fn order_accepting(&mut self, uid: &Uid, epoch: Epoch, accepting: bool) -> Result<bool, OrderRefusal> {
+    fn order_accepting(
+        &mut self,
+        uid: &Uid,
+        epoch: Epoch,
+        accepting: bool,
+    ) -> Result<bool, OrderRefusal> {
         self.check_order(uid, epoch)?;
-        let Some(known) = self.nodes.get_mut(uid) else { return Ok(false) };
+        let Some(known) = self.nodes.get_mut(uid) else {
+            return Ok(false);
+        };
         let changed = known.accepting != accepting;
         if changed {
             Arc::make_mut(known).accepting = accepting;
@@ -307,15 +359,26 @@ impl DirectoryView {
     }
 
     fn check_order(&self, uid: &Uid, epoch: Epoch) -> Result<(), OrderRefusal> {
-        let known = self.nodes.get(uid).ok_or_else(|| OrderRefusal::UnknownNode(uid.clone()))?;
+        let known = self
+            .nodes
+            .get(uid)
+            .ok_or_else(|| OrderRefusal::UnknownNode(uid.clone()))?;
         if known.epoch > epoch && epoch != Epoch::default() {
-            return Err(OrderRefusal::StaleNode { uid: uid.clone(), known: known.epoch });
+            return Err(OrderRefusal::StaleNode {
+                uid: uid.clone(),
+                known: known.epoch,
+            });
         }
         Ok(())
     }
 }
 
-fn bound<V>(map: &BTreeMap<Uid, V>, uid: &Uid, kind: RecordKind, max: usize) -> Result<(), RecordRefusal> {
+fn bound<V>(
+    map: &BTreeMap<Uid, V>,
+    uid: &Uid,
+    kind: RecordKind,
+    max: usize,
+) -> Result<(), RecordRefusal> {
     if map.len() >= max && !map.contains_key(uid) {
         return Err(RecordRefusal::TooMany { kind, max });
     }
@@ -400,11 +463,19 @@ impl Directory {
             && stream.epoch > epoch
             && now.since(stream.heard) < limits::PUBLICATION_FENCE
         {
-            return Err(Fenced::LowerEpoch { heard: stream.epoch, own: epoch });
+            return Err(Fenced::LowerEpoch {
+                heard: stream.epoch,
+                own: epoch,
+            });
         }
         self.streams += 1;
         let id = StreamId(self.streams);
-        self.stream = Some(Stream { id, epoch, heard: now, snapshot: Some(Snapshot::default()) });
+        self.stream = Some(Stream {
+            id,
+            epoch,
+            heard: now,
+            snapshot: Some(Snapshot::default()),
+        });
         Ok(id)
     }
 
@@ -413,16 +484,24 @@ impl Directory {
     /// # Errors
     /// [`Fenced`].
     pub fn hear(&mut self, id: StreamId, epoch: Epoch, now: Moment) -> Result<(), Fenced> {
-        let Some(stream) = self.stream.as_mut() else { return Err(Fenced::Superseded) };
+        let Some(stream) = self.stream.as_mut() else {
+            return Err(Fenced::Superseded);
+        };
         if stream.id != id {
             return Err(if stream.epoch > epoch {
-                Fenced::LowerEpoch { heard: stream.epoch, own: epoch }
+                Fenced::LowerEpoch {
+                    heard: stream.epoch,
+                    own: epoch,
+                }
             } else {
                 Fenced::Superseded
             });
         }
         if epoch < stream.epoch {
-            return Err(Fenced::LowerEpoch { heard: stream.epoch, own: epoch });
+            return Err(Fenced::LowerEpoch {
+                heard: stream.epoch,
+                own: epoch,
+            });
         }
         stream.epoch = epoch;
         stream.heard = now;
@@ -434,9 +513,17 @@ impl Directory {
     /// # Errors
     /// [`RecordRefusal`]; the last good record of the uid stays.
     pub fn put(&mut self, record: Record) -> Result<bool, RecordRefusal> {
-        if let Some(snapshot) = self.stream.as_mut().and_then(|stream| stream.snapshot.as_mut()) {
+        if let Some(snapshot) = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.snapshot.as_mut())
+        {
             let stale = match &record {
-                Record::Node(node) => self.view.check_node(node).err().filter(|error| matches!(error, RecordRefusal::StaleNode { .. })),
+                Record::Node(node) => self
+                    .view
+                    .check_node(node)
+                    .err()
+                    .filter(|error| matches!(error, RecordRefusal::StaleNode { .. })),
                 _ => None,
             };
             return match stale.map_or_else(|| snapshot.view.check(&record), Err) {
@@ -461,7 +548,11 @@ impl Directory {
 
     /// A record of this uid was refused before it could be read: it is not omitted from the snapshot.
     pub fn refuse(&mut self, kind: RecordKind, uid: &Uid) {
-        if let Some(snapshot) = self.stream.as_mut().and_then(|stream| stream.snapshot.as_mut()) {
+        if let Some(snapshot) = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.snapshot.as_mut())
+        {
             let max = match kind {
                 RecordKind::Tenant => limits::TENANTS_MAX,
                 RecordKind::Conference => limits::CONFERENCES_MAX,
@@ -475,7 +566,11 @@ impl Directory {
 
     /// Retracts a record. Whether anything in force changed.
     pub fn retract(&mut self, kind: RecordKind, uid: &Uid) -> bool {
-        if let Some(snapshot) = self.stream.as_mut().and_then(|stream| stream.snapshot.as_mut()) {
+        if let Some(snapshot) = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.snapshot.as_mut())
+        {
             snapshot.view.remove(kind, uid);
             snapshot.kept.remove(&(kind, uid.clone()));
             return false;
@@ -490,15 +585,31 @@ impl Directory {
 
     /// The snapshot is complete: it replaces what was in force.
     pub fn end_snapshot(&mut self) -> bool {
-        let Some(snapshot) = self.stream.as_mut().and_then(|stream| stream.snapshot.take()) else { return false };
+        let Some(snapshot) = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.snapshot.take())
+        else {
+            return false;
+        };
         let mut next = snapshot.view;
         for (kind, uid) in &snapshot.kept {
             let last_good = match kind {
-                RecordKind::Tenant => self.view.tenants.get(uid).map(|known| Record::Tenant(Box::new(Tenant::clone(known)))),
-                RecordKind::Conference => {
-                    self.view.conferences.get(uid).map(|known| Record::Conference(Box::new(Conference::clone(known))))
-                }
-                RecordKind::Node => self.view.nodes.get(uid).map(|known| Record::Node(Node::clone(known))),
+                RecordKind::Tenant => self
+                    .view
+                    .tenants
+                    .get(uid)
+                    .map(|known| Record::Tenant(Box::new(Tenant::clone(known)))),
+                RecordKind::Conference => self
+                    .view
+                    .conferences
+                    .get(uid)
+                    .map(|known| Record::Conference(Box::new(Conference::clone(known)))),
+                RecordKind::Node => self
+                    .view
+                    .nodes
+                    .get(uid)
+                    .map(|known| Record::Node(Node::clone(known))),
             };
             if let Some(record) = last_good
                 && next.check(&record).is_ok()
@@ -524,8 +635,16 @@ impl Directory {
     ///
     /// # Errors
     /// [`OrderRefusal`].
-    pub fn order_accepting(&mut self, uid: &Uid, epoch: Epoch, accepting: bool) -> Result<bool, OrderRefusal> {
-        if let Some(snapshot) = self.stream.as_mut().and_then(|stream| stream.snapshot.as_mut())
+    pub fn order_accepting(
+        &mut self,
+        uid: &Uid,
+        epoch: Epoch,
+        accepting: bool,
+    ) -> Result<bool, OrderRefusal> {
+        if let Some(snapshot) = self
+            .stream
+            .as_mut()
+            .and_then(|stream| stream.snapshot.as_mut())
             && snapshot.view.nodes.contains_key(uid)
         {
             snapshot.view.order_accepting(uid, epoch, accepting)?;
@@ -534,7 +653,12 @@ impl Directory {
             }
         }
         self.view.check_order(uid, epoch)?;
-        if self.view.nodes.get(uid).is_some_and(|known| known.accepting == accepting) {
+        if self
+            .view
+            .nodes
+            .get(uid)
+            .is_some_and(|known| known.accepting == accepting)
+        {
             return Ok(false);
         }
         Arc::make_mut(&mut self.view).order_accepting(uid, epoch, accepting)

@@ -33,9 +33,14 @@ impl Source {
     /// From a token.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Camera, Self::Microphone, Self::ScreenShare, Self::ScreenShareAudio]
-            .into_iter()
-            .find(|source| source.as_str() == text)
+        [
+            Self::Camera,
+            Self::Microphone,
+            Self::ScreenShare,
+            Self::ScreenShareAudio,
+        ]
+        .into_iter()
+        .find(|source| source.as_str() == text)
     }
 }
 
@@ -141,31 +146,62 @@ impl GrantRefusal {
 ///
 /// # Errors
 /// [`GrantRefusal`].
-pub fn standing(conference: &Conference, credential: &Credential) -> Result<Standing, GrantRefusal> {
+pub fn standing(
+    conference: &Conference,
+    credential: &Credential,
+) -> Result<Standing, GrantRefusal> {
     match credential {
         Credential::OpenerKey(hash) => {
-            if conference.openers.iter().any(|opener| matches!(opener, Opener::KeySha256(known) if known == hash)) {
-                Ok(Standing { role: Role::Moderator, guest: false, opener: true })
+            if conference
+                .openers
+                .iter()
+                .any(|opener| matches!(opener, Opener::KeySha256(known) if known == hash))
+            {
+                Ok(Standing {
+                    role: Role::Moderator,
+                    guest: false,
+                    opener: true,
+                })
             } else {
                 Err(GrantRefusal::WrongOpenerKey)
             }
         }
-        Credential::TenantToken { subject, room_admin, groups } => {
-            let named = conference.openers.iter().any(|opener| matches!(opener, Opener::Subject(known) if known == subject));
+        Credential::TenantToken {
+            subject,
+            room_admin,
+            groups,
+        } => {
+            let named = conference
+                .openers
+                .iter()
+                .any(|opener| matches!(opener, Opener::Subject(known) if known == subject));
             let opener = named || *room_admin;
             let by_rule = conference
                 .roles
                 .iter()
-                .filter(|rule| rule.subjects.contains(subject) || rule.groups.iter().any(|group| groups.contains(group)))
+                .filter(|rule| {
+                    rule.subjects.contains(subject)
+                        || rule.groups.iter().any(|group| groups.contains(group))
+                })
                 .map(|rule| rule.role)
                 .min();
             // The order of `Role` is that of strength.
-            let role = if opener { Role::Moderator } else { by_rule.unwrap_or(Role::Participant) };
-            Ok(Standing { role, guest: false, opener })
+            let role = if opener {
+                Role::Moderator
+            } else {
+                by_rule.unwrap_or(Role::Participant)
+            };
+            Ok(Standing {
+                role,
+                guest: false,
+                opener,
+            })
         }
-        Credential::Link if conference.policy.guests_allowed => {
-            Ok(Standing { role: Role::Guest, guest: true, opener: false })
-        }
+        Credential::Link if conference.policy.guests_allowed => Ok(Standing {
+            role: Role::Guest,
+            guest: true,
+            opener: false,
+        }),
         Credential::Link => Err(GrantRefusal::GuestsForbidden),
     }
 }
@@ -208,10 +244,16 @@ pub fn narrow_ad_hoc(grants: Grants, policy: &RoomPolicy) -> Grants {
         return grants;
     }
     let all = [Source::Camera, Source::Microphone];
-    let allowed: Vec<Source> =
-        all.into_iter().filter(|source| grants.sources.is_empty() || grants.sources.contains(source)).collect();
+    let allowed: Vec<Source> = all
+        .into_iter()
+        .filter(|source| grants.sources.is_empty() || grants.sources.contains(source))
+        .collect();
     let can_publish = grants.can_publish && !allowed.is_empty();
-    Grants { can_publish, sources: if can_publish { allowed } else { Vec::new() }, ..grants }
+    Grants {
+        can_publish,
+        sources: if can_publish { allowed } else { Vec::new() },
+        ..grants
+    }
 }
 
 const LISTENER: Permission = Permission {

@@ -80,7 +80,9 @@ fn is_object_name(text: &str) -> bool {
 fn is_uid(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 63
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 text_id!(
@@ -137,7 +139,11 @@ impl Jurisdiction {
     /// Whether a place in `other` lies in this one: a country admits all its subdivisions.
     #[must_use]
     pub fn admits(&self, other: &Self) -> bool {
-        self == other || other.as_str().strip_prefix(self.as_str()).is_some_and(|rest| rest.starts_with('-'))
+        self == other
+            || other
+                .as_str()
+                .strip_prefix(self.as_str())
+                .is_some_and(|rest| rest.starts_with('-'))
     }
 }
 
@@ -162,7 +168,10 @@ impl RoomKey {
     /// # Errors
     /// [`IdError`].
     pub fn parse(tenant: &str, name: &str) -> Result<Self, IdError> {
-        Ok(Self { tenant: TenantName::parse(tenant)?, name: RoomName::parse(name)? })
+        Ok(Self {
+            tenant: TenantName::parse(tenant)?,
+            name: RoomName::parse(name)?,
+        })
     }
 }
 

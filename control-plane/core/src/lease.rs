@@ -39,7 +39,10 @@ pub struct NodeLease {
 /// brings about.
 #[must_use]
 pub fn next_epoch(stored: Option<Epoch>, reported: Option<Epoch>, floor: Epoch) -> Option<Epoch> {
-    let highest = floor.0.max(stored.map_or(0, |epoch| epoch.0)).max(reported.map_or(0, |epoch| epoch.0));
+    let highest = floor
+        .0
+        .max(stored.map_or(0, |epoch| epoch.0))
+        .max(reported.map_or(0, |epoch| epoch.0));
     highest.checked_add(1).map(Epoch)
 }
 
@@ -70,7 +73,9 @@ pub struct Silence(Duration);
 impl Silence {
     /// A tick passed without a word; one tick counts for one second at most, however long the process slept.
     pub fn tick(&mut self, since_last_tick: Duration) {
-        self.0 = self.0.saturating_add(since_last_tick.min(limits::SILENCE_PER_TICK_MAX));
+        self.0 = self
+            .0
+            .saturating_add(since_last_tick.min(limits::SILENCE_PER_TICK_MAX));
     }
 
     /// The node was heard.
@@ -127,7 +132,9 @@ pub fn standing(witnesses: Witnesses) -> Standing {
     if silent < limits::SUSPECT_AFTER {
         return Standing::Alive;
     }
-    let own = silent >= limits::LEASE && witnesses.redials_failed >= limits::REDIALS_FAILED_MIN && !witnesses.in_grace;
+    let own = silent >= limits::LEASE
+        && witnesses.redials_failed >= limits::REDIALS_FAILED_MIN
+        && !witnesses.in_grace;
     match witnesses.lease {
         LeaseWitness::Expired | LeaseWitness::Away if own => Standing::Dead,
         _ => Standing::Suspect,
@@ -169,22 +176,63 @@ mod tests {
     }
 
     fn dead() -> Witnesses {
-        Witnesses { silence: silent(5_000), redials_failed: 2, lease: LeaseWitness::Expired, in_grace: false }
+        Witnesses {
+            silence: silent(5_000),
+            redials_failed: 2,
+            lease: LeaseWitness::Expired,
+            in_grace: false,
+        }
     }
 
     #[test]
     fn death_takes_both_witnesses() {
         assert_eq!(standing(dead()), Standing::Dead);
-        assert_eq!(standing(Witnesses { lease: LeaseWitness::Held, ..dead() }), Standing::Suspect);
-        assert_eq!(standing(Witnesses { redials_failed: 1, ..dead() }), Standing::Suspect);
-        assert_eq!(standing(Witnesses { silence: silent(4_900), ..dead() }), Standing::Suspect);
-        assert_eq!(standing(Witnesses { silence: silent(2_900), ..dead() }), Standing::Alive);
-        assert_eq!(standing(Witnesses { in_grace: true, ..dead() }), Standing::Suspect);
+        assert_eq!(
+            standing(Witnesses {
+                lease: LeaseWitness::Held,
+                ..dead()
+            }),
+            Standing::Suspect
+        );
+        assert_eq!(
+            standing(Witnesses {
+                redials_failed: 1,
+                ..dead()
+            }),
+            Standing::Suspect
+        );
+        assert_eq!(
+            standing(Witnesses {
+                silence: silent(4_900),
+                ..dead()
+            }),
+            Standing::Suspect
+        );
+        assert_eq!(
+            standing(Witnesses {
+                silence: silent(2_900),
+                ..dead()
+            }),
+            Standing::Alive
+        );
+        assert_eq!(
+            standing(Witnesses {
+                in_grace: true,
+                ..dead()
+            }),
+            Standing::Suspect
+        );
     }
 
     #[test]
     fn with_the_store_away_the_own_view_decides() {
-        assert_eq!(standing(Witnesses { lease: LeaseWitness::Away, ..dead() }), Standing::Dead);
+        assert_eq!(
+            standing(Witnesses {
+                lease: LeaseWitness::Away,
+                ..dead()
+            }),
+            Standing::Dead
+        );
     }
 
     #[test]

@@ -66,15 +66,24 @@ pub fn opening(tenant: &Tenant, conference: &Conference, now: UnixMillis) -> Ope
     let moment = UnixMillis(now.0.max(active_from.0));
     let scheduled = by_schedule(conference, moment);
     match scheduled {
-        Opening::Allowed { .. } if now < active_from => Opening::NotYet { opens_at: active_from },
+        Opening::Allowed { .. } if now < active_from => Opening::NotYet {
+            opens_at: active_from,
+        },
         other => other,
     }
 }
 
 fn by_schedule(conference: &Conference, now: UnixMillis) -> Opening {
-    let Some(schedule) = &conference.schedule else { return Opening::Allowed { closes_at: None } };
-    let Ok(now) = Timestamp::from_millisecond(now.0) else { return Opening::Over };
-    let shift = |at: Timestamp, by: i64| at.checked_add(SignedDuration::from_millis(by)).unwrap_or(at);
+    let Some(schedule) = &conference.schedule else {
+        return Opening::Allowed { closes_at: None };
+    };
+    let Ok(now) = Timestamp::from_millisecond(now.0) else {
+        return Opening::Over;
+    };
+    let shift = |at: Timestamp, by: i64| {
+        at.checked_add(SignedDuration::from_millis(by))
+            .unwrap_or(at)
+    };
     let before = i64::try_from(schedule.open_before.as_millis()).unwrap_or(0);
     let after = i64::try_from(schedule.close_after.as_millis()).unwrap_or(0);
     // The window that is open with its margins closes at the latest one of those that overlap.
@@ -94,10 +103,14 @@ fn by_schedule(conference: &Conference, now: UnixMillis) -> Opening {
             .map(|window| shift(window.closes, after))
     });
     if let Some(closes) = closes {
-        return Opening::Allowed { closes_at: Some(UnixMillis(closes.as_millisecond())) };
+        return Opening::Allowed {
+            closes_at: Some(UnixMillis(closes.as_millisecond())),
+        };
     }
     match schedule.windows.next_window(now) {
-        Some(window) => Opening::NotYet { opens_at: UnixMillis(shift(window.opens, -before).as_millisecond()) },
+        Some(window) => Opening::NotYet {
+            opens_at: UnixMillis(shift(window.opens, -before).as_millisecond()),
+        },
         None => Opening::Over,
     }
 }
@@ -114,7 +127,11 @@ mod tests {
     use crate::testing::{conference, tenant};
 
     fn at(text: &str) -> UnixMillis {
-        UnixMillis(text.parse::<Timestamp>().expect("timestamp").as_millisecond())
+        UnixMillis(
+            text.parse::<Timestamp>()
+                .expect("timestamp")
+                .as_millisecond(),
+        )
     }
 
     fn weekly() -> ConferenceSchedule {
@@ -139,14 +156,27 @@ mod tests {
         conference.schedule = Some(weekly());
         let opening = |text| opening(&tenant, &conference, at(text));
         // 08:00 in Berlin is 06:00 UTC.
-        let first = Opening::NotYet { opens_at: at("2026-09-01T05:45:00Z") };
+        let first = Opening::NotYet {
+            opens_at: at("2026-09-01T05:45:00Z"),
+        };
         assert_eq!(opening("2026-08-01T00:00:00Z"), first);
         assert_eq!(opening("2026-09-01T05:44:59Z"), first);
-        let open = Opening::Allowed { closes_at: Some(at("2026-09-01T07:10:00Z")) };
-        for moment in ["2026-09-01T05:45:00Z", "2026-09-01T06:00:00Z", "2026-09-01T07:09:59Z"] {
+        let open = Opening::Allowed {
+            closes_at: Some(at("2026-09-01T07:10:00Z")),
+        };
+        for moment in [
+            "2026-09-01T05:45:00Z",
+            "2026-09-01T06:00:00Z",
+            "2026-09-01T07:09:59Z",
+        ] {
             assert_eq!(opening(moment), open, "{moment}");
         }
-        assert_eq!(opening("2026-09-01T07:10:00Z"), Opening::NotYet { opens_at: at("2026-09-08T05:45:00Z") });
+        assert_eq!(
+            opening("2026-09-01T07:10:00Z"),
+            Opening::NotYet {
+                opens_at: at("2026-09-08T05:45:00Z")
+            }
+        );
         assert_eq!(opening("2026-09-08T07:10:00Z"), Opening::Over);
     }
 
@@ -155,7 +185,10 @@ mod tests {
         let mut tenant = tenant("t");
         let mut conference = conference("t", "c");
         let now = at("2026-09-01T06:00:00Z");
-        assert_eq!(opening(&tenant, &conference, now), Opening::Allowed { closes_at: None });
+        assert_eq!(
+            opening(&tenant, &conference, now),
+            Opening::Allowed { closes_at: None }
+        );
         conference.suspended = true;
         assert_eq!(opening(&tenant, &conference, now), Opening::Suspended);
         conference.suspended = false;
@@ -169,11 +202,26 @@ mod tests {
         let mut conference = conference("t", "c");
         let now = at("2026-09-01T06:00:00Z");
         tenant.active_from = Some(at("2026-09-01T06:30:00Z"));
-        assert_eq!(opening(&tenant, &conference, now), Opening::NotYet { opens_at: at("2026-09-01T06:30:00Z") });
+        assert_eq!(
+            opening(&tenant, &conference, now),
+            Opening::NotYet {
+                opens_at: at("2026-09-01T06:30:00Z")
+            }
+        );
         conference.schedule = Some(weekly());
-        assert_eq!(opening(&tenant, &conference, now), Opening::NotYet { opens_at: at("2026-09-01T06:30:00Z") });
+        assert_eq!(
+            opening(&tenant, &conference, now),
+            Opening::NotYet {
+                opens_at: at("2026-09-01T06:30:00Z")
+            }
+        );
         // Active only after the first window: the second one is the next.
         tenant.active_from = Some(at("2026-09-02T00:00:00Z"));
-        assert_eq!(opening(&tenant, &conference, now), Opening::NotYet { opens_at: at("2026-09-08T05:45:00Z") });
+        assert_eq!(
+            opening(&tenant, &conference, now),
+            Opening::NotYet {
+                opens_at: at("2026-09-08T05:45:00Z")
+            }
+        );
     }
 }

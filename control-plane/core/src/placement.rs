@@ -94,7 +94,12 @@ pub fn admit(wish: &Wish, candidate: &Candidate) -> Result<(), Unfit> {
     if !wish.sites.is_empty() && !wish.sites.contains(&candidate.site) {
         return Err(Unfit::Site);
     }
-    let in_jurisdiction = |allowed: &Jurisdiction| candidate.jurisdiction.as_ref().is_some_and(|own| allowed.admits(own));
+    let in_jurisdiction = |allowed: &Jurisdiction| {
+        candidate
+            .jurisdiction
+            .as_ref()
+            .is_some_and(|own| allowed.admits(own))
+    };
     if !wish.jurisdictions.is_empty() && !wish.jurisdictions.iter().any(in_jurisdiction) {
         return Err(Unfit::Jurisdiction);
     }
@@ -114,26 +119,40 @@ pub fn admit(wish: &Wish, candidate: &Candidate) -> Result<(), Unfit> {
 ///
 /// # Errors
 /// [`NoNode`].
-pub fn plan_join<'a>(wish: &Wish, candidates: &'a [Candidate], random: [u64; 2]) -> Result<&'a Candidate, NoNode> {
+pub fn plan_join<'a>(
+    wish: &Wish,
+    candidates: &'a [Candidate],
+    random: [u64; 2],
+) -> Result<&'a Candidate, NoNode> {
     let fit = fit(wish, candidates)?;
     // `fit` is not empty, so neither modulus is 0.
     let first = reduce(random[0], fit.len());
-    let Some(rest) = fit.len().checked_sub(1).filter(|rest| *rest > 0) else { return Ok(fit[first]) };
+    let Some(rest) = fit.len().checked_sub(1).filter(|rest| *rest > 0) else {
+        return Ok(fit[first]);
+    };
     let second = (first + 1 + reduce(random[1], rest)) % fit.len();
     let (a, b) = (fit[first], fit[second]);
-    Ok(match load(a).cmp(&load(b)).then_with(|| a.node.cmp(&b.node)) {
-        std::cmp::Ordering::Greater => b,
-        _ => a,
-    })
+    Ok(
+        match load(a).cmp(&load(b)).then_with(|| a.node.cmp(&b.node)) {
+            std::cmp::Ordering::Greater => b,
+            _ => a,
+        },
+    )
 }
 
 /// Chooses a node as every other replica would that sees the same nodes: the admissible one that ranks highest for this room.
 ///
 /// # Errors
 /// [`NoNode`].
-pub fn plan_alone<'a>(wish: &Wish, key: &RoomKey, candidates: &'a [Candidate]) -> Result<&'a Candidate, NoNode> {
+pub fn plan_alone<'a>(
+    wish: &Wish,
+    key: &RoomKey,
+    candidates: &'a [Candidate],
+) -> Result<&'a Candidate, NoNode> {
     let fit = fit(wish, candidates)?;
-    fit.into_iter().max_by_key(|candidate| (rank(key, &candidate.node), candidate.node.clone())).ok_or_else(NoNode::default)
+    fit.into_iter()
+        .max_by_key(|candidate| (rank(key, &candidate.node), candidate.node.clone()))
+        .ok_or_else(NoNode::default)
 }
 
 fn fit<'a>(wish: &Wish, candidates: &'a [Candidate]) -> Result<Vec<&'a Candidate>, NoNode> {
@@ -163,11 +182,21 @@ fn reduce(random: u64, len: usize) -> usize {
 
 /// Share of the scarcest thing in use, in millionths.
 fn load(candidate: &Candidate) -> u64 {
-    let share = |used: u64, max: u64| used.saturating_mul(1_000_000).checked_div(max).unwrap_or(u64::MAX);
+    let share = |used: u64, max: u64| {
+        used.saturating_mul(1_000_000)
+            .checked_div(max)
+            .unwrap_or(u64::MAX)
+    };
     let capacity = candidate.capacity;
     share(candidate.used.rooms.into(), capacity.rooms.into())
-        .max(share(candidate.used.participants.into(), capacity.participants.into()))
-        .max(share(candidate.used.egress_kbps, u64::from(capacity.egress_mbps) * 1_000))
+        .max(share(
+            candidate.used.participants.into(),
+            capacity.participants.into(),
+        ))
+        .max(share(
+            candidate.used.egress_kbps,
+            u64::from(capacity.egress_mbps) * 1_000,
+        ))
 }
 
 /// Rendezvous rank of a node for a room: the same on every replica, version and machine.

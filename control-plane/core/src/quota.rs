@@ -73,7 +73,10 @@ impl Limit {
     /// Is another node worth a try?
     #[must_use]
     pub const fn is_of_node(self) -> bool {
-        matches!(self, Self::NodeRooms | Self::NodeParticipants | Self::NodeEgress)
+        matches!(
+            self,
+            Self::NodeRooms | Self::NodeParticipants | Self::NodeEgress
+        )
     }
 
     /// CamelCase reason.
@@ -114,10 +117,27 @@ pub enum QuotaRefusal {
 /// [`QuotaRefusal::Reached`].
 pub fn check_tenant(limits: &TenantLimits, used: Usage, more: Usage) -> Result<(), QuotaRefusal> {
     let max = |value: Option<u32>| value.map_or(u64::MAX, u64::from);
-    check(Limit::TenantRooms, used.rooms.into(), more.rooms.into(), max(limits.rooms))?;
-    check(Limit::TenantParticipants, used.participants.into(), more.participants.into(), max(limits.participants))?;
-    let egress = limits.egress_mbps.map_or(u64::MAX, |mbps| u64::from(mbps) * 1_000);
-    check(Limit::TenantEgress, used.egress_kbps, more.egress_kbps, egress)
+    check(
+        Limit::TenantRooms,
+        used.rooms.into(),
+        more.rooms.into(),
+        max(limits.rooms),
+    )?;
+    check(
+        Limit::TenantParticipants,
+        used.participants.into(),
+        more.participants.into(),
+        max(limits.participants),
+    )?;
+    let egress = limits
+        .egress_mbps
+        .map_or(u64::MAX, |mbps| u64::from(mbps) * 1_000);
+    check(
+        Limit::TenantEgress,
+        used.egress_kbps,
+        more.egress_kbps,
+        egress,
+    )
 }
 
 /// First limit that `more` on top of `used` would break for a node.
@@ -125,9 +145,24 @@ pub fn check_tenant(limits: &TenantLimits, used: Usage, more: Usage) -> Result<(
 /// # Errors
 /// [`QuotaRefusal::Reached`].
 pub fn check_node(capacity: &Capacity, used: Usage, more: Usage) -> Result<(), QuotaRefusal> {
-    check(Limit::NodeRooms, used.rooms.into(), more.rooms.into(), capacity.rooms.into())?;
-    check(Limit::NodeParticipants, used.participants.into(), more.participants.into(), capacity.participants.into())?;
-    check(Limit::NodeEgress, used.egress_kbps, more.egress_kbps, u64::from(capacity.egress_mbps) * 1_000)
+    check(
+        Limit::NodeRooms,
+        used.rooms.into(),
+        more.rooms.into(),
+        capacity.rooms.into(),
+    )?;
+    check(
+        Limit::NodeParticipants,
+        used.participants.into(),
+        more.participants.into(),
+        capacity.participants.into(),
+    )?;
+    check(
+        Limit::NodeEgress,
+        used.egress_kbps,
+        more.egress_kbps,
+        u64::from(capacity.egress_mbps) * 1_000,
+    )
 }
 
 fn check(limit: Limit, used: u64, more: u64, max: u64) -> Result<(), QuotaRefusal> {
@@ -179,7 +214,10 @@ impl QuotaLedger {
 
     /// Rooms that a node reported last, with their counts.
     pub fn rooms_of(&self, node: &NodeId) -> impl Iterator<Item = &RoomKey> {
-        self.rooms.iter().filter(move |(_, nodes)| nodes.contains_key(node)).map(|(key, _)| key)
+        self.rooms
+            .iter()
+            .filter(move |(_, nodes)| nodes.contains_key(node))
+            .map(|(key, _)| key)
     }
 
     /// Holds `more` for a room on a node.
@@ -205,14 +243,24 @@ impl QuotaLedger {
         let id = ReservationId(self.last);
         let expires = now.after(limits::RESERVATION);
         self.add(key, node, more);
-        self.reservations.insert(id, Reservation { key: key.clone(), node: node.clone(), amount: more, expires });
+        self.reservations.insert(
+            id,
+            Reservation {
+                key: key.clone(),
+                node: node.clone(),
+                amount: more,
+                expires,
+            },
+        );
         self.by_room.entry(key.clone()).or_default().insert(id);
         Ok(id)
     }
 
     /// Gives a reservation back.
     pub fn release(&mut self, id: ReservationId) {
-        let Some(reservation) = self.reservations.remove(&id) else { return };
+        let Some(reservation) = self.reservations.remove(&id) else {
+            return;
+        };
         self.subtract(&reservation.key, &reservation.node, reservation.amount);
         if let Some(ids) = self.by_room.get_mut(&reservation.key) {
             ids.remove(&id);
@@ -239,9 +287,19 @@ impl QuotaLedger {
 
     fn settle(&mut self, key: &RoomKey, node: &NodeId, room_came: bool, came: u32) {
         let mut left = came;
-        let ids: Vec<ReservationId> = self.by_room.get(key).into_iter().flatten().copied().collect();
+        let ids: Vec<ReservationId> = self
+            .by_room
+            .get(key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         for id in ids {
-            let Some(reservation) = self.reservations.get_mut(&id).filter(|reservation| reservation.node == *node) else {
+            let Some(reservation) = self
+                .reservations
+                .get_mut(&id)
+                .filter(|reservation| reservation.node == *node)
+            else {
                 continue;
             };
             let mut settled = Usage::default();
@@ -264,7 +322,9 @@ impl QuotaLedger {
 
     /// A room ended on a node.
     pub fn close(&mut self, key: &RoomKey, node: &NodeId) {
-        let Some(nodes) = self.rooms.get_mut(key) else { return };
+        let Some(nodes) = self.rooms.get_mut(key) else {
+            return;
+        };
         let gone = nodes.remove(node);
         if nodes.is_empty() {
             self.rooms.remove(key);
@@ -277,7 +337,11 @@ impl QuotaLedger {
     /// Drops reservations whose time is over.
     pub fn expire(&mut self, now: Moment) {
         // Ids rise with time and all reservations live equally long: the first ones expire first.
-        while let Some((id, _)) = self.reservations.first_key_value().filter(|(_, first)| first.expires <= now) {
+        while let Some((id, _)) = self
+            .reservations
+            .first_key_value()
+            .filter(|(_, first)| first.expires <= now)
+        {
             self.release(*id);
         }
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::ids::{Epoch, Jurisdiction, NodeId, Pool, RoomId, RoomKey, RoomName, Secret, Site, TenantName, Uid};
+use crate::ids::{
+    Epoch, Jurisdiction, NodeId, Pool, RoomId, RoomKey, RoomName, Secret, Site, TenantName, Uid,
+};
 use crate::time::UnixMillis;
 
 /// Role of a person in a declared conference.
@@ -36,7 +38,14 @@ impl Role {
     /// From the text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Moderator, Self::Presenter, Self::Participant, Self::Guest].into_iter().find(|role| role.as_str() == text)
+        [
+            Self::Moderator,
+            Self::Presenter,
+            Self::Participant,
+            Self::Guest,
+        ]
+        .into_iter()
+        .find(|role| role.as_str() == text)
     }
 }
 
@@ -148,9 +157,9 @@ impl RoomFacts {
     /// Whether a token of `identity`, issued at `issued_unix_s`, was revoked in the room.
     #[must_use]
     pub fn is_revoked(&self, identity: &str, issued_unix_s: i64) -> bool {
-        self.revoked
-            .iter()
-            .any(|revocation| revocation.identity == identity && issued_unix_s <= revocation.not_before_unix_s)
+        self.revoked.iter().any(|revocation| {
+            revocation.identity == identity && issued_unix_s <= revocation.not_before_unix_s
+        })
     }
 }
 
@@ -241,7 +250,10 @@ impl Tenant {
     /// The signing part of one of its keys.
     #[must_use]
     pub fn secret(&self, key: &str) -> Option<&Secret> {
-        self.api_keys.iter().find(|candidate| candidate.key == key).map(|found| &found.secret)
+        self.api_keys
+            .iter()
+            .find(|candidate| candidate.key == key)
+            .map(|found| &found.secret)
     }
 }
 

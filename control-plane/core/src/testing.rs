@@ -52,7 +52,12 @@ pub(crate) fn tenant(name: &str) -> Tenant {
 
 /// Room id made of a name, unique enough for tests.
 pub(crate) fn room_id(name: &str) -> RoomId {
-    let letters: String = name.bytes().map(|byte| char::from(b'a' + byte % 26)).cycle().take(26).collect();
+    let letters: String = name
+        .bytes()
+        .map(|byte| char::from(b'a' + byte % 26))
+        .cycle()
+        .take(26)
+        .collect();
     RoomId::parse(&letters).expect("room id")
 }
 
@@ -86,7 +91,11 @@ pub(crate) fn node(id: &str) -> Node {
         jurisdiction: None,
         epoch: Epoch(1),
         addresses: Vec::new(),
-        capacity: Capacity { rooms: 10, participants: 100, egress_mbps: 1_000 },
+        capacity: Capacity {
+            rooms: 10,
+            participants: 100,
+            egress_mbps: 1_000,
+        },
         drain_timeout: Duration::from_secs(60),
         grpc_endpoint: String::new(),
         accepting: true,

@@ -36,8 +36,12 @@ pub fn per_conference(failures: Failures) -> Throttle {
 }
 
 fn throttle(failures: Failures, free: u32) -> Throttle {
-    let Some(beyond) = failures.count.checked_sub(free) else { return Throttle::Free };
-    let wait = limits::THROTTLE_FIRST.saturating_mul(1_u32 << beyond.min(16)).min(limits::THROTTLE_MAX);
+    let Some(beyond) = failures.count.checked_sub(free) else {
+        return Throttle::Free;
+    };
+    let wait = limits::THROTTLE_FIRST
+        .saturating_mul(1_u32 << beyond.min(16))
+        .min(limits::THROTTLE_MAX);
     match wait.checked_sub(failures.since_last) {
         None | Some(Duration::ZERO) => Throttle::Free,
         Some(rest) => Throttle::Wait(rest),
@@ -50,24 +54,56 @@ mod tests {
 
     #[test]
     fn the_first_failures_are_free_and_then_the_wait_doubles_up_to_its_bound() {
-        let at = |count| per_address(Failures { count, since_last: Duration::ZERO });
+        let at = |count| {
+            per_address(Failures {
+                count,
+                since_last: Duration::ZERO,
+            })
+        };
         assert_eq!(at(limits::FAILURES_FREE_PER_ADDRESS - 1), Throttle::Free);
-        assert_eq!(at(limits::FAILURES_FREE_PER_ADDRESS), Throttle::Wait(limits::THROTTLE_FIRST));
-        assert_eq!(at(limits::FAILURES_FREE_PER_ADDRESS + 1), Throttle::Wait(limits::THROTTLE_FIRST * 2));
+        assert_eq!(
+            at(limits::FAILURES_FREE_PER_ADDRESS),
+            Throttle::Wait(limits::THROTTLE_FIRST)
+        );
+        assert_eq!(
+            at(limits::FAILURES_FREE_PER_ADDRESS + 1),
+            Throttle::Wait(limits::THROTTLE_FIRST * 2)
+        );
         assert_eq!(at(u32::MAX), Throttle::Wait(limits::THROTTLE_MAX));
     }
 
     #[test]
     fn the_wait_runs_from_the_last_failure() {
-        let failures = Failures { count: limits::FAILURES_FREE_PER_ADDRESS, since_last: limits::THROTTLE_FIRST };
+        let failures = Failures {
+            count: limits::FAILURES_FREE_PER_ADDRESS,
+            since_last: limits::THROTTLE_FIRST,
+        };
         assert_eq!(per_address(failures), Throttle::Free);
-        let failures = Failures { since_last: Duration::from_secs(1), ..failures };
-        assert_eq!(per_address(failures), Throttle::Wait(limits::THROTTLE_FIRST - Duration::from_secs(1)));
+        let failures = Failures {
+            since_last: Duration::from_secs(1),
+            ..failures
+        };
+        assert_eq!(
+            per_address(failures),
+            Throttle::Wait(limits::THROTTLE_FIRST - Duration::from_secs(1))
+        );
     }
 
     #[test]
     fn a_whole_school_may_mistype() {
-        assert_eq!(per_conference(Failures { count: 299, since_last: Duration::ZERO }), Throttle::Free);
-        assert_ne!(per_conference(Failures { count: 300, since_last: Duration::ZERO }), Throttle::Free);
+        assert_eq!(
+            per_conference(Failures {
+                count: 299,
+                since_last: Duration::ZERO
+            }),
+            Throttle::Free
+        );
+        assert_ne!(
+            per_conference(Failures {
+                count: 300,
+                since_last: Duration::ZERO
+            }),
+            Throttle::Free
+        );
     }
 }

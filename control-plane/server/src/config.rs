@@ -31,7 +31,11 @@ pub enum LogFormat {
 
 /// The command line.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "control-plane", version, about = "Plenum's control plane: gateway, directory and placement")]
+#[command(
+    name = "control-plane",
+    version,
+    about = "Plenum's control plane: gateway, directory and placement"
+)]
 pub struct Args {
     /// Name of this replica, unique among the replicas.
     #[arg(long, value_name = "ID")]
@@ -103,16 +107,22 @@ pub enum ConfigError {
     #[error("--http-listen: at most {HTTP_LISTENERS_MAX} are possible")]
     HttpListeners,
     /// Plaintext beyond loopback.
-    #[error("--http-listen {0}: plaintext is for loopback only; name certificates with --http-tls-dir")]
+    #[error(
+        "--http-listen {0}: plaintext is for loopback only; name certificates with --http-tls-dir"
+    )]
     Plaintext(SocketAddr),
     /// Not `host:port`.
     #[error("--advertise {0}: not of the form HOST:PORT")]
     Advertise(String),
     /// Unspecified bind without advertise.
-    #[error("--grpc-listen {0}: nodes cannot dial that address; say how they reach this replica with --advertise HOST:PORT")]
+    #[error(
+        "--grpc-listen {0}: nodes cannot dial that address; say how they reach this replica with --advertise HOST:PORT"
+    )]
     NothingToAdvertise(SocketAddr),
     /// Not an http(s) URL.
-    #[error("--public-url {0}: not of the form https://HOST[:PORT][/PATH], or http:// with a loopback host")]
+    #[error(
+        "--public-url {0}: not of the form https://HOST[:PORT][/PATH], or http:// with a loopback host"
+    )]
     PublicUrl(String),
     /// The key cannot be read.
     #[error("--installation-key-file {}: cannot be read", path.display())]
@@ -149,18 +159,25 @@ impl Args {
             return Err(ConfigError::HttpListeners);
         }
         if self.http_tls_dir.is_none()
-            && let Some(open) = self.http_listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
+            && let Some(open) = self
+                .http_listen
+                .iter()
+                .find(|address| !address.ip().to_canonical().is_loopback())
         {
             return Err(ConfigError::Plaintext(*open));
         }
         match &self.advertise {
-            Some(endpoint) if !is_endpoint(endpoint) => return Err(ConfigError::Advertise(endpoint.clone())),
+            Some(endpoint) if !is_endpoint(endpoint) => {
+                return Err(ConfigError::Advertise(endpoint.clone()));
+            }
             None if self.grpc_listen.ip().is_unspecified() => {
                 return Err(ConfigError::NothingToAdvertise(self.grpc_listen));
             }
             _ => {}
         }
-        let public_url = self.public_url.map(|url| url.trim_end_matches('/').to_owned());
+        let public_url = self
+            .public_url
+            .map(|url| url.trim_end_matches('/').to_owned());
         if let Some(url) = public_url.as_ref().filter(|url| !is_base_url(url)) {
             return Err(ConfigError::PublicUrl(url.clone()));
         }
@@ -181,9 +198,15 @@ impl Args {
 }
 
 fn read_key(path: &std::path::Path) -> Result<control_core::ids::Secret, ConfigError> {
-    let wrong = |source| ConfigError::InstallationKey { path: path.to_owned(), source };
+    let wrong = |source| ConfigError::InstallationKey {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = std::fs::metadata(path).map_err(wrong)?.len();
-    let size = |bytes| ConfigError::InstallationKeySize { path: path.to_owned(), bytes };
+    let size = |bytes| ConfigError::InstallationKeySize {
+        path: path.to_owned(),
+        bytes,
+    };
     if bytes > INSTALLATION_KEY_BYTES_MAX {
         return Err(size(bytes));
     }
@@ -217,8 +240,14 @@ fn is_base_url(text: &str) -> bool {
         _ => authority,
     };
     let loopback = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    !host.is_empty() && text.len() <= 512 && !text.contains(['@', '?', '#', ' ']) && (secure || loopback)
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    !host.is_empty()
+        && text.len() <= 512
+        && !text.contains(['@', '?', '#', ' '])
+        && (secure || loopback)
 }
 
 #[cfg(test)]
@@ -228,7 +257,8 @@ mod tests {
     fn key_file(bytes: usize) -> PathBuf {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("plenum-config-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("plenum-config-{}-{number}", std::process::id()));
         std::fs::write(&path, vec![7; bytes]).expect("written");
         path
     }
@@ -236,10 +266,20 @@ mod tests {
     fn validate(extra: &[&str], key_bytes: usize) -> Result<Config, String> {
         let key = key_file(key_bytes);
         let base = [
-            "control-plane", "--replica-id", "a", "--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--tls-dir", "tls",
-            "--installation-key-file", key.to_str().expect("utf-8"),
+            "control-plane",
+            "--replica-id",
+            "a",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--grpc-listen",
+            "127.0.0.1:0",
+            "--tls-dir",
+            "tls",
+            "--installation-key-file",
+            key.to_str().expect("utf-8"),
         ];
-        let args = Args::try_parse_from(base.into_iter().chain(extra.iter().copied())).expect("parses");
+        let args =
+            Args::try_parse_from(base.into_iter().chain(extra.iter().copied())).expect("parses");
         let result = args.validate().map_err(|error| error.to_string());
         std::fs::remove_file(key).expect("removed");
         result
@@ -248,8 +288,17 @@ mod tests {
     #[test]
     fn the_contract_of_the_command_line_is_taken() {
         let extra = [
-            "--http-listen", "[::1]:0", "--advertise", "cp-0.cp:7881", "--public-url", "https://meet.example/", "--store", "memory",
-            "--insecure-dev-keys", "--log-format", "json",
+            "--http-listen",
+            "[::1]:0",
+            "--advertise",
+            "cp-0.cp:7881",
+            "--public-url",
+            "https://meet.example/",
+            "--store",
+            "memory",
+            "--insecure-dev-keys",
+            "--log-format",
+            "json",
         ];
         let config = validate(&extra, 32).expect("valid");
         assert_eq!(config.http_listen.len(), 2);
@@ -276,11 +325,26 @@ mod tests {
     fn a_bind_to_every_address_needs_a_name_to_dial() {
         let key = key_file(32);
         let args = [
-            "control-plane", "--replica-id", "a", "--http-listen", "127.0.0.1:0", "--grpc-listen", "0.0.0.0:1", "--tls-dir", "tls",
-            "--installation-key-file", key.to_str().expect("utf-8"),
+            "control-plane",
+            "--replica-id",
+            "a",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--grpc-listen",
+            "0.0.0.0:1",
+            "--tls-dir",
+            "tls",
+            "--installation-key-file",
+            key.to_str().expect("utf-8"),
         ];
-        let error = Args::try_parse_from(args).expect("parses").validate().expect_err("refused");
-        assert!(matches!(error, ConfigError::NothingToAdvertise(_)), "{error}");
+        let error = Args::try_parse_from(args)
+            .expect("parses")
+            .validate()
+            .expect_err("refused");
+        assert!(
+            matches!(error, ConfigError::NothingToAdvertise(_)),
+            "{error}"
+        );
         std::fs::remove_file(key).expect("removed");
     }
 }

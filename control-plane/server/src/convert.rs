@@ -4,11 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control_core::ids::{Epoch, IdError, Jurisdiction, NodeId, Pool, RoomId, RoomKey, RoomName, Secret, Site, TenantName, Uid};
+use control_core::ids::{
+    Epoch, IdError, Jurisdiction, NodeId, Pool, RoomId, RoomKey, RoomName, Secret, Site,
+    TenantName, Uid,
+};
 use control_core::limits;
 use control_core::record::{
-    AdHoc, Address, ApiKey, BrandingText, Capacity, ChatRule, Conference, ConferenceSchedule, LobbyRule, LocalText, Node, Notice, Opener,
-    Permission, RecordKind, Revocation, Role, RoleRule, RoomFacts, RoomPolicy, Tenant, TenantLimits,
+    AdHoc, Address, ApiKey, BrandingText, Capacity, ChatRule, Conference, ConferenceSchedule,
+    LobbyRule, LocalText, Node, Notice, Opener, Permission, RecordKind, Revocation, Role, RoleRule,
+    RoomFacts, RoomPolicy, Tenant, TenantLimits,
 };
 use control_core::time::UnixMillis;
 use plenum_proto::v1 as wire;
@@ -79,7 +83,11 @@ fn id<T>(field: &'static str, parsed: std::result::Result<T, IdError>) -> Result
 }
 
 fn bounded(field: &'static str, len: usize, max: usize) -> Result<()> {
-    if len > max { Err(ConvertError::TooLong { field, max }) } else { Ok(()) }
+    if len > max {
+        Err(ConvertError::TooLong { field, max })
+    } else {
+        Ok(())
+    }
 }
 
 fn text(field: &'static str, text: String, max: usize) -> Result<String> {
@@ -107,7 +115,10 @@ pub fn room_key(key: Option<wire::RoomKey>) -> Result<RoomKey> {
 /// Key of a room, for the wire.
 #[must_use]
 pub fn room_key_out(key: &RoomKey) -> wire::RoomKey {
-    wire::RoomKey { tenant: key.tenant.to_string(), name: key.name.to_string() }
+    wire::RoomKey {
+        tenant: key.tenant.to_string(),
+        name: key.name.to_string(),
+    }
 }
 
 /// Kind of a record.
@@ -119,7 +130,10 @@ pub fn record_kind(kind: i32) -> Result<RecordKind> {
         Ok(wire::RecordKind::Tenant) => Ok(RecordKind::Tenant),
         Ok(wire::RecordKind::Conference) => Ok(RecordKind::Conference),
         Ok(wire::RecordKind::Node) => Ok(RecordKind::Node),
-        _ => Err(ConvertError::Value { field: "kind", rule: "TENANT, CONFERENCE or NODE" }),
+        _ => Err(ConvertError::Value {
+            field: "kind",
+            rule: "TENANT, CONFERENCE or NODE",
+        }),
     }
 }
 
@@ -139,7 +153,10 @@ fn role(field: &'static str, role: i32) -> Result<Role> {
         Ok(wire::Role::Presenter) => Ok(Role::Presenter),
         Ok(wire::Role::Participant) => Ok(Role::Participant),
         Ok(wire::Role::Guest) => Ok(Role::Guest),
-        _ => Err(ConvertError::Value { field, rule: "a role is MODERATOR, PRESENTER, PARTICIPANT or GUEST" }),
+        _ => Err(ConvertError::Value {
+            field,
+            rule: "a role is MODERATOR, PRESENTER, PARTICIPANT or GUEST",
+        }),
     }
 }
 
@@ -155,19 +172,52 @@ pub const fn role_out(role: Role) -> wire::Role {
 }
 
 fn permission(permission: wire::Permission) -> Result<(Role, Permission)> {
-    let wire::Permission { role: of, microphone, camera, screen_share, chat, moderate, record, enter_muted } = permission;
+    let wire::Permission {
+        role: of,
+        microphone,
+        camera,
+        screen_share,
+        chat,
+        moderate,
+        record,
+        enter_muted,
+    } = permission;
     let chat = match wire::ChatRule::try_from(chat) {
         Ok(wire::ChatRule::ChatEveryone) => ChatRule::Everyone,
         Ok(wire::ChatRule::ChatModerators) => ChatRule::Moderators,
         Ok(wire::ChatRule::ChatOff) => ChatRule::Off,
-        _ => return Err(ConvertError::Value { field: "permissions.chat", rule: "chat is EVERYONE, MODERATORS or OFF" }),
+        _ => {
+            return Err(ConvertError::Value {
+                field: "permissions.chat",
+                rule: "chat is EVERYONE, MODERATORS or OFF",
+            });
+        }
     };
     let of = role("permissions.role", of)?;
-    Ok((of, Permission { microphone, camera, screen_share, chat, moderate, record, enter_muted }))
+    Ok((
+        of,
+        Permission {
+            microphone,
+            camera,
+            screen_share,
+            chat,
+            moderate,
+            record,
+            enter_muted,
+        },
+    ))
 }
 
 fn permission_out(role: Role, permission: &Permission) -> wire::Permission {
-    let Permission { microphone, camera, screen_share, chat, moderate, record, enter_muted } = *permission;
+    let Permission {
+        microphone,
+        camera,
+        screen_share,
+        chat,
+        moderate,
+        record,
+        enter_muted,
+    } = *permission;
     let chat = match chat {
         ChatRule::Everyone => wire::ChatRule::ChatEveryone,
         ChatRule::Moderators => wire::ChatRule::ChatModerators,
@@ -194,12 +244,22 @@ pub fn policy(policy: wire::RoomPolicy) -> Result<RoomPolicy> {
         Ok(wire::LobbyRule::LobbyOff) => LobbyRule::Off,
         Ok(wire::LobbyRule::LobbyGuests) => LobbyRule::Guests,
         Ok(wire::LobbyRule::LobbyEveryone) => LobbyRule::Everyone,
-        _ => return Err(ConvertError::Value { field: "policy.lobby", rule: "the lobby is OFF, GUESTS or EVERYONE" }),
+        _ => {
+            return Err(ConvertError::Value {
+                field: "policy.lobby",
+                rule: "the lobby is OFF, GUESTS or EVERYONE",
+            });
+        }
     };
     bounded("policy.permissions", policy.permissions.len(), 4)?;
     bounded("policy.codecs", policy.codecs.len(), limits::CODECS_MAX)?;
-    let codecs: Result<Vec<String>> = policy.codecs.into_iter().map(|codec| text("policy.codecs", codec, 64)).collect();
-    let permissions: Result<BTreeMap<Role, Permission>> = policy.permissions.into_iter().map(permission).collect();
+    let codecs: Result<Vec<String>> = policy
+        .codecs
+        .into_iter()
+        .map(|codec| text("policy.codecs", codec, 64))
+        .collect();
+    let permissions: Result<BTreeMap<Role, Permission>> =
+        policy.permissions.into_iter().map(permission).collect();
     Ok(RoomPolicy {
         declared: policy.declared,
         lobby,
@@ -231,7 +291,11 @@ pub fn policy_out(policy: &RoomPolicy) -> wire::RoomPolicy {
         declared: policy.declared,
         lobby: lobby.into(),
         guests_allowed: policy.guests_allowed,
-        permissions: policy.permissions.iter().map(|(role, permission)| permission_out(*role, permission)).collect(),
+        permissions: policy
+            .permissions
+            .iter()
+            .map(|(role, permission)| permission_out(*role, permission))
+            .collect(),
         max_participants: policy.max_participants,
         max_publishers: policy.max_publishers,
         empty_timeout_ms: millis(policy.empty_timeout),
@@ -250,13 +314,30 @@ pub fn policy_out(policy: &RoomPolicy) -> wire::RoomPolicy {
 /// # Errors
 /// [`ConvertError`].
 pub fn facts(facts: wire::RoomFacts) -> Result<RoomFacts> {
-    bounded("facts.revoked", facts.revoked.len(), limits::FACT_ENTRIES_MAX)?;
-    bounded("facts.admitted", facts.admitted.len(), limits::FACT_ENTRIES_MAX)?;
-    bounded("facts.role_changes", facts.role_changes.len(), limits::FACT_ENTRIES_MAX)?;
+    bounded(
+        "facts.revoked",
+        facts.revoked.len(),
+        limits::FACT_ENTRIES_MAX,
+    )?;
+    bounded(
+        "facts.admitted",
+        facts.admitted.len(),
+        limits::FACT_ENTRIES_MAX,
+    )?;
+    bounded(
+        "facts.role_changes",
+        facts.role_changes.len(),
+        limits::FACT_ENTRIES_MAX,
+    )?;
     let role_changes: Result<Vec<(String, Role)>> = facts
         .role_changes
         .into_iter()
-        .map(|change| Ok((change.identity, role("facts.role_changes.role", change.role)?)))
+        .map(|change| {
+            Ok((
+                change.identity,
+                role("facts.role_changes.role", change.role)?,
+            ))
+        })
         .collect();
     Ok(RoomFacts {
         room_sid: text("facts.room_sid", facts.room_sid, 64)?,
@@ -265,7 +346,10 @@ pub fn facts(facts: wire::RoomFacts) -> Result<RoomFacts> {
         revoked: facts
             .revoked
             .into_iter()
-            .map(|revocation| Revocation { identity: revocation.identity, not_before_unix_s: revocation.not_before_unix_s })
+            .map(|revocation| Revocation {
+                identity: revocation.identity,
+                not_before_unix_s: revocation.not_before_unix_s,
+            })
             .collect(),
         admitted: facts.admitted,
         role_changes: role_changes?,
@@ -293,7 +377,10 @@ pub fn facts_out(facts: &RoomFacts) -> wire::RoomFacts {
         role_changes: facts
             .role_changes
             .iter()
-            .map(|(identity, role)| wire::RoleChange { identity: identity.clone(), role: role_out(*role).into() })
+            .map(|(identity, role)| wire::RoleChange {
+                identity: identity.clone(),
+                role: role_out(*role).into(),
+            })
             .collect(),
         metadata: facts.metadata.clone(),
         created_unix_ms: facts.created_unix_ms,
@@ -310,17 +397,28 @@ fn pool(field: &'static str, pool: &str) -> Result<Pool> {
 /// [`ConvertError`].
 pub fn tenant(record: wire::TenantRecord) -> Result<Tenant> {
     bounded("api_keys", record.api_keys.len(), limits::API_KEYS_MAX)?;
-    bounded("branding_texts", record.branding_texts.len(), limits::TEXTS_MAX)?;
+    bounded(
+        "branding_texts",
+        record.branding_texts.len(),
+        limits::TEXTS_MAX,
+    )?;
     bounded("pools", record.pools.len(), limits::POOLS_MAX)?;
     let ad_hoc = match wire::tenant_record::AdHoc::try_from(record.ad_hoc) {
         Ok(wire::tenant_record::AdHoc::Forbidden) => AdHoc::Forbidden,
         Ok(wire::tenant_record::AdHoc::OnCreate) => AdHoc::OnCreate,
         Ok(wire::tenant_record::AdHoc::OnJoin) => AdHoc::OnJoin,
-        _ => return Err(ConvertError::Value { field: "ad_hoc", rule: "ad-hoc rooms are FORBIDDEN, ON_CREATE or ON_JOIN" }),
+        _ => {
+            return Err(ConvertError::Value {
+                field: "ad_hoc",
+                rule: "ad-hoc rooms are FORBIDDEN, ON_CREATE or ON_JOIN",
+            });
+        }
     };
     let ad_hoc_policy = record.ad_hoc_policy.map(policy).transpose()?;
     if ad_hoc != AdHoc::Forbidden && ad_hoc_policy.is_none() {
-        return Err(ConvertError::Missing { field: "ad_hoc_policy" });
+        return Err(ConvertError::Missing {
+            field: "ad_hoc_policy",
+        });
     }
     let api_keys: Result<Vec<ApiKey>> = record.api_keys.into_iter().map(api_key).collect();
     let texts: Result<Vec<BrandingText>> = record
@@ -334,21 +432,34 @@ pub fn tenant(record: wire::TenantRecord) -> Result<Tenant> {
             })
         })
         .collect();
-    let pools: Result<Vec<Pool>> = record.pools.iter().map(|name| pool("pools", name)).collect();
+    let pools: Result<Vec<Pool>> = record
+        .pools
+        .iter()
+        .map(|name| pool("pools", name))
+        .collect();
     bounded("link_key", record.link_key.len(), 256)?;
     let limits_in = record.limits.unwrap_or_default();
     Ok(Tenant {
         uid: uid("uid", &record.uid)?,
         name: id("name", TenantName::parse(&record.name))?,
         revision: text("revision", record.revision, 128)?,
-        display_name: text("display_name", record.display_name, limits::DISPLAY_NAME_BYTES_MAX)?,
+        display_name: text(
+            "display_name",
+            record.display_name,
+            limits::DISPLAY_NAME_BYTES_MAX,
+        )?,
         api_keys: api_keys?,
         suspended: record.suspended,
         suspend_terminate: record.suspend_terminate,
-        active_from: (record.active_from_unix_ms != 0).then_some(UnixMillis(record.active_from_unix_ms)),
+        active_from: (record.active_from_unix_ms != 0)
+            .then_some(UnixMillis(record.active_from_unix_ms)),
         ad_hoc,
         ad_hoc_policy,
-        branding_name: text("branding_name", record.branding_name, limits::DISPLAY_NAME_BYTES_MAX)?,
+        branding_name: text(
+            "branding_name",
+            record.branding_name,
+            limits::DISPLAY_NAME_BYTES_MAX,
+        )?,
         branding_colour: text("branding_colour", record.branding_colour, 7)?,
         branding_texts: texts?,
         limits: TenantLimits {
@@ -365,13 +476,26 @@ pub fn tenant(record: wire::TenantRecord) -> Result<Tenant> {
 
 fn api_key(api_key: wire::ApiKey) -> Result<ApiKey> {
     if api_key.key.is_empty() || api_key.key.starts_with(OWN_ISSUER) {
-        return Err(ConvertError::Value { field: "api_keys.key", rule: "a key is not empty and does not begin with \"plenum:\"" });
+        return Err(ConvertError::Value {
+            field: "api_keys.key",
+            rule: "a key is not empty and does not begin with \"plenum:\"",
+        });
     }
     if api_key.secret.len() < limits::API_SECRET_BYTES_MIN {
-        return Err(ConvertError::Value { field: "api_keys.secret", rule: "a secret has at least 16 bytes" });
+        return Err(ConvertError::Value {
+            field: "api_keys.secret",
+            rule: "a secret has at least 16 bytes",
+        });
     }
-    bounded("api_keys.secret", api_key.secret.len(), limits::API_SECRET_BYTES_MAX)?;
-    Ok(ApiKey { key: text("api_keys.key", api_key.key, 256)?, secret: Secret::new(&api_key.secret) })
+    bounded(
+        "api_keys.secret",
+        api_key.secret.len(),
+        limits::API_SECRET_BYTES_MAX,
+    )?;
+    Ok(ApiKey {
+        key: text("api_keys.key", api_key.key, 256)?,
+        secret: Secret::new(&api_key.secret),
+    })
 }
 
 /// Issuer of the control plane's own tokens; no tenant's key may look like one.
@@ -391,11 +515,21 @@ pub fn conference(record: wire::ConferenceRecord) -> Result<Conference> {
     let hash = &record.password_hash;
     let is_phc = hash.starts_with("$argon2id$") && hash.len() <= 512;
     if !(hash.is_empty() || is_phc) {
-        return Err(ConvertError::Value { field: "password_hash", rule: "a password comes as argon2id in PHC string form" });
+        return Err(ConvertError::Value {
+            field: "password_hash",
+            rule: "a password comes as argon2id in PHC string form",
+        });
     }
-    let room_policy = policy(record.policy.ok_or(ConvertError::Missing { field: "policy" })?)?;
+    let room_policy = policy(
+        record
+            .policy
+            .ok_or(ConvertError::Missing { field: "policy" })?,
+    )?;
     if !room_policy.declared {
-        return Err(ConvertError::Value { field: "policy.declared", rule: "the policy of a conference is a declared one" });
+        return Err(ConvertError::Value {
+            field: "policy.declared",
+            rule: "the policy of a conference is a declared one",
+        });
     }
     Ok(Conference {
         uid: uid("uid", &record.uid)?,
@@ -405,7 +539,11 @@ pub fn conference(record: wire::ConferenceRecord) -> Result<Conference> {
         name: text("name", record.name, 253)?,
         room_name: id("room_name", RoomName::parse(&record.room_name))?,
         room_id: id("room_id", RoomId::parse(&record.room_id))?,
-        display_name: text("display_name", record.display_name, limits::DISPLAY_NAME_BYTES_MAX)?,
+        display_name: text(
+            "display_name",
+            record.display_name,
+            limits::DISPLAY_NAME_BYTES_MAX,
+        )?,
         openers: openers?,
         password_hash: record.password_hash,
         roles: roles?,
@@ -413,25 +551,45 @@ pub fn conference(record: wire::ConferenceRecord) -> Result<Conference> {
         schedule: record.schedule.map(|value| schedule(&value)).transpose()?,
         policy: room_policy,
         suspended: record.suspended,
-        pool: if record.pool.is_empty() { None } else { Some(pool("pool", &record.pool)?) },
+        pool: if record.pool.is_empty() {
+            None
+        } else {
+            Some(pool("pool", &record.pool)?)
+        },
     })
 }
 
 fn opener(opener: wire::Opener) -> Result<Opener> {
     match opener.who {
-        Some(wire::opener::Who::Subject(subject)) if !subject.is_empty() => Ok(Opener::Subject(text("openers.subject", subject, 512)?)),
-        Some(wire::opener::Who::KeySha256(hash)) => hash
-            .try_into()
-            .map(Opener::KeySha256)
-            .map_err(|_| ConvertError::Value { field: "openers.key_sha256", rule: "a SHA-256 hash has 32 bytes" }),
-        _ => Err(ConvertError::Missing { field: "openers.who" }),
+        Some(wire::opener::Who::Subject(subject)) if !subject.is_empty() => {
+            Ok(Opener::Subject(text("openers.subject", subject, 512)?))
+        }
+        Some(wire::opener::Who::KeySha256(hash)) => {
+            hash.try_into()
+                .map(Opener::KeySha256)
+                .map_err(|_| ConvertError::Value {
+                    field: "openers.key_sha256",
+                    rule: "a SHA-256 hash has 32 bytes",
+                })
+        }
+        _ => Err(ConvertError::Missing {
+            field: "openers.who",
+        }),
     }
 }
 
 fn role_rule(rule: wire::RoleRule) -> Result<RoleRule> {
-    bounded("roles.subjects", rule.subjects.len(), limits::ROLE_NAMES_MAX)?;
+    bounded(
+        "roles.subjects",
+        rule.subjects.len(),
+        limits::ROLE_NAMES_MAX,
+    )?;
     bounded("roles.groups", rule.groups.len(), limits::ROLE_NAMES_MAX)?;
-    Ok(RoleRule { role: role("roles.role", rule.role)?, subjects: rule.subjects, groups: rule.groups })
+    Ok(RoleRule {
+        role: role("roles.role", rule.role)?,
+        subjects: rule.subjects,
+        groups: rule.groups,
+    })
 }
 
 fn notice(notice: wire::Notice) -> Result<Notice> {
@@ -446,7 +604,11 @@ fn notice(notice: wire::Notice) -> Result<Notice> {
             })
         })
         .collect();
-    Ok(Notice { id: text("notices.id", notice.id, 128)?, texts: texts?, acknowledge: notice.acknowledge })
+    Ok(Notice {
+        id: text("notices.id", notice.id, 128)?,
+        texts: texts?,
+        acknowledge: notice.acknowledge,
+    })
 }
 
 fn schedule(value: &wire::Schedule) -> Result<ConferenceSchedule> {
@@ -458,11 +620,24 @@ fn schedule(value: &wire::Schedule) -> Result<ConferenceSchedule> {
     };
     let recurrence = (!value.recurrence.is_empty()).then_some(value.recurrence.as_str());
     bounded("schedule.recurrence", value.recurrence.len(), 1_024)?;
-    let text = Text { start: &value.start, time_zone: &value.time_zone, end, recurrence, except: &value.except };
+    let text = Text {
+        start: &value.start,
+        time_zone: &value.time_zone,
+        end,
+        recurrence,
+        except: &value.except,
+    };
     const MARGIN_MAX: Duration = Duration::from_secs(24 * 3_600);
     let margin = |field: &'static str, millis: u64| {
         let span = Duration::from_millis(millis);
-        if span > MARGIN_MAX { Err(ConvertError::Value { field, rule: "at most 24 hours" }) } else { Ok(span) }
+        if span > MARGIN_MAX {
+            Err(ConvertError::Value {
+                field,
+                rule: "at most 24 hours",
+            })
+        } else {
+            Ok(span)
+        }
     };
     Ok(ConferenceSchedule {
         windows: Schedule::parse(&text)?,
@@ -481,15 +656,29 @@ pub fn node(facts: wire::NodeFacts) -> Result<Node> {
         .addresses
         .into_iter()
         .map(|address| {
-            let wrong = ConvertError::Value { field: "addresses", rule: "an address is an IP address and a port up to 65535" };
+            let wrong = ConvertError::Value {
+                field: "addresses",
+                rule: "an address is an IP address and a port up to 65535",
+            };
             let ip = address.ip.parse().map_err(|_| wrong.clone())?;
-            Ok(Address { ip, port: u16::try_from(address.port).map_err(|_| wrong)? })
+            Ok(Address {
+                ip,
+                port: u16::try_from(address.port).map_err(|_| wrong)?,
+            })
         })
         .collect();
-    if !facts.grpc_endpoint.is_empty() && !is_endpoint(&facts.grpc_endpoint) && !facts.grpc_endpoint.ends_with(":0") {
-        return Err(ConvertError::Value { field: "grpc_endpoint", rule: "an endpoint is HOST:PORT" });
+    if !facts.grpc_endpoint.is_empty()
+        && !is_endpoint(&facts.grpc_endpoint)
+        && !facts.grpc_endpoint.ends_with(":0")
+    {
+        return Err(ConvertError::Value {
+            field: "grpc_endpoint",
+            rule: "an endpoint is HOST:PORT",
+        });
     }
-    let capacity = facts.capacity.ok_or(ConvertError::Missing { field: "capacity" })?;
+    let capacity = facts
+        .capacity
+        .ok_or(ConvertError::Missing { field: "capacity" })?;
     let jurisdiction = match facts.jurisdiction.as_str() {
         "" => None,
         code => Some(id("jurisdiction", Jurisdiction::parse(code))?),
@@ -502,7 +691,11 @@ pub fn node(facts: wire::NodeFacts) -> Result<Node> {
         jurisdiction,
         epoch: Epoch(facts.epoch),
         addresses: addresses?,
-        capacity: Capacity { rooms: capacity.rooms, participants: capacity.participants, egress_mbps: capacity.egress_mbps },
+        capacity: Capacity {
+            rooms: capacity.rooms,
+            participants: capacity.participants,
+            egress_mbps: capacity.egress_mbps,
+        },
         drain_timeout: Duration::from_millis(facts.drain_timeout_ms),
         grpc_endpoint: facts.grpc_endpoint,
         accepting: facts.accepting,
@@ -519,12 +712,19 @@ pub fn node_out(node: &Node) -> wire::NodeFacts {
         node_id: node.node_id.to_string(),
         site: node.site.to_string(),
         pool: node.pool.to_string(),
-        jurisdiction: node.jurisdiction.as_ref().map(ToString::to_string).unwrap_or_default(),
+        jurisdiction: node
+            .jurisdiction
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         epoch: node.epoch.0,
         addresses: node
             .addresses
             .iter()
-            .map(|address| wire::Address { ip: address.ip.to_string(), port: u32::from(address.port) })
+            .map(|address| wire::Address {
+                ip: address.ip.to_string(),
+                port: u32::from(address.port),
+            })
             .collect(),
         capacity: Some(wire::NodeCapacity {
             rooms: node.capacity.rooms,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use control_core::ids::{NodeId, Site, Uid};
 use plenum_proto::v1::room_host_client::RoomHostClient;
 use plenum_proto::v1::{
-    AdminRequest, AdminResponse, KnockRequest, KnockUpdate, OpenRequest, OpenResponse, SessionDown, SessionUp,
+    AdminRequest, AdminResponse, KnockRequest, KnockUpdate, OpenRequest, OpenResponse, SessionDown,
+    SessionUp,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -75,16 +76,27 @@ impl HostError {
         let node = node.clone();
         let message: String = status.message().chars().take(200).collect();
         // A node names its refusals; what comes without a name is the transport's.
-        let reason = status.metadata().get(REASON).and_then(|reason| reason.to_str().ok());
+        let reason = status
+            .metadata()
+            .get(REASON)
+            .and_then(|reason| reason.to_str().ok());
         match (reason, status.code()) {
             (Some("NoFacts" | "NotAccepting" | "NodeFull"), _) | (_, Code::ResourceExhausted) => {
                 Self::NotAccepting { node, message }
             }
             (Some("Unknown" | "WrongEpoch" | "StaleEpoch"), _)
-            | (_, Code::NotFound | Code::FailedPrecondition | Code::Aborted) => Self::WrongRoom { node, message },
-            (None, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) => Self::Unreachable { node },
+            | (_, Code::NotFound | Code::FailedPrecondition | Code::Aborted) => {
+                Self::WrongRoom { node, message }
+            }
+            (None, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) => {
+                Self::Unreachable { node }
+            }
             (_, Code::DeadlineExceeded) => Self::Late { node },
-            (_, code) => Self::Refused { node, code, message },
+            (_, code) => Self::Refused {
+                node,
+                code,
+                message,
+            },
         }
     }
 
@@ -127,7 +139,9 @@ pub struct Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("node_id", &self.node_id).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("node_id", &self.node_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +168,10 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError`].
-    pub async fn session(&self, up: mpsc::Receiver<SessionUp>) -> Result<Streaming<SessionDown>, HostError> {
+    pub async fn session(
+        &self,
+        up: mpsc::Receiver<SessionUp>,
+    ) -> Result<Streaming<SessionDown>, HostError> {
         let call = async { self.client.clone().session(ReceiverStream::new(up)).await };
         self.within(call).await
     }
@@ -186,11 +203,16 @@ impl Host {
         self.within(call).await
     }
 
-    async fn within<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, HostError> {
+    async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, HostError> {
         match tokio::time::timeout(CALL, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(HostError::of(&self.node_id, &status)),
-            Err(_) => Err(HostError::Late { node: self.node_id.clone() }),
+            Err(_) => Err(HostError::Late {
+                node: self.node_id.clone(),
+            }),
         }
     }
 }
@@ -210,7 +232,10 @@ impl Hosts {
     /// No channel yet.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
-        Self { tls, open: Mutex::default() }
+        Self {
+            tls,
+            open: Mutex::default(),
+        }
     }
 
     /// The host of a node of the live view. The channel connects when it is used, and again when it broke.
@@ -228,20 +253,39 @@ impl Hosts {
         let client = RoomHostClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let host = Host { uid: uid.clone(), site: site.clone(), node_id: node_id.clone(), client };
-        open.insert(uid.clone(), Open { endpoint: endpoint.to_owned(), host: host.clone() });
+        let host = Host {
+            uid: uid.clone(),
+            site: site.clone(),
+            node_id: node_id.clone(),
+            client,
+        };
+        open.insert(
+            uid.clone(),
+            Open {
+                endpoint: endpoint.to_owned(),
+                host: host.clone(),
+            },
+        );
         Some(host)
     }
 
     /// Drops the channel of a node that is gone.
     pub fn forget(&self, uid: &Uid) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 
     /// Dials a node anew, as a witness of its life. Whether it answered the handshake as itself.
     pub async fn redial(&self, uid: &Uid, endpoint: &str) -> bool {
-        let Some(endpoint) = self.endpoint(uid, endpoint) else { return false };
-        matches!(tokio::time::timeout(CONNECT, endpoint.connect()).await, Ok(Ok(_)))
+        let Some(endpoint) = self.endpoint(uid, endpoint) else {
+            return false;
+        };
+        matches!(
+            tokio::time::timeout(CONNECT, endpoint.connect()).await,
+            Ok(Ok(_))
+        )
     }
 
     fn endpoint(&self, uid: &Uid, endpoint: &str) -> Option<Endpoint> {

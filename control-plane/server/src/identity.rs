@@ -44,20 +44,34 @@ impl Tls {
     pub fn read(directory: &Path) -> Result<Self, TlsError> {
         let read = |name: &str| {
             let path = directory.join(name);
-            let bytes = std::fs::read(&path).map_err(|source| TlsError::Read { path: path.clone(), source })?;
-            if bytes.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) {
+            let bytes = std::fs::read(&path).map_err(|source| TlsError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            if bytes
+                .windows(PEM_BEGIN.len())
+                .any(|window| window == PEM_BEGIN)
+            {
                 Ok(bytes)
             } else {
                 Err(TlsError::NotPem { path })
             }
         };
-        Ok(Self { ca: read("ca.crt")?, certificate: read("tls.crt")?, key: read("tls.key")? })
+        Ok(Self {
+            ca: read("ca.crt")?,
+            certificate: read("tls.crt")?,
+            key: read("tls.key")?,
+        })
     }
 
     /// From PEM in memory.
     #[must_use]
     pub fn from_pem(ca: &str, certificate: &str, key: &str) -> Self {
-        Self { ca: ca.into(), certificate: certificate.into(), key: key.into() }
+        Self {
+            ca: ca.into(),
+            certificate: certificate.into(),
+            key: key.into(),
+        }
     }
 
     /// Server side: whoever has no certificate of the CA does not get through the handshake.
@@ -98,14 +112,21 @@ pub enum Peer {
 /// # Errors
 /// `UNAUTHENTICATED` without a readable certificate, `PERMISSION_DENIED` when it names no peer of the control plane.
 pub fn peer_of<T>(request: &Request<T>) -> Result<Peer, Status> {
-    let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let leaf = certificates.first().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let certificate = EndEntityCert::try_from(leaf).map_err(|_| Status::unauthenticated("unreadable client certificate"))?;
+    let certificates = request
+        .peer_certs()
+        .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    let leaf = certificates
+        .first()
+        .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    let certificate = EndEntityCert::try_from(leaf)
+        .map_err(|_| Status::unauthenticated("unreadable client certificate"))?;
     // A certificate that names two peers is a mistake of its issuer; the first readable one counts, as in the order of the certificate.
     certificate
         .valid_uri_names()
         .find_map(parse_spiffe)
-        .ok_or_else(|| Status::permission_denied("the certificate names neither an operator nor a media node"))
+        .ok_or_else(|| {
+            Status::permission_denied("the certificate names neither an operator nor a media node")
+        })
 }
 
 fn parse_spiffe(uri: &str) -> Option<Peer> {
@@ -128,7 +149,10 @@ mod tests {
 
     #[test]
     fn a_peer_is_who_its_spiffe_path_names() {
-        assert_eq!(parse_spiffe("spiffe://plenum.internal/operator"), Some(Peer::Operator));
+        assert_eq!(
+            parse_spiffe("spiffe://plenum.internal/operator"),
+            Some(Peer::Operator)
+        );
         let node = Peer::Node(Uid::parse("u-1").expect("uid"));
         assert_eq!(parse_spiffe("spiffe://other.domain/node/u-1"), Some(node));
         for stranger in [

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use control_core::ids::{Epoch, NodeId, RoomKey, Site, Uid};
-use control_core::lease::{Claim, LeaseWitness, Silence, Standing, Witnesses, compare_claims, standing};
+use control_core::lease::{
+    Claim, LeaseWitness, Silence, Standing, Witnesses, compare_claims, standing,
+};
 use control_core::limits;
 use control_core::record::RoomFacts;
 use control_core::time::Moment;
@@ -162,11 +164,16 @@ impl LiveView {
     }
 
     /// Rooms that run, with their best claim, from `first` on.
-    pub fn rooms_from<'a>(&'a self, first: &RoomKey) -> impl Iterator<Item = (&'a RoomKey, &'a LiveNode, &'a Entry)> {
-        self.rooms.range(first.clone()..).filter_map(|(key, claims)| {
-            let (_, node, entry) = self.best(claims)?;
-            Some((key, node, entry))
-        })
+    pub fn rooms_from<'a>(
+        &'a self,
+        first: &RoomKey,
+    ) -> impl Iterator<Item = (&'a RoomKey, &'a LiveNode, &'a Entry)> {
+        self.rooms
+            .range(first.clone()..)
+            .filter_map(|(key, claims)| {
+                let (_, node, entry) = self.best(claims)?;
+                Some((key, node, entry))
+            })
     }
 
     /// All rooms that run.
@@ -180,7 +187,9 @@ impl LiveView {
     /// Rooms that one node reports.
     #[must_use]
     pub fn rooms_of(&self, uid: &Uid) -> Vec<(RoomKey, Entry)> {
-        let own = |(key, claims): (&RoomKey, &BTreeMap<Uid, Entry>)| Some((key.clone(), claims.get(uid)?.clone()));
+        let own = |(key, claims): (&RoomKey, &BTreeMap<Uid, Entry>)| {
+            Some((key.clone(), claims.get(uid)?.clone()))
+        };
         self.rooms.iter().filter_map(own).collect()
     }
 
@@ -193,7 +202,10 @@ impl LiveView {
     /// Rooms that wait to be placed anew.
     #[must_use]
     pub fn lost_rooms(&self) -> Vec<(RoomKey, Lost)> {
-        self.lost.iter().map(|(key, lost)| (key.clone(), lost.clone())).collect()
+        self.lost
+            .iter()
+            .map(|(key, lost)| (key.clone(), lost.clone()))
+            .collect()
     }
 
     /// A room does not wait any more.
@@ -204,11 +216,17 @@ impl LiveView {
     /// Highest epoch that a node reports of a room.
     #[must_use]
     pub fn reported_epoch(&self, key: &RoomKey) -> Option<Epoch> {
-        let running = self.rooms.get(key).and_then(|claims| claims.values().map(|entry| entry.epoch).max());
+        let running = self
+            .rooms
+            .get(key)
+            .and_then(|claims| claims.values().map(|entry| entry.epoch).max());
         running.max(self.lost.get(key).map(|lost| lost.entry.epoch))
     }
 
-    fn best<'a>(&'a self, claims: &'a BTreeMap<Uid, Entry>) -> Option<(&'a Uid, &'a LiveNode, &'a Entry)> {
+    fn best<'a>(
+        &'a self,
+        claims: &'a BTreeMap<Uid, Entry>,
+    ) -> Option<(&'a Uid, &'a LiveNode, &'a Entry)> {
         claims
             .iter()
             .filter_map(|(uid, entry)| Some((uid, self.nodes.get(uid)?, entry)))
@@ -253,7 +271,10 @@ impl LiveView {
 
     /// Every word of a node passes here first.
     fn hear(&mut self, uid: &Uid, attachment: Attachment) -> Result<&mut LiveNode, ReportRefusal> {
-        let node = self.nodes.get_mut(uid).filter(|node| node.attachment == Some(attachment));
+        let node = self
+            .nodes
+            .get_mut(uid)
+            .filter(|node| node.attachment == Some(attachment));
         let node = node.ok_or(ReportRefusal::Superseded)?;
         node.silence.heard();
         node.redials_failed = 0;
@@ -265,7 +286,12 @@ impl LiveView {
     ///
     /// # Errors
     /// [`ReportRefusal`].
-    pub fn hello(&mut self, uid: &Uid, attachment: Attachment, hello: Hello) -> Result<bool, ReportRefusal> {
+    pub fn hello(
+        &mut self,
+        uid: &Uid,
+        attachment: Attachment,
+        hello: Hello,
+    ) -> Result<bool, ReportRefusal> {
         let node = self.hear(uid, attachment)?;
         let became_primary = hello.primary && !node.hello.primary;
         let old = node.hello.node_id.clone();
@@ -284,7 +310,12 @@ impl LiveView {
     ///
     /// # Errors
     /// [`ReportRefusal`].
-    pub fn load(&mut self, uid: &Uid, attachment: Attachment, load: Load) -> Result<&LiveNode, ReportRefusal> {
+    pub fn load(
+        &mut self,
+        uid: &Uid,
+        attachment: Attachment,
+        load: Load,
+    ) -> Result<&LiveNode, ReportRefusal> {
         let node = self.hear(uid, attachment)?;
         node.load = Some(load);
         Ok(node)
@@ -294,7 +325,13 @@ impl LiveView {
     ///
     /// # Errors
     /// [`ReportRefusal`].
-    pub fn report(&mut self, uid: &Uid, attachment: Attachment, key: &RoomKey, entry: Entry) -> Result<Vec<Loser>, ReportRefusal> {
+    pub fn report(
+        &mut self,
+        uid: &Uid,
+        attachment: Attachment,
+        key: &RoomKey,
+        entry: Entry,
+    ) -> Result<Vec<Loser>, ReportRefusal> {
         let node = self.hear(uid, attachment)?;
         if node.hello.node_id.is_none() || node.hello.site.is_none() {
             return Err(ReportRefusal::NoFacts);
@@ -315,15 +352,23 @@ impl LiveView {
         }
         let epoch = entry.epoch;
         claims.insert(uid.clone(), entry);
-        if self.lost.get(key).is_some_and(|lost| lost.entry.epoch <= epoch) {
+        if self
+            .lost
+            .get(key)
+            .is_some_and(|lost| lost.entry.epoch <= epoch)
+        {
             self.lost.remove(key);
         }
         Ok(self.losers(key))
     }
 
     fn losers(&self, key: &RoomKey) -> Vec<Loser> {
-        let Some(claims) = self.rooms.get(key).filter(|claims| claims.len() > 1) else { return Vec::new() };
-        let Some((winner, _, best)) = self.best(claims) else { return Vec::new() };
+        let Some(claims) = self.rooms.get(key).filter(|claims| claims.len() > 1) else {
+            return Vec::new();
+        };
+        let Some((winner, _, best)) = self.best(claims) else {
+            return Vec::new();
+        };
         claims
             .iter()
             .filter(|(uid, _)| *uid != winner)
@@ -339,9 +384,19 @@ impl LiveView {
     ///
     /// # Errors
     /// [`ReportRefusal`].
-    pub fn closed(&mut self, uid: &Uid, attachment: Attachment, key: &RoomKey, epoch: Epoch) -> Result<Option<Entry>, ReportRefusal> {
+    pub fn closed(
+        &mut self,
+        uid: &Uid,
+        attachment: Attachment,
+        key: &RoomKey,
+        epoch: Epoch,
+    ) -> Result<Option<Entry>, ReportRefusal> {
         self.hear(uid, attachment)?;
-        let known = self.rooms.get(key).and_then(|claims| claims.get(uid)).is_some_and(|entry| entry.epoch <= epoch);
+        let known = self
+            .rooms
+            .get(key)
+            .and_then(|claims| claims.get(uid))
+            .is_some_and(|entry| entry.epoch <= epoch);
         Ok(if known { self.remove(uid, key) } else { None })
     }
 
@@ -361,11 +416,21 @@ impl LiveView {
     ///
     /// # Errors
     /// [`ReportRefusal`].
-    pub fn end_of_rooms(&mut self, uid: &Uid, attachment: Attachment, now: Moment) -> Result<Vec<RoomKey>, ReportRefusal> {
+    pub fn end_of_rooms(
+        &mut self,
+        uid: &Uid,
+        attachment: Attachment,
+        now: Moment,
+    ) -> Result<Vec<RoomKey>, ReportRefusal> {
         let node = self.hear(uid, attachment)?;
         node.synced = true;
         let named = std::mem::take(&mut node.named);
-        let gone: Vec<RoomKey> = self.rooms_of(uid).into_iter().map(|(key, _)| key).filter(|key| !named.contains(key)).collect();
+        let gone: Vec<RoomKey> = self
+            .rooms_of(uid)
+            .into_iter()
+            .map(|(key, _)| key)
+            .filter(|key| !named.contains(key))
+            .collect();
         for key in &gone {
             self.lose(uid, key, now);
         }
@@ -374,18 +439,32 @@ impl LiveView {
 
     /// A room is not on its node any more and has to be placed anew, unless another node has it.
     pub fn lose(&mut self, uid: &Uid, key: &RoomKey, now: Moment) {
-        let Some(entry) = self.remove(uid, key) else { return };
+        let Some(entry) = self.remove(uid, key) else {
+            return;
+        };
         self.mark_lost(uid, key, entry, now);
     }
 
     /// As [`Self::lose`], for an entry that was removed already.
     pub fn mark_lost(&mut self, uid: &Uid, key: &RoomKey, entry: Entry, now: Moment) {
-        let Some(node) = self.nodes.get(uid) else { return };
-        let (Some(id), Some(site)) = (node.hello.node_id.clone(), node.hello.site.clone()) else { return };
+        let Some(node) = self.nodes.get(uid) else {
+            return;
+        };
+        let (Some(id), Some(site)) = (node.hello.node_id.clone(), node.hello.site.clone()) else {
+            return;
+        };
         if self.rooms.contains_key(key) || self.lost.len() >= LOST_MAX {
             return;
         }
-        self.lost.insert(key.clone(), Lost { site, node: id, entry, since: now });
+        self.lost.insert(
+            key.clone(),
+            Lost {
+                site,
+                node: id,
+                entry,
+                since: now,
+            },
+        );
     }
 
     /// A stream ended. The node keeps its rooms until it is dead or comes back without them.
@@ -402,7 +481,9 @@ impl LiveView {
     /// Whether a node has a stream to this replica.
     #[must_use]
     pub fn is_attached(&self, uid: &Uid) -> bool {
-        self.nodes.get(uid).is_some_and(|node| node.attachment.is_some())
+        self.nodes
+            .get(uid)
+            .is_some_and(|node| node.attachment.is_some())
     }
 
     /// A tick passed. Nodes that are silent for long enough to be dialled, with their endpoints.
@@ -421,17 +502,32 @@ impl LiveView {
     /// A silent node was dialled.
     pub fn redialled(&mut self, uid: &Uid, answered: bool) {
         if let Some(node) = self.nodes.get_mut(uid) {
-            node.redials_failed = if answered { 0 } else { node.redials_failed.saturating_add(1) };
+            node.redials_failed = if answered {
+                0
+            } else {
+                node.redials_failed.saturating_add(1)
+            };
         }
     }
 
     /// Decides about a silent node. Its rooms, if it is dead from now on.
-    pub fn judge(&mut self, uid: &Uid, lease: LeaseWitness, in_grace: bool, now: Moment) -> Option<Vec<RoomKey>> {
+    pub fn judge(
+        &mut self,
+        uid: &Uid,
+        lease: LeaseWitness,
+        in_grace: bool,
+        now: Moment,
+    ) -> Option<Vec<RoomKey>> {
         let node = self.nodes.get_mut(uid)?;
         if node.standing == Standing::Dead {
             return None;
         }
-        let witnesses = Witnesses { silence: node.silence, redials_failed: node.redials_failed, lease, in_grace };
+        let witnesses = Witnesses {
+            silence: node.silence,
+            redials_failed: node.redials_failed,
+            lease,
+            in_grace,
+        };
         node.standing = standing(witnesses);
         if node.standing != Standing::Dead {
             return None;
@@ -463,5 +559,9 @@ impl LiveView {
 }
 
 fn claim(node: &LiveNode, entry: &Entry) -> Option<Claim> {
-    Some(Claim { epoch: entry.epoch, participants: entry.participants, node: node.hello.node_id.clone()? })
+    Some(Claim {
+        epoch: entry.epoch,
+        participants: entry.participants,
+        node: node.hello.node_id.clone()?,
+    })
 }

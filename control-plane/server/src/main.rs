@@ -12,9 +12,9 @@ use control_plane::gateway;
 use control_plane::hosts::Hosts;
 use control_plane::identity::Tls;
 use control_plane::plane::Plane;
+use control_plane::rpc;
 use control_plane::store::memory::MemoryStore;
 use control_plane::supervise::Supervisor;
-use control_plane::rpc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -32,7 +32,10 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "the runtime does not start");
@@ -50,7 +53,9 @@ fn main() -> ExitCode {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -68,12 +73,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
     let mut supervisor = Supervisor::new();
 
-    let listener =
-        TcpListener::bind(config.grpc_listen).await.with_context(|| format!("--grpc-listen {}", config.grpc_listen))?;
+    let listener = TcpListener::bind(config.grpc_listen)
+        .await
+        .with_context(|| format!("--grpc-listen {}", config.grpc_listen))?;
     let grpc = listener.local_addr().context("--grpc-listen")?;
     let advertise = config.advertise.clone().unwrap_or_else(|| grpc.to_string());
     let (served, stop) = (plane.clone(), supervisor.token());
-    supervisor.spawn("gRPC", async move { Ok(rpc::serve(served, listener, &tls, vec![advertise], stop).await?) });
+    supervisor.spawn("gRPC", async move {
+        Ok(rpc::serve(served, listener, &tls, vec![advertise], stop).await?)
+    });
 
     let settings = gateway::Settings {
         http_listen: config.http_listen,
@@ -89,7 +97,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Ok(())
     });
     spawn_watches(&mut supervisor, &plane);
-    supervisor.run(either(&mut terminate, &mut interrupt)).await?;
+    supervisor
+        .run(either(&mut terminate, &mut interrupt))
+        .await?;
     tracing::info!("control plane stopped");
     Ok(())
 }

@@ -61,7 +61,10 @@ impl Default for Metrics {
         let reports_dropped = register!("reports_dropped", "Malformed reports of nodes");
         let events_unclaimed = register!("events_unclaimed", "Room events that no receiver wants");
         let nodes_dead = register!("nodes_dead", "Nodes declared dead");
-        let rooms_fenced = register!("rooms_fenced", "Rooms ended because a higher epoch lives elsewhere");
+        let rooms_fenced = register!(
+            "rooms_fenced",
+            "Rooms ended because a higher epoch lives elsewhere"
+        );
         let records = register!("records", "Records in force");
         let nodes_attached = register!("nodes_attached", "Nodes attached to this replica");
         let rooms = register!("rooms", "Rooms that run");
@@ -118,8 +121,14 @@ mod tests {
     #[test]
     fn what_is_counted_is_served() {
         let metrics = Metrics::default();
-        metrics.placed.get_or_create(&Reason { reason: "New" }).inc();
+        metrics
+            .placed
+            .get_or_create(&Reason { reason: "New" })
+            .inc();
         let text = metrics.encode();
-        assert!(text.contains("plenum_control_rooms_placed_total{reason=\"New\"} 1"), "{text}");
+        assert!(
+            text.contains("plenum_control_rooms_placed_total{reason=\"New\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -30,8 +30,8 @@ mod recovery;
 mod reports;
 
 pub use crate::store::FailureScope as ThrottleScope;
-pub use error::PlaceError;
 pub(crate) use directory::Change;
+pub use error::PlaceError;
 
 /// A room as nodes report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,9 @@ impl Plane {
     #[must_use]
     pub fn rooms(&self, tenant: &TenantName) -> Vec<LiveRoom> {
         // No name is shorter and none sorts before one byte of the lowest value that is no control character.
-        let Ok(first) = RoomName::parse(" ") else { return Vec::new() };
+        let Ok(first) = RoomName::parse(" ") else {
+            return Vec::new();
+        };
         let live = self.live();
         live.rooms_from(&RoomKey::new(tenant.clone(), first))
             .take_while(|(key, ..)| key.tenant == *tenant)
@@ -188,16 +190,30 @@ impl Plane {
         let id = NodeId::parse(node_id).ok()?;
         let live = self.live();
         // A dead one stays in the view until it comes back; what it held is elsewhere.
-        let (uid, node) = live.node_by_id(&id).filter(|(_, node)| node.standing != Standing::Dead)?;
-        let known = node.hello.site.as_ref().filter(|known| known.as_str() == site)?;
+        let (uid, node) = live
+            .node_by_id(&id)
+            .filter(|(_, node)| node.standing != Standing::Dead)?;
+        let known = node
+            .hello
+            .site
+            .as_ref()
+            .filter(|known| known.as_str() == site)?;
         self.0.hosts.host(uid, known, &id, &node.hello.endpoint)
     }
 
     /// Resolves when a node is declared dead, or came back without its rooms; at once when it is unknown.
     pub fn node_lost(&self, node_id: &str) -> impl Future<Output = ()> + Send + use<> {
         let receiver = NodeId::parse(node_id).ok().and_then(|id| {
-            let known = self.live().node_by_id(&id).is_some_and(|(_, node)| node.standing != Standing::Dead);
-            known.then(|| self.losses().entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe())
+            let known = self
+                .live()
+                .node_by_id(&id)
+                .is_some_and(|(_, node)| node.standing != Standing::Dead);
+            known.then(|| {
+                self.losses()
+                    .entry(id)
+                    .or_insert_with(|| watch::Sender::new(0))
+                    .subscribe()
+            })
         });
         async move {
             if let Some(mut receiver) = receiver {
@@ -249,7 +265,9 @@ impl Plane {
     }
 
     fn bump(&self) {
-        self.0.changed.send_modify(|version| *version = version.wrapping_add(1));
+        self.0
+            .changed
+            .send_modify(|version| *version = version.wrapping_add(1));
     }
 
     fn store_failed(&self, error: StoreError) {
@@ -257,21 +275,47 @@ impl Plane {
         tracing::debug!(%error, "a call to the store failed");
     }
 
-    fn placed(&self, key: &RoomKey, uid: &Uid, node: &crate::live::LiveNode, epoch: Epoch) -> Option<Placed> {
+    fn placed(
+        &self,
+        key: &RoomKey,
+        uid: &Uid,
+        node: &crate::live::LiveNode,
+        epoch: Epoch,
+    ) -> Option<Placed> {
         let site = node.hello.site.clone()?;
         let node_id = node.hello.node_id.clone()?;
-        let host = self.0.hosts.host(uid, &site, &node_id, &node.hello.endpoint)?;
-        Some(Placed { key: key.clone(), site, node_id, epoch, host })
+        let host = self
+            .0
+            .hosts
+            .host(uid, &site, &node_id, &node.hello.endpoint)?;
+        Some(Placed {
+            key: key.clone(),
+            site,
+            node_id,
+            epoch,
+            host,
+        })
     }
 
     /// Hands an order to a node. Whether its stream took it.
     fn order(&self, uid: &Uid, order: Order) -> bool {
         let orders = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(queue) = orders.get(uid) else { return false };
-        let taken = queue.orders.try_send(NodeOrder { item: Some(order) }).is_ok();
+        let Some(queue) = orders.get(uid) else {
+            return false;
+        };
+        let taken = queue
+            .orders
+            .try_send(NodeOrder { item: Some(order) })
+            .is_ok();
         if !taken {
             // A node that takes no orders is dialled anew by its own stall timer; the order is repeated by what caused it.
-            self.0.metrics.reports_dropped.get_or_create(&Reason { reason: "OrderQueueFull" }).inc();
+            self.0
+                .metrics
+                .reports_dropped
+                .get_or_create(&Reason {
+                    reason: "OrderQueueFull",
+                })
+                .inc();
         }
         taken
     }

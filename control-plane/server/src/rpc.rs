@@ -63,7 +63,12 @@ pub async fn serve(
     replicas: Vec<String>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let shared = Shared { plane, replicas, tasks: Arc::default(), stop: stop.clone() };
+    let shared = Shared {
+        plane,
+        replicas,
+        tasks: Arc::default(),
+        stop: stop.clone(),
+    };
     let directory = DirectoryServer::new(directory::DirectoryService::new(shared.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -76,7 +81,10 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_service(directory)
         .add_service(node)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.clone().cancelled_owned(),
+        );
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP).await;
@@ -86,7 +94,8 @@ pub async fn serve(
         // A peer that does not close its connection does not hold the process.
         () = overdue => Ok(()),
     };
-    let mut tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut tasks =
+        std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
     // Tasks end with the token; what hangs longer is dropped.
     let all = async {
         while let Some(ended) = tasks.join_next().await {

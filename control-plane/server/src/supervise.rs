@@ -52,7 +52,11 @@ impl Supervisor {
     }
 
     /// Adds a task that runs until the token falls.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         self.tasks.spawn(async move { (name, task.await) });
     }
 
@@ -74,7 +78,9 @@ impl Supervisor {
             while let Some(ended) = self.tasks.join_next().await {
                 match ended {
                     Ok((_, Ok(()))) => {}
-                    Ok((name, Err(error))) => tracing::warn!(name, error = %format!("{error:#}"), "a task did not stop in good order"),
+                    Ok((name, Err(error))) => {
+                        tracing::warn!(name, error = %format!("{error:#}"), "a task did not stop in good order")
+                    }
                     Err(error) => tracing::error!(%error, "a task panicked while stopping"),
                 }
             }
@@ -100,7 +106,10 @@ mod tests {
                 Ok(())
             });
         }
-        supervisor.run(std::future::ready(())).await.expect("good order");
+        supervisor
+            .run(std::future::ready(()))
+            .await
+            .expect("good order");
     }
 
     #[tokio::test]
@@ -116,7 +125,10 @@ mod tests {
                 assert!(!panics, "on purpose");
                 Ok(())
             });
-            let end = supervisor.run(std::future::pending()).await.expect_err("ended");
+            let end = supervisor
+                .run(std::future::pending())
+                .await
+                .expect_err("ended");
             assert_eq!(matches!(end, TaskEnd::Panicked(_)), panics, "{end}");
         }
     }

@@ -16,8 +16,8 @@ use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::observation::Item as Seen;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{
-    Frame, NodeHello, NodeReport, Publication, RecordKind, RoomEvent, RoomFacts, RoomKey, SessionStart, SessionUp, admin_request, session_down,
-    session_up,
+    Frame, NodeHello, NodeReport, Publication, RecordKind, RoomEvent, RoomFacts, RoomKey,
+    SessionStart, SessionUp, admin_request, session_down, session_up,
 };
 use tonic::Code;
 
@@ -30,7 +30,10 @@ use world::{LIVENESS, Replica, key, request};
 async fn published(nodes: &[&str]) -> (Replica, Publisher) {
     let replica = Replica::start().await;
     let mut publisher = Publisher::connect(&replica, 1).await;
-    let mut items = vec![Item::Tenant(operator::tenant()), Item::Conference(operator::conference("council"))];
+    let mut items = vec![
+        Item::Tenant(operator::tenant()),
+        Item::Conference(operator::conference("council")),
+    ];
     items.extend(nodes.iter().map(|id| Item::Node(operator::node(id))));
     publisher.snapshot(items).await;
     (replica, publisher)
@@ -41,12 +44,16 @@ async fn place(plane: &Plane, room: &str) -> control_plane::plane::Placed {
     let placed = async {
         loop {
             match plane.place(request(room)).await {
-                Err(PlaceError::Settling(_)) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                Err(PlaceError::Settling(_)) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await
+                }
                 placed => return placed.expect("placed"),
             }
         }
     };
-    tokio::time::timeout(LIVENESS, placed).await.expect("nodes report or are not waited for any more")
+    tokio::time::timeout(LIVENESS, placed)
+        .await
+        .expect("nodes report or are not waited for any more")
 }
 
 /// Attaches a node and waits until rooms may be placed on it.
@@ -58,7 +65,10 @@ async fn ready(replica: &Replica, id: &str) -> Node {
 
 async fn accepting(plane: &Plane, id: &str) {
     let uid = Uid::parse(&format!("u-{id}")).expect("uid");
-    world::until(plane, "the node accepts", |plane| plane.accepts(&uid).then_some(())).await;
+    world::until(plane, "the node accepts", |plane| {
+        plane.accepts(&uid).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -66,13 +76,26 @@ async fn peers_are_told_apart_by_their_certificates() {
     let (replica, _publisher) = published(&["n1"]).await;
     let publish = async |tls| {
         let channel = pki::dial(&replica.address, &tls).await?;
-        let call = DirectoryClient::new(channel).publish(tokio_stream::once(Publication::default())).await;
+        let call = DirectoryClient::new(channel)
+            .publish(tokio_stream::once(Publication::default()))
+            .await;
         Ok::<_, tonic::transport::Error>(call.err().map(|status| status.code()))
     };
     let refused = Some(Code::PermissionDenied);
-    assert_eq!(publish(replica.ca.node("u-n1")).await.expect("dialled"), refused);
-    assert_eq!(publish(replica.ca.control_plane()).await.expect("dialled"), refused);
-    assert_eq!(publish(replica.ca.issue("x", "operator/x")).await.expect("dialled"), refused);
+    assert_eq!(
+        publish(replica.ca.node("u-n1")).await.expect("dialled"),
+        refused
+    );
+    assert_eq!(
+        publish(replica.ca.control_plane()).await.expect("dialled"),
+        refused
+    );
+    assert_eq!(
+        publish(replica.ca.issue("x", "operator/x"))
+            .await
+            .expect("dialled"),
+        refused
+    );
     assert_eq!(publish(replica.ca.operator()).await.expect("dialled"), None);
     let stranger = Ca::new();
     let outside = publish(stranger.operator()).await;
@@ -80,9 +103,19 @@ async fn peers_are_told_apart_by_their_certificates() {
 
     let attach = async |tls, uid: &str| {
         let channel = pki::dial(&replica.address, &tls).await.expect("dialled");
-        let hello = NodeHello { uid: uid.into(), grpc_endpoint: "127.0.0.1:9".into(), ..Default::default() };
-        let report = NodeReport { item: Some(Report::Hello(hello)) };
-        NodeControlClient::new(channel).attach(tokio_stream::once(report)).await.err().map(|status| status.code())
+        let hello = NodeHello {
+            uid: uid.into(),
+            grpc_endpoint: "127.0.0.1:9".into(),
+            ..Default::default()
+        };
+        let report = NodeReport {
+            item: Some(Report::Hello(hello)),
+        };
+        NodeControlClient::new(channel)
+            .attach(tokio_stream::once(report))
+            .await
+            .err()
+            .map(|status| status.code())
     };
     assert_eq!(attach(replica.ca.operator(), "u-n1").await, refused);
     assert_eq!(attach(replica.ca.node("u-other"), "u-n1").await, refused);
@@ -97,23 +130,53 @@ async fn a_snapshot_is_shown_whole_and_retracts_what_it_omits() {
     publisher.publish(Item::Tenant(operator::tenant())).await;
     assert!(!replica.plane.is_loaded());
     assert!(replica.plane.view().tenant_of_key("key").is_none());
-    publisher.snapshot(vec![Item::Conference(operator::conference("council")), Item::Conference(operator::conference("class"))]).await;
+    publisher
+        .snapshot(vec![
+            Item::Conference(operator::conference("council")),
+            Item::Conference(operator::conference("class")),
+        ])
+        .await;
     assert!(replica.plane.is_loaded());
     let view = replica.plane.view();
-    assert!(view.tenant_of_key("key").is_some() && view.conference_of_room(&key("class")).is_some());
+    assert!(
+        view.tenant_of_key("key").is_some() && view.conference_of_room(&key("class")).is_some()
+    );
 
-    publisher.publish(operator::retract(RecordKind::Conference, "c-class")).await;
-    assert!(replica.plane.view().conference_of_room(&key("class")).is_none());
+    publisher
+        .publish(operator::retract(RecordKind::Conference, "c-class"))
+        .await;
+    assert!(
+        replica
+            .plane
+            .view()
+            .conference_of_room(&key("class"))
+            .is_none()
+    );
 
     // A broken record among good ones: its answer names the field, the last good one stays.
     let mut again = Publisher::connect(&replica, 1).await;
-    let broken = plenum_proto::v1::ConferenceRecord { room_id: "short".into(), ..operator::conference("council") };
+    let broken = plenum_proto::v1::ConferenceRecord {
+        room_id: "short".into(),
+        ..operator::conference("council")
+    };
     again.publish(Item::Tenant(operator::tenant())).await;
-    let ack = again.send(Item::Conference(broken)).await.expect("the stream lives");
-    assert_eq!((ack.refused_reason.as_str(), ack.uid.as_str()), ("InvalidId", "c-council"));
+    let ack = again
+        .send(Item::Conference(broken))
+        .await
+        .expect("the stream lives");
+    assert_eq!(
+        (ack.refused_reason.as_str(), ack.uid.as_str()),
+        ("InvalidId", "c-council")
+    );
     assert!(ack.message.starts_with("room_id"), "{}", ack.message);
     again.snapshot(vec![]).await;
-    assert!(replica.plane.view().conference_of_room(&key("council")).is_some());
+    assert!(
+        replica
+            .plane
+            .view()
+            .conference_of_room(&key("council"))
+            .is_some()
+    );
     replica.stop().await;
 }
 
@@ -122,31 +185,68 @@ async fn an_older_publisher_is_ended_and_a_later_stream_takes_over() {
     let (replica, mut first) = published(&[]).await;
     let mut newer = Publisher::connect(&replica, 2).await;
     newer.snapshot(vec![Item::Tenant(operator::tenant())]).await;
-    let ended = first.send(Item::Conference(operator::conference("late"))).await.expect_err("ended");
+    let ended = first
+        .send(Item::Conference(operator::conference("late")))
+        .await
+        .expect_err("ended");
     assert_eq!(ended.code(), Code::Aborted);
     let mut older = Publisher::connect(&replica, 1).await;
-    assert_eq!(older.send(Item::EndOfSnapshot(true)).await.expect_err("fenced").code(), Code::Aborted);
-    assert!(replica.plane.view().conference_of_room(&key("late")).is_none());
+    assert_eq!(
+        older
+            .send(Item::EndOfSnapshot(true))
+            .await
+            .expect_err("fenced")
+            .code(),
+        Code::Aborted
+    );
+    assert!(
+        replica
+            .plane
+            .view()
+            .conference_of_room(&key("late"))
+            .is_none()
+    );
     let mut nobody = Publisher::connect(&replica, 0).await;
-    assert_eq!(nobody.send(Item::EndOfSnapshot(true)).await.expect_err("no epoch").code(), Code::InvalidArgument);
+    assert_eq!(
+        nobody
+            .send(Item::EndOfSnapshot(true))
+            .await
+            .expect_err("no epoch")
+            .code(),
+        Code::InvalidArgument
+    );
     replica.stop().await;
 }
 
 #[tokio::test]
 async fn a_room_is_placed_once_and_found_afterwards() {
     let replica = Replica::start().await;
-    let refusal = replica.plane.place(request("council")).await.expect_err("nothing is known");
+    let refusal = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect_err("nothing is known");
     assert!(matches!(refusal, PlaceError::NotLoaded), "{refusal}");
     assert_eq!((refusal.status(), refusal.retry_after_s()), (503, Some(1)));
 
     let mut publisher = Publisher::connect(&replica, 1).await;
     publisher
-        .snapshot(vec![Item::Tenant(operator::tenant()), Item::Conference(operator::conference("council")), Item::Node(operator::node("n1"))])
+        .snapshot(vec![
+            Item::Tenant(operator::tenant()),
+            Item::Conference(operator::conference("council")),
+            Item::Node(operator::node("n1")),
+        ])
         .await;
     let node = ready(&replica, "n1").await;
-    let facts = node.until("facts come", |_, orders| orders.iter().find_map(facts_of)).await;
+    let facts = node
+        .until("facts come", |_, orders| orders.iter().find_map(facts_of))
+        .await;
     assert_eq!((facts.node_id.as_str(), facts.epoch), ("n1", 1));
-    let replicas = node.until("replicas come", |_, orders| orders.iter().find_map(replicas_of)).await;
+    let replicas = node
+        .until("replicas come", |_, orders| {
+            orders.iter().find_map(replicas_of)
+        })
+        .await;
     assert_eq!(replicas, std::slice::from_ref(&replica.address));
 
     // Many at once: one opens it, the others find it.
@@ -165,12 +265,27 @@ async fn a_room_is_placed_once_and_found_afterwards() {
     assert!(live.running);
     assert_eq!(live.facts.room_sid, "RM_council");
     assert_eq!(replica.plane.rooms(&key("council").tenant).len(), 1);
-    assert_eq!(replica.plane.host_of(&key("council")).await.expect("found").node_id.as_str(), "n1");
+    assert_eq!(
+        replica
+            .plane
+            .host_of(&key("council"))
+            .await
+            .expect("found")
+            .node_id
+            .as_str(),
+        "n1"
+    );
 
     // The tenant's ceiling is 20: ten places are held, eleven more are one too many.
-    let more = control_plane::plane::PlaceRequest { participants: 11, ..request("council") };
+    let more = control_plane::plane::PlaceRequest {
+        participants: 11,
+        ..request("council")
+    };
     let refusal = replica.plane.place(more).await.expect_err("too many");
-    assert_eq!((refusal.reason(), refusal.status()), ("TenantParticipants", 503));
+    assert_eq!(
+        (refusal.reason(), refusal.status()),
+        ("TenantParticipants", 503)
+    );
     replica.stop().await;
 }
 
@@ -194,10 +309,18 @@ async fn a_node_that_refuses_is_passed_over_and_nothing_stays_behind() {
     let (first, second) = (ready(&replica, "n1").await, ready(&replica, "n2").await);
     first.refuse_open(true);
     second.refuse_open(true);
-    let refusal = replica.plane.place(request("council")).await.expect_err("both refuse");
+    let refusal = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect_err("both refuse");
     assert_eq!(refusal.status(), 503);
     second.refuse_open(false);
-    let placed = replica.plane.place(request("council")).await.expect("the other one takes it");
+    let placed = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("the other one takes it");
     assert_eq!(placed.node_id.as_str(), "n2");
     assert!(first.room("council").is_none());
     replica.stop().await;
@@ -208,16 +331,27 @@ async fn nobody_takes_a_room_where_no_node_may() {
     let (replica, mut publisher) = published(&["n1"]).await;
     let _node = ready(&replica, "n1").await;
     publisher.publish(operator::accepting("n1", false)).await;
-    let refusal = replica.plane.place(request("council")).await.expect_err("not accepting");
+    let refusal = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect_err("not accepting");
     assert_eq!((refusal.reason(), refusal.status()), ("NoCapacity", 503));
     publisher.publish(operator::accepting("n1", true)).await;
     accepting(&replica.plane, "n1").await;
-    replica.plane.place(request("council")).await.expect("accepting again");
+    replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("accepting again");
     let unknown = control_plane::plane::PlaceRequest {
         tenant: control_core::ids::TenantName::parse("nobody").expect("name"),
         ..request("council")
     };
-    assert!(matches!(replica.plane.place(unknown).await, Err(PlaceError::UnknownTenant(_))));
+    assert!(matches!(
+        replica.plane.place(unknown).await,
+        Err(PlaceError::UnknownTenant(_))
+    ));
     replica.stop().await;
 }
 
@@ -225,50 +359,92 @@ async fn nobody_takes_a_room_where_no_node_may() {
 async fn frames_cross_the_session_unchanged() {
     let (replica, _publisher) = published(&["n1"]).await;
     let _node = ready(&replica, "n1").await;
-    let placed = replica.plane.place(request("council")).await.expect("placed");
+    let placed = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
     let (up, receiver) = tokio::sync::mpsc::channel(4);
     let say = |item| SessionUp { item: Some(item) };
-    up.send(say(session_up::Item::Start(SessionStart::default()))).await.expect("queued");
+    up.send(say(session_up::Item::Start(SessionStart::default())))
+        .await
+        .expect("queued");
     let mut down = placed.host.session(receiver).await.expect("attached");
-    let frame = Frame { kind: plenum_proto::v1::frame::Kind::Binary.into(), data: vec![0, 255, 7] };
-    up.send(say(session_up::Item::Frame(frame.clone()))).await.expect("queued");
+    let frame = Frame {
+        kind: plenum_proto::v1::frame::Kind::Binary.into(),
+        data: vec![0, 255, 7],
+    };
+    up.send(say(session_up::Item::Frame(frame.clone())))
+        .await
+        .expect("queued");
     let echoed = down.message().await.expect("lives").expect("a frame");
     assert_eq!(echoed.item, Some(session_down::Item::Frame(frame)));
 
     // A resume finds its node by site and id, and only nodes of the live view.
     assert!(replica.plane.host_by_node("local", "n1").is_some());
     for (site, id) in [("other", "n1"), ("local", "n2"), ("local", "127.0.0.1:9")] {
-        assert!(replica.plane.host_by_node(site, id).is_none(), "{site} {id}");
+        assert!(
+            replica.plane.host_by_node(site, id).is_none(),
+            "{site} {id}"
+        );
     }
     replica.stop().await;
 }
 
 #[tokio::test]
-async fn a_dead_nodes_rooms_come_back_opened_elsewhere_and_the_dead_one_is_fenced_when_it_returns() {
+async fn a_dead_nodes_rooms_come_back_opened_elsewhere_and_the_dead_one_is_fenced_when_it_returns()
+{
     let (replica, _publisher) = published(&["n1", "n2"]).await;
     let (first, second) = (ready(&replica, "n1").await, ready(&replica, "n2").await);
-    let placed = replica.plane.place(request("council")).await.expect("placed");
-    let (home, other) = if placed.node_id.as_str() == "n1" { (first, second) } else { (second, first) };
+    let placed = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
+    let (home, other) = if placed.node_id.as_str() == "n1" {
+        (first, second)
+    } else {
+        (second, first)
+    };
     home.change("council", |room| {
         room.participants = 3;
         room.facts.opened = true;
         room.facts.metadata = "kept".into();
     })
     .await;
-    replica.until("opened", |plane| plane.room(&key("council")).filter(|room| room.facts.opened && room.participants == 3)).await;
+    replica
+        .until("opened", |plane| {
+            plane
+                .room(&key("council"))
+                .filter(|room| room.facts.opened && room.participants == 3)
+        })
+        .await;
     let lost = replica.plane.node_lost(&home.id);
     let before = home.room("council").expect("runs");
     let id = home.id.clone();
     drop(home);
 
-    tokio::time::timeout(LIVENESS, lost).await.expect("relays are told");
+    tokio::time::timeout(LIVENESS, lost)
+        .await
+        .expect("relays are told");
     let (epoch, facts) = other
-        .until("the room is opened on the other node", |rooms, _| rooms.get("council").map(|room| (room.epoch, room.facts.clone())))
+        .until("the room is opened on the other node", |rooms, _| {
+            rooms
+                .get("council")
+                .map(|room| (room.epoch, room.facts.clone()))
+        })
         .await;
     assert!(epoch > before.epoch, "{epoch} after {}", before.epoch);
     assert!(facts.opened, "nobody had to open it again");
-    assert_eq!((facts.room_sid.as_str(), facts.metadata.as_str()), ("RM_council", "kept"));
-    let live = replica.until("it runs", |plane| plane.room(&key("council")).filter(|room| room.running)).await;
+    assert_eq!(
+        (facts.room_sid.as_str(), facts.metadata.as_str()),
+        ("RM_council", "kept")
+    );
+    let live = replica
+        .until("it runs", |plane| {
+            plane.room(&key("council")).filter(|room| room.running)
+        })
+        .await;
     assert_eq!(live.node_id.as_str(), other.id);
 
     // The node was only cut off, and comes back with the room under its old epoch.
@@ -282,9 +458,15 @@ async fn a_dead_nodes_rooms_come_back_opened_elsewhere_and_the_dead_one_is_fence
         })
         .await;
     assert_eq!(below, epoch);
-    back.until("it drops the room", |rooms, _| rooms.is_empty().then_some(())).await;
+    back.until("it drops the room", |rooms, _| {
+        rooms.is_empty().then_some(())
+    })
+    .await;
     let live = replica.plane.room(&key("council")).expect("still runs");
-    assert_eq!((live.node_id.as_str(), live.epoch.0, live.running), (other.id.as_str(), epoch, true));
+    assert_eq!(
+        (live.node_id.as_str(), live.epoch.0, live.running),
+        (other.id.as_str(), epoch, true)
+    );
     assert_eq!(other.opens(), 1, "fencing moves nothing");
     replica.stop().await;
 }
@@ -293,15 +475,32 @@ async fn a_dead_nodes_rooms_come_back_opened_elsewhere_and_the_dead_one_is_fence
 async fn a_node_that_starts_anew_gets_its_rooms_back_before_anybody_asks() {
     let (replica, _publisher) = published(&["n1"]).await;
     let node = ready(&replica, "n1").await;
-    replica.plane.place(request("council")).await.expect("placed");
-    node.change("council", |room| room.facts.opened = true).await;
-    replica.until("opened", |plane| plane.room(&key("council")).filter(|room| room.facts.opened)).await;
+    replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
+    node.change("council", |room| room.facts.opened = true)
+        .await;
+    replica
+        .until("opened", |plane| {
+            plane.room(&key("council")).filter(|room| room.facts.opened)
+        })
+        .await;
     let before = node.room("council").expect("runs");
     drop(node);
     let node = Node::start(&replica, "n1").await;
-    let room = node.until("the room is back", |rooms, _| rooms.get("council").cloned()).await;
+    let room = node
+        .until("the room is back", |rooms, _| rooms.get("council").cloned())
+        .await;
     assert!(room.epoch > before.epoch);
-    assert_eq!(room.facts, RoomFacts { opened: true, ..before.facts });
+    assert_eq!(
+        room.facts,
+        RoomFacts {
+            opened: true,
+            ..before.facts
+        }
+    );
     replica.stop().await;
 }
 
@@ -309,16 +508,36 @@ async fn a_node_that_starts_anew_gets_its_rooms_back_before_anybody_asks() {
 async fn a_room_that_nobody_had_opened_is_not_brought_back() {
     let (replica, _publisher) = published(&["n1"]).await;
     let node = ready(&replica, "n1").await;
-    replica.plane.place(request("council")).await.expect("placed");
+    replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
     assert!(!node.room("council").expect("runs").facts.opened);
     drop(node);
     let node = ready(&replica, "n1").await;
-    replica.until("it is gone", |plane| plane.room(&key("council")).is_none_or(|room| !room.running).then_some(())).await;
+    replica
+        .until("it is gone", |plane| {
+            plane
+                .room(&key("council"))
+                .is_none_or(|room| !room.running)
+                .then_some(())
+        })
+        .await;
     assert_eq!(node.opens(), 0);
     // The next one to come begins it, above the old lease.
-    let placed = replica.plane.place(request("council")).await.expect("placed");
+    let placed = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
     assert_eq!((placed.epoch, node.opens()), (Epoch(2), 1));
-    assert!(replica.plane.room(&key("council")).is_some_and(|room| room.running));
+    assert!(
+        replica
+            .plane
+            .room(&key("council"))
+            .is_some_and(|room| room.running)
+    );
     replica.stop().await;
 }
 
@@ -326,18 +545,46 @@ async fn a_room_that_nobody_had_opened_is_not_brought_back() {
 async fn a_room_that_ended_by_itself_stays_ended_and_one_given_up_is_placed_anew() {
     let (replica, _publisher) = published(&["n1"]).await;
     let node = ready(&replica, "n1").await;
-    replica.plane.place(request("council")).await.expect("placed");
-    node.change("council", |room| room.facts.opened = true).await;
-    replica.until("opened", |plane| plane.room(&key("council")).filter(|room| room.facts.opened)).await;
+    replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
+    node.change("council", |room| room.facts.opened = true)
+        .await;
+    replica
+        .until("opened", |plane| {
+            plane.room(&key("council")).filter(|room| room.facts.opened)
+        })
+        .await;
     node.close("council", "Panicked").await;
-    let again = node.until("it is opened again", |rooms, _| rooms.get("council").cloned()).await;
+    let again = node
+        .until("it is opened again", |rooms, _| {
+            rooms.get("council").cloned()
+        })
+        .await;
     assert!(again.facts.opened && again.epoch == 2, "{again:?}");
-    replica.until("it runs", |plane| plane.room(&key("council")).filter(|room| room.running)).await;
+    replica
+        .until("it runs", |plane| {
+            plane.room(&key("council")).filter(|room| room.running)
+        })
+        .await;
     node.close("council", "Empty").await;
-    replica.until("it is gone", |plane| plane.room(&key("council")).is_none().then_some(())).await;
+    replica
+        .until("it is gone", |plane| {
+            plane.room(&key("council")).is_none().then_some(())
+        })
+        .await;
     // A conference that is opened again begins anew: nobody is in it, nothing of it is kept.
-    let placed = replica.plane.place(request("council")).await.expect("placed");
-    assert!(!node.room("council").expect("runs").facts.opened, "{placed:?}");
+    let placed = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
+    assert!(
+        !node.room("council").expect("runs").facts.opened,
+        "{placed:?}"
+    );
     replica.stop().await;
 }
 
@@ -345,7 +592,9 @@ async fn a_room_that_ended_by_itself_stays_ended_and_one_given_up_is_placed_anew
 async fn a_drained_node_is_emptied_room_by_room_and_the_lease_moves_first() {
     let (replica, mut publisher) = published(&["n1", "n2"]).await;
     for room in ["class", "board"] {
-        publisher.publish(Item::Conference(operator::conference(room))).await;
+        publisher
+            .publish(Item::Conference(operator::conference(room)))
+            .await;
     }
     let first = ready(&replica, "n1").await;
     for room in ["council", "class", "board"] {
@@ -357,16 +606,38 @@ async fn a_drained_node_is_emptied_room_by_room_and_the_lease_moves_first() {
     publisher.publish(operator::accepting("n1", false)).await;
     publisher.publish(operator::move_away("n1")).await;
     // Nobody takes them yet: they go on where they are, and what they report is heard.
-    second.until("it was asked for each room", |_, _| (second.refused() >= 3).then_some(())).await;
+    second
+        .until("it was asked for each room", |_, _| {
+            (second.refused() >= 3).then_some(())
+        })
+        .await;
     first.change("council", |room| room.participants = 2).await;
-    replica.until("the room goes on", |plane| plane.room(&key("council")).filter(|room| room.participants == 2)).await;
+    replica
+        .until("the room goes on", |plane| {
+            plane
+                .room(&key("council"))
+                .filter(|room| room.participants == 2)
+        })
+        .await;
     assert!(first.room("council").is_some());
     second.refuse_open(false);
-    first.until("the node is empty", |rooms, _| rooms.is_empty().then_some(())).await;
+    first
+        .until("the node is empty", |rooms, _| {
+            rooms.is_empty().then_some(())
+        })
+        .await;
     for room in ["council", "class", "board"] {
         let moved = second.room(room).expect("runs on the other node");
         assert!(moved.facts.opened && moved.epoch >= 2, "{moved:?}");
-        assert_eq!(replica.plane.room(&key(room)).expect("runs").node_id.as_str(), "n2");
+        assert_eq!(
+            replica
+                .plane
+                .room(&key(room))
+                .expect("runs")
+                .node_id
+                .as_str(),
+            "n2"
+        );
     }
     replica.stop().await;
 }
@@ -374,28 +645,58 @@ async fn a_drained_node_is_emptied_room_by_room_and_the_lease_moves_first() {
 #[tokio::test]
 async fn a_conference_that_is_suspended_or_retracted_ends_and_new_rules_are_told() {
     let (replica, mut publisher) = published(&["n1"]).await;
-    publisher.publish(Item::Conference(operator::conference("class"))).await;
+    publisher
+        .publish(Item::Conference(operator::conference("class")))
+        .await;
     let node = ready(&replica, "n1").await;
     for room in ["council", "class"] {
         replica.plane.place(request(room)).await.expect("placed");
     }
     let mut changed = operator::conference("class");
     changed.revision = "2".into();
-    changed.policy = Some(plenum_proto::v1::RoomPolicy { max_participants: 5, revision: "p2".into(), ..operator::policy() });
+    changed.policy = Some(plenum_proto::v1::RoomPolicy {
+        max_participants: 5,
+        revision: "p2".into(),
+        ..operator::policy()
+    });
     publisher.publish(Item::Conference(changed)).await;
     node.until("the class is told its rules", |rooms, _| {
-        rooms.get("class").filter(|room| room.policy.revision == "p2" && room.policy.max_participants == 5).map(|_| ())
+        rooms
+            .get("class")
+            .filter(|room| room.policy.revision == "p2" && room.policy.max_participants == 5)
+            .map(|_| ())
     })
     .await;
-    assert!(node.admin().iter().all(|call| call.key.as_ref().is_some_and(|key| key.name == "class")), "the council is left alone");
+    assert!(
+        node.admin()
+            .iter()
+            .all(|call| call.key.as_ref().is_some_and(|key| key.name == "class")),
+        "the council is left alone"
+    );
 
-    publisher.publish(operator::retract(RecordKind::Conference, "c-class")).await;
-    node.until("the class ends", |rooms, _| (!rooms.contains_key("class")).then_some(())).await;
+    publisher
+        .publish(operator::retract(RecordKind::Conference, "c-class"))
+        .await;
+    node.until("the class ends", |rooms, _| {
+        (!rooms.contains_key("class")).then_some(())
+    })
+    .await;
     assert!(node.room("council").is_some());
-    let suspended = plenum_proto::v1::ConferenceRecord { suspended: true, revision: "2".into(), ..operator::conference("council") };
+    let suspended = plenum_proto::v1::ConferenceRecord {
+        suspended: true,
+        revision: "2".into(),
+        ..operator::conference("council")
+    };
     publisher.publish(Item::Conference(suspended)).await;
-    node.until("the council ends", |rooms, _| rooms.is_empty().then_some(())).await;
-    let ends = node.admin().iter().filter(|call| matches!(call.call, Some(admin_request::Call::End(true)))).count();
+    node.until("the council ends", |rooms, _| {
+        rooms.is_empty().then_some(())
+    })
+    .await;
+    let ends = node
+        .admin()
+        .iter()
+        .filter(|call| matches!(call.call, Some(admin_request::Call::End(true))))
+        .count();
     assert!(ends >= 2, "{ends}");
     replica.stop().await;
 }
@@ -406,7 +707,14 @@ async fn the_operator_sees_the_present_state_and_then_its_changes() {
     let mut seen = operator::observe(&replica).await;
     let mut nodes = 0;
     loop {
-        match seen.message().await.expect("lives").expect("more").item.expect("known") {
+        match seen
+            .message()
+            .await
+            .expect("lives")
+            .expect("more")
+            .item
+            .expect("known")
+        {
             Seen::Node(node) => {
                 assert!(!node.registered);
                 nodes += 1;
@@ -419,7 +727,11 @@ async fn the_operator_sees_the_present_state_and_then_its_changes() {
     }
     assert_eq!(nodes, 1);
     let node = ready(&replica, "n1").await;
-    replica.plane.place(request("council")).await.expect("placed");
+    replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
     node.change("council", |room| {
         room.participants = 2;
         room.facts.opened = true;
@@ -427,19 +739,34 @@ async fn the_operator_sees_the_present_state_and_then_its_changes() {
     .await;
     let (mut registered, mut active, mut tenant_counts) = (false, false, false);
     while !(registered && active && tenant_counts) {
-        let item = tokio::time::timeout(LIVENESS, seen.message()).await.expect("it is seen").expect("lives").expect("more").item;
+        let item = tokio::time::timeout(LIVENESS, seen.message())
+            .await
+            .expect("it is seen")
+            .expect("lives")
+            .expect("more")
+            .item;
         match item.expect("known") {
             Seen::Node(node) => registered |= node.registered && node.accepting,
             Seen::Conference(state) => {
-                active |= state.phase == i32::from(Phase::Active) && state.opened && state.participants == 2 && state.node_id == "n1";
+                active |= state.phase == i32::from(Phase::Active)
+                    && state.opened
+                    && state.participants == 2
+                    && state.node_id == "n1";
             }
             Seen::Tenant(state) => tenant_counts |= state.rooms == 1 && state.participants == 2,
             Seen::EndOfSnapshot(_) | Seen::NodeGone(_) => {}
         }
     }
-    publisher.publish(operator::retract(RecordKind::Node, "u-n1")).await;
+    publisher
+        .publish(operator::retract(RecordKind::Node, "u-n1"))
+        .await;
     loop {
-        let item = tokio::time::timeout(LIVENESS, seen.message()).await.expect("it is seen").expect("lives").expect("more").item;
+        let item = tokio::time::timeout(LIVENESS, seen.message())
+            .await
+            .expect("it is seen")
+            .expect("lives")
+            .expect("more")
+            .item;
         if item == Some(Seen::NodeGone("u-n1".into())) {
             break;
         }
@@ -451,13 +778,31 @@ async fn the_operator_sees_the_present_state_and_then_its_changes() {
 async fn events_are_acknowledged_and_malformed_reports_harm_nobody() {
     let (replica, _publisher) = published(&["n1"]).await;
     let node = ready(&replica, "n1").await;
-    replica.plane.place(request("council")).await.expect("placed");
-    let nowhere = plenum_proto::v1::RoomState { key: Some(RoomKey { tenant: "A B".into(), name: String::new() }), ..Default::default() };
+    replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("placed");
+    let nowhere = plenum_proto::v1::RoomState {
+        key: Some(RoomKey {
+            tenant: "A B".into(),
+            name: String::new(),
+        }),
+        ..Default::default()
+    };
     node.say(Report::Room(nowhere)).await;
-    node.say(Report::Room(plenum_proto::v1::RoomState::default())).await;
-    node.say(Report::Hello(NodeHello { uid: "u-other".into(), ..Default::default() })).await;
+    node.say(Report::Room(plenum_proto::v1::RoomState::default()))
+        .await;
+    node.say(Report::Hello(NodeHello {
+        uid: "u-other".into(),
+        ..Default::default()
+    }))
+    .await;
     let event = RoomEvent {
-        key: Some(RoomKey { tenant: "school".into(), name: "council".into() }),
+        key: Some(RoomKey {
+            tenant: "school".into(),
+            name: "council".into(),
+        }),
         epoch: 1,
         seq: 5,
         name: "participant_joined".into(),
@@ -473,7 +818,13 @@ async fn events_are_acknowledged_and_malformed_reports_harm_nobody() {
         })
         .await;
     assert_eq!(seq, 5);
-    assert!(replica.plane.room(&key("council")).is_some_and(|room| room.running), "the stream goes on");
+    assert!(
+        replica
+            .plane
+            .room(&key("council"))
+            .is_some_and(|room| room.running),
+        "the stream goes on"
+    );
     let metrics = replica.plane.metrics().encode();
     assert!(metrics.contains("reports_dropped_total"), "{metrics}");
     replica.stop().await;
@@ -484,7 +835,11 @@ async fn a_node_cannot_pass_for_another_one() {
     let (replica, _publisher) = published(&["n1", "n2"]).await;
     let honest = ready(&replica, "n1").await;
     place(&replica.plane, "council").await;
-    let forged = Room { epoch: 99, participants: 50, ..Room::default() };
+    let forged = Room {
+        epoch: 99,
+        participants: 50,
+        ..Room::default()
+    };
     let liar = Node::start_with(&replica, "n2", BTreeMap::new()).await;
     accepting(&replica.plane, "n2").await;
     // It calls itself by the other one's id; from then on it has none.
@@ -498,14 +853,21 @@ async fn a_node_cannot_pass_for_another_one() {
     };
     liar.say(Report::Hello(hello)).await;
     liar.say(Report::Room(plenum_proto::v1::RoomState {
-        key: Some(RoomKey { tenant: "school".into(), name: "council".into() }),
+        key: Some(RoomKey {
+            tenant: "school".into(),
+            name: "council".into(),
+        }),
         epoch: forged.epoch,
         participants: forged.participants,
         ..Default::default()
     }))
     .await;
     let dropped = "plenum_control_reports_dropped_total{reason=\"NoFacts\"} 1";
-    replica.until("its report is dropped", |plane| plane.metrics().encode().contains(dropped).then_some(())).await;
+    replica
+        .until("its report is dropped", |plane| {
+            plane.metrics().encode().contains(dropped).then_some(())
+        })
+        .await;
     let live = replica.plane.room(&key("council")).expect("runs");
     assert_eq!((live.node_id.as_str(), live.epoch), ("n1", Epoch(1)));
     assert!(replica.plane.host_by_node("local", "n1").is_some());

@@ -24,7 +24,10 @@ fn boxed(conference: Conference) -> Record {
 
 fn with_key(name: &str, key: &str) -> Tenant {
     let mut tenant = tenant(name);
-    tenant.api_keys = vec![ApiKey { key: key.into(), secret: Secret::new(&[0; 32]) }];
+    tenant.api_keys = vec![ApiKey {
+        key: key.into(),
+        secret: Secret::new(&[0; 32]),
+    }];
     tenant
 }
 
@@ -32,12 +35,17 @@ fn with_key(name: &str, key: &str) -> Tenant {
 fn a_snapshot_is_seen_whole_or_not_at_all() {
     let mut directory = Directory::default();
     directory.begin(Epoch(1), Moment::ZERO).expect("first");
-    directory.put(Record::Tenant(Box::new(with_key("t", "key")))).expect("taken");
+    directory
+        .put(Record::Tenant(Box::new(with_key("t", "key"))))
+        .expect("taken");
     directory.put(boxed(conference("t", "c"))).expect("taken");
     assert!(directory.view().tenant_of_key("key").is_none());
     directory.end_snapshot();
     let view = directory.view();
-    assert_eq!(view.tenant_of_key("key").expect("by key").name.as_str(), "t");
+    assert_eq!(
+        view.tenant_of_key("key").expect("by key").name.as_str(),
+        "t"
+    );
     assert_eq!(view.conference(&room_id("c")).expect("by id").name, "c");
     let key = RoomKey::parse("t", "c").expect("key");
     assert_eq!(view.conference_of_room(&key).expect("by room").name, "c");
@@ -51,13 +59,18 @@ fn a_snapshot_retracts_what_it_omits_and_keeps_what_it_refuses() {
         Record::Tenant(Box::new(with_key("c", "kc"))),
     ]);
     directory.begin(Epoch(1), Moment::ZERO).expect("again");
-    directory.put(Record::Tenant(Box::new(with_key("a", "ka")))).expect("taken");
+    directory
+        .put(Record::Tenant(Box::new(with_key("a", "ka"))))
+        .expect("taken");
     // `b` cannot be read, `c` is not there any more.
     directory.refuse(RecordKind::Tenant, &tenant("b").uid);
     directory.end_snapshot();
     let view = directory.view();
     assert!(view.tenant_of_key("ka").is_some());
-    assert!(view.tenant_of_key("kb").is_some(), "the last good record of what was refused stays");
+    assert!(
+        view.tenant_of_key("kb").is_some(),
+        "the last good record of what was refused stays"
+    );
     assert!(view.tenant_of_key("kc").is_none());
 }
 
@@ -88,10 +101,17 @@ fn names_keys_and_ids_have_one_holder() {
 
 #[test]
 fn a_renamed_record_frees_its_old_names() {
-    let (mut directory, _) = loaded(vec![Record::Tenant(Box::new(with_key("a", "ka"))), boxed(conference("a", "c"))]);
+    let (mut directory, _) = loaded(vec![
+        Record::Tenant(Box::new(with_key("a", "ka"))),
+        boxed(conference("a", "c")),
+    ]);
     let mut renamed = with_key("a", "new");
     renamed.revision = "2".into();
-    assert!(directory.put(Record::Tenant(Box::new(renamed))).expect("taken"));
+    assert!(
+        directory
+            .put(Record::Tenant(Box::new(renamed)))
+            .expect("taken")
+    );
     let mut moved = conference("a", "c");
     moved.revision = "2".into();
     moved.room_id = room_id("elsewhere");
@@ -106,7 +126,11 @@ fn a_renamed_record_frees_its_old_names() {
 fn an_unchanged_revision_changes_nothing() {
     let (mut directory, _) = loaded(vec![Record::Tenant(Box::new(with_key("a", "ka")))]);
     let before = directory.view();
-    assert!(!directory.put(Record::Tenant(Box::new(with_key("a", "ka")))).expect("taken"));
+    assert!(
+        !directory
+            .put(Record::Tenant(Box::new(with_key("a", "ka"))))
+            .expect("taken")
+    );
     assert!(Arc::ptr_eq(&before, &directory.view()));
 }
 
@@ -123,14 +147,29 @@ fn a_view_that_was_handed_out_does_not_change() {
 fn a_lower_epoch_is_fenced_for_five_minutes() {
     let mut directory = Directory::default();
     let old = directory.begin(Epoch(1), Moment::ZERO).expect("first");
-    let new = directory.begin(Epoch(2), Moment::from_millis(1)).expect("higher");
+    let new = directory
+        .begin(Epoch(2), Moment::from_millis(1))
+        .expect("higher");
     let late = directory.hear(old, Epoch(1), Moment::from_millis(2));
-    assert_eq!(late, Err(Fenced::LowerEpoch { heard: Epoch(2), own: Epoch(1) }));
+    assert_eq!(
+        late,
+        Err(Fenced::LowerEpoch {
+            heard: Epoch(2),
+            own: Epoch(1)
+        })
+    );
     assert!(directory.begin(Epoch(1), Moment::from_millis(3)).is_err());
-    directory.hear(new, Epoch(2), Moment::from_millis(4)).expect("the holder");
+    directory
+        .hear(new, Epoch(2), Moment::from_millis(4))
+        .expect("the holder");
     let later = Moment::from_millis(4).after(limits::PUBLICATION_FENCE);
-    directory.begin(Epoch(1), later).expect("nobody was heard for five minutes");
-    assert_eq!(directory.hear(new, Epoch(2), later), Err(Fenced::Superseded));
+    directory
+        .begin(Epoch(1), later)
+        .expect("nobody was heard for five minutes");
+    assert_eq!(
+        directory.hear(new, Epoch(2), later),
+        Err(Fenced::Superseded)
+    );
     assert_eq!(directory.begin(Epoch(0), later), Err(Fenced::NoEpoch));
 }
 
@@ -139,15 +178,26 @@ fn a_later_stream_of_the_same_epoch_takes_over() {
     let mut directory = Directory::default();
     let first = directory.begin(Epoch(1), Moment::ZERO).expect("first");
     directory.begin(Epoch(1), Moment::ZERO).expect("again");
-    assert_eq!(directory.hear(first, Epoch(1), Moment::ZERO), Err(Fenced::Superseded));
+    assert_eq!(
+        directory.hear(first, Epoch(1), Moment::ZERO),
+        Err(Fenced::Superseded)
+    );
 }
 
 #[test]
 fn an_order_survives_the_repetition_of_its_record() {
     let (mut directory, _) = loaded(vec![Record::Node(node("n1"))]);
     let uid = node("n1").uid;
-    assert!(directory.order_accepting(&uid, Epoch(1), false).expect("known"));
-    assert!(!directory.order_accepting(&uid, Epoch(1), false).expect("known"));
+    assert!(
+        directory
+            .order_accepting(&uid, Epoch(1), false)
+            .expect("known")
+    );
+    assert!(
+        !directory
+            .order_accepting(&uid, Epoch(1), false)
+            .expect("known")
+    );
     assert!(!directory.put(Record::Node(node("n1"))).expect("repeated"));
     directory.begin(Epoch(1), Moment::ZERO).expect("again");
     directory.put(Record::Node(node("n1"))).expect("taken");
@@ -157,22 +207,41 @@ fn an_order_survives_the_repetition_of_its_record() {
     next.epoch = Epoch(2);
     next.revision = "2".into();
     assert!(directory.put(Record::Node(next)).expect("taken"));
-    assert!(directory.view().node(&uid).expect("known").accepting, "facts that differ say anew");
-    let stale = directory.order_accepting(&uid, Epoch(1), false).expect_err("of an earlier life");
+    assert!(
+        directory.view().node(&uid).expect("known").accepting,
+        "facts that differ say anew"
+    );
+    let stale = directory
+        .order_accepting(&uid, Epoch(1), false)
+        .expect_err("of an earlier life");
     assert_eq!(stale.reason(), "StaleNode");
-    assert!(matches!(directory.put(Record::Node(node("n1"))), Err(RecordRefusal::StaleNode { .. })));
+    assert!(matches!(
+        directory.put(Record::Node(node("n1"))),
+        Err(RecordRefusal::StaleNode { .. })
+    ));
     let stranger = Uid::parse("x").expect("uid");
-    assert_eq!(directory.order_accepting(&stranger, Epoch(1), true), Err(OrderRefusal::UnknownNode(stranger)));
+    assert_eq!(
+        directory.order_accepting(&stranger, Epoch(1), true),
+        Err(OrderRefusal::UnknownNode(stranger))
+    );
 }
 
 #[test]
 fn the_directory_is_bounded() {
     let (mut directory, _) = loaded(Vec::new());
     for number in 0..limits::NODES_MAX {
-        directory.put(Record::Node(node(&format!("n{number}")))).expect("taken");
+        directory
+            .put(Record::Node(node(&format!("n{number}"))))
+            .expect("taken");
     }
     let refusal = directory.put(Record::Node(node("one"))).expect_err("full");
-    assert_eq!(refusal, RecordRefusal::TooMany { kind: RecordKind::Node, max: limits::NODES_MAX });
+    assert_eq!(
+        refusal,
+        RecordRefusal::TooMany {
+            kind: RecordKind::Node,
+            max: limits::NODES_MAX
+        }
+    );
     let mut known = node("n0");
     known.revision = "2".into();
     assert!(directory.put(Record::Node(known)).expect("no further one"));
@@ -187,7 +256,10 @@ fn a_room_is_placed_in_its_pool_or_in_the_default_never_elsewhere() {
     tenant.pools = vec![pool("m/a"), pool("m/b")];
     assert_eq!(view.pools_for(&tenant, None), [pool("m/a")]);
     assert_eq!(view.pools_for(&tenant, Some(&pool("m/b"))), [pool("m/b")]);
-    assert_eq!(view.pools_for(&tenant, Some(&pool("m/of-others"))), [pool("m/a")]);
+    assert_eq!(
+        view.pools_for(&tenant, Some(&pool("m/of-others"))),
+        [pool("m/a")]
+    );
 }
 
 /// One step of a publisher.
@@ -234,7 +306,10 @@ fn record(step: &Step) -> Option<Record> {
 fn retraction(which: u8, kind: u8) -> (RecordKind, Uid) {
     match kind {
         0 => (RecordKind::Tenant, tenant(&format!("t{which}")).uid),
-        1 => (RecordKind::Conference, conference("t0", &format!("c{which}")).uid),
+        1 => (
+            RecordKind::Conference,
+            conference("t0", &format!("c{which}")).uid,
+        ),
         _ => (RecordKind::Node, node(&format!("n{which}")).uid),
     }
 }
@@ -242,23 +317,44 @@ fn retraction(which: u8, kind: u8) -> (RecordKind, Uid) {
 /// Everything that lookups can tell, as text.
 fn seen(view: &DirectoryView) -> Vec<String> {
     let tenants = view.tenants().flat_map(|tenant| {
-        assert_eq!(view.tenant(&tenant.name).map(|found| &found.uid), Some(&tenant.uid));
+        assert_eq!(
+            view.tenant(&tenant.name).map(|found| &found.uid),
+            Some(&tenant.uid)
+        );
         tenant.api_keys.iter().map(|key| {
-            assert_eq!(view.tenant_of_key(&key.key).map(|found| &found.uid), Some(&tenant.uid));
+            assert_eq!(
+                view.tenant_of_key(&key.key).map(|found| &found.uid),
+                Some(&tenant.uid)
+            );
             format!("{} {} {}", tenant.uid, tenant.revision, key.key)
         })
     });
     let conferences = view.conferences().map(|conference| {
-        assert_eq!(view.conference(&conference.room_id).map(|found| &found.uid), Some(&conference.uid));
-        assert_eq!(view.conference_of_room(&conference.key()).map(|found| &found.uid), Some(&conference.uid));
+        assert_eq!(
+            view.conference(&conference.room_id).map(|found| &found.uid),
+            Some(&conference.uid)
+        );
+        assert_eq!(
+            view.conference_of_room(&conference.key())
+                .map(|found| &found.uid),
+            Some(&conference.uid)
+        );
         format!("{} {}", conference.uid, conference.revision)
     });
     let nodes = view.nodes().map(|node| {
-        assert_eq!(view.node_by_id(&node.node_id).map(|found| &found.uid), Some(&node.uid));
+        assert_eq!(
+            view.node_by_id(&node.node_id).map(|found| &found.uid),
+            Some(&node.uid)
+        );
         format!("{} {}", node.uid, node.revision)
     });
     let all: Vec<String> = tenants.chain(conferences).chain(nodes).collect();
-    assert_eq!(view.tenant_by_key.len(), view.tenants().map(|tenant| tenant.api_keys.len()).sum::<usize>());
+    assert_eq!(
+        view.tenant_by_key.len(),
+        view.tenants()
+            .map(|tenant| tenant.api_keys.len())
+            .sum::<usize>()
+    );
     assert_eq!(view.tenant_by_name.len(), view.tenants().len());
     assert_eq!(view.conference_by_room.len(), view.conferences().len());
     assert_eq!(view.conference_by_id.len(), view.conferences().len());

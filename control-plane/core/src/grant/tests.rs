@@ -6,11 +6,23 @@ use crate::record::RoleRule;
 use crate::testing::{conference, policy};
 
 fn everything() -> Permission {
-    Permission { microphone: true, camera: true, screen_share: true, chat: ChatRule::Everyone, moderate: true, record: true, enter_muted: false }
+    Permission {
+        microphone: true,
+        camera: true,
+        screen_share: true,
+        chat: ChatRule::Everyone,
+        moderate: true,
+        record: true,
+        enter_muted: false,
+    }
 }
 
 fn token(subject: &str, room_admin: bool, groups: &[&str]) -> Credential {
-    Credential::TenantToken { subject: subject.into(), room_admin, groups: groups.iter().map(ToString::to_string).collect() }
+    Credential::TenantToken {
+        subject: subject.into(),
+        room_admin,
+        groups: groups.iter().map(ToString::to_string).collect(),
+    }
 }
 
 #[test]
@@ -18,20 +30,48 @@ fn only_openers_open_and_openers_moderate() {
     let mut conference = conference("t", "c");
     conference.openers = vec![Opener::Subject("alice".into()), Opener::KeySha256([7; 32])];
     let of = |credential: &Credential| standing(&conference, credential);
-    let opener = Standing { role: Role::Moderator, guest: false, opener: true };
+    let opener = Standing {
+        role: Role::Moderator,
+        guest: false,
+        opener: true,
+    };
     assert_eq!(of(&token("alice", false, &[])), Ok(opener));
     assert_eq!(of(&Credential::OpenerKey([7; 32])), Ok(opener));
-    assert_eq!(of(&token("bob", true, &[])), Ok(opener), "roomAdmin signed by the tenant's own key");
-    assert_eq!(of(&token("bob", false, &[])), Ok(Standing { role: Role::Participant, guest: false, opener: false }));
-    assert_eq!(of(&Credential::OpenerKey([8; 32])), Err(GrantRefusal::WrongOpenerKey));
-    assert_eq!(of(&Credential::Link), Ok(Standing { role: Role::Guest, guest: true, opener: false }));
+    assert_eq!(
+        of(&token("bob", true, &[])),
+        Ok(opener),
+        "roomAdmin signed by the tenant's own key"
+    );
+    assert_eq!(
+        of(&token("bob", false, &[])),
+        Ok(Standing {
+            role: Role::Participant,
+            guest: false,
+            opener: false
+        })
+    );
+    assert_eq!(
+        of(&Credential::OpenerKey([8; 32])),
+        Err(GrantRefusal::WrongOpenerKey)
+    );
+    assert_eq!(
+        of(&Credential::Link),
+        Ok(Standing {
+            role: Role::Guest,
+            guest: true,
+            opener: false
+        })
+    );
 }
 
 #[test]
 fn guests_stay_out_where_they_are_forbidden() {
     let mut conference = conference("t", "c");
     conference.policy.guests_allowed = false;
-    assert_eq!(standing(&conference, &Credential::Link), Err(GrantRefusal::GuestsForbidden));
+    assert_eq!(
+        standing(&conference, &Credential::Link),
+        Err(GrantRefusal::GuestsForbidden)
+    );
     assert!(standing(&conference, &token("bob", false, &[])).is_ok());
 }
 
@@ -43,41 +83,72 @@ fn the_strongest_rule_wins_and_a_moderator_by_rule_does_not_open() {
         subjects: subjects.iter().map(ToString::to_string).collect(),
         groups: groups.iter().map(ToString::to_string).collect(),
     };
-    conference.roles = vec![rule(Role::Presenter, &["bob"], &[]), rule(Role::Moderator, &[], &["staff"])];
+    conference.roles = vec![
+        rule(Role::Presenter, &["bob"], &[]),
+        rule(Role::Moderator, &[], &["staff"]),
+    ];
     let role = |credential: &Credential| standing(&conference, credential).expect("gets in");
     assert_eq!(role(&token("bob", false, &[])).role, Role::Presenter);
     let staff = role(&token("bob", false, &["staff"]));
     assert_eq!((staff.role, staff.opener), (Role::Moderator, false));
-    assert_eq!(role(&token("staff", false, &[])).role, Role::Participant, "a name is not a group");
+    assert_eq!(
+        role(&token("staff", false, &[])).role,
+        Role::Participant,
+        "a name is not a group"
+    );
 }
 
 #[test]
 fn who_may_publish_nothing_loses_the_right_instead_of_getting_an_empty_list() {
     let mut policy = policy();
-    policy.permissions.insert(Role::Guest, Permission { microphone: false, camera: false, screen_share: true, ..everything() });
+    policy.permissions.insert(
+        Role::Guest,
+        Permission {
+            microphone: false,
+            camera: false,
+            screen_share: true,
+            ..everything()
+        },
+    );
     policy.screen_share = false;
     let grants = narrow(Grants::of_door(), &policy, Role::Guest);
     assert!(!grants.can_publish);
     assert_eq!(grants.sources, []);
     let unlisted = narrow(Grants::of_door(), &policy, Role::Participant);
-    assert!(!unlisted.can_publish && !unlisted.can_publish_data && !unlisted.room_admin && unlisted.can_subscribe);
+    assert!(
+        !unlisted.can_publish
+            && !unlisted.can_publish_data
+            && !unlisted.room_admin
+            && unlisted.can_subscribe
+    );
 }
 
 #[test]
 fn ad_hoc_rooms_keep_the_token_but_for_a_forbidden_screen() {
     let mut policy = policy();
-    let grants = Grants { room_admin: true, ..Grants::of_door() };
+    let grants = Grants {
+        room_admin: true,
+        ..Grants::of_door()
+    };
     assert_eq!(narrow_ad_hoc(grants.clone(), &policy), grants);
     policy.screen_share = false;
     let narrowed = narrow_ad_hoc(grants.clone(), &policy);
     assert_eq!(narrowed.sources, [Source::Camera, Source::Microphone]);
-    let screen_only = Grants { sources: vec![Source::ScreenShare], ..grants };
+    let screen_only = Grants {
+        sources: vec![Source::ScreenShare],
+        ..grants
+    };
     assert!(!narrow_ad_hoc(screen_only, &policy).can_publish);
 }
 
 fn grants() -> impl Strategy<Value = Grants> {
     let sources = proptest::sample::subsequence(
-        vec![Source::Camera, Source::Microphone, Source::ScreenShare, Source::ScreenShareAudio],
+        vec![
+            Source::Camera,
+            Source::Microphone,
+            Source::ScreenShare,
+            Source::ScreenShareAudio,
+        ],
         0..=4,
     );
     (any::<[bool; 8]>(), sources).prop_map(|(flags, sources)| Grants {

@@ -11,33 +11,87 @@ fn node(number: u8) -> NodeId {
     NodeId::parse(&format!("n{number}")).expect("node id")
 }
 
-const CAPACITY: Capacity = Capacity { rooms: 4, participants: 12, egress_mbps: 100 };
-const LIMITS: TenantLimits =
-    TenantLimits { rooms: Some(3), participants: Some(9), participants_per_room: None, publishers_per_room: None, egress_mbps: Some(10) };
+const CAPACITY: Capacity = Capacity {
+    rooms: 4,
+    participants: 12,
+    egress_mbps: 100,
+};
+const LIMITS: TenantLimits = TenantLimits {
+    rooms: Some(3),
+    participants: Some(9),
+    participants_per_room: None,
+    publishers_per_room: None,
+    egress_mbps: Some(10),
+};
 
 #[test]
 fn a_refusal_names_the_limit_and_its_numbers() {
-    let used = Usage { rooms: 3, participants: 2, egress_kbps: 3_000 };
+    let used = Usage {
+        rooms: 3,
+        participants: 2,
+        egress_kbps: 3_000,
+    };
     let refusal = check_tenant(&LIMITS, used, Usage::of_join(true, 0)).expect_err("reached");
-    assert_eq!(refusal, QuotaRefusal::Reached { limit: Limit::TenantRooms, used: 3, max: 3 });
-    assert_eq!(refusal.to_string(), "TenantRooms is reached: 3 of 3 are used");
-    assert_eq!(check_tenant(&LIMITS, used, Usage::of_join(false, 1)), Ok(()));
-    let egress = check_tenant(&LIMITS, Usage { egress_kbps: 9_000, ..used }, Usage::of_join(false, 1)).expect_err("reached");
-    assert!(matches!(egress, QuotaRefusal::Reached { limit: Limit::TenantEgress, .. }));
+    assert_eq!(
+        refusal,
+        QuotaRefusal::Reached {
+            limit: Limit::TenantRooms,
+            used: 3,
+            max: 3
+        }
+    );
+    assert_eq!(
+        refusal.to_string(),
+        "TenantRooms is reached: 3 of 3 are used"
+    );
+    assert_eq!(
+        check_tenant(&LIMITS, used, Usage::of_join(false, 1)),
+        Ok(())
+    );
+    let egress = check_tenant(
+        &LIMITS,
+        Usage {
+            egress_kbps: 9_000,
+            ..used
+        },
+        Usage::of_join(false, 1),
+    )
+    .expect_err("reached");
+    assert!(matches!(
+        egress,
+        QuotaRefusal::Reached {
+            limit: Limit::TenantEgress,
+            ..
+        }
+    ));
 }
 
 #[test]
 fn zero_is_a_limit_and_absent_is_none() {
-    let none = TenantLimits { participants: Some(0), ..TenantLimits::default() };
+    let none = TenantLimits {
+        participants: Some(0),
+        ..TenantLimits::default()
+    };
     assert!(check_tenant(&none, Usage::default(), Usage::of_join(false, 1)).is_err());
-    let much = Usage { rooms: u32::MAX - 1, participants: u32::MAX - 1, egress_kbps: 0 };
-    assert_eq!(check_tenant(&TenantLimits::default(), much, Usage::of_join(true, 1)), Ok(()));
+    let much = Usage {
+        rooms: u32::MAX - 1,
+        participants: u32::MAX - 1,
+        egress_kbps: 0,
+    };
+    assert_eq!(
+        check_tenant(&TenantLimits::default(), much, Usage::of_join(true, 1)),
+        Ok(())
+    );
 }
 
 #[test]
 fn nothing_more_is_asked_of_a_limit_that_is_exceeded_already() {
     // A tenant whose limit was lowered keeps its people, and may open what costs nothing.
-    let used = Usage { rooms: 1, participants: 50, egress_kbps: 0 };
+    let used = Usage {
+        rooms: 1,
+        participants: 50,
+        egress_kbps: 0,
+    };
     assert_eq!(check_tenant(&LIMITS, used, Usage::of_join(true, 0)), Ok(()));
 }
 
@@ -45,14 +99,41 @@ fn nothing_more_is_asked_of_a_limit_that_is_exceeded_already() {
 fn a_person_who_arrives_is_counted_once() {
     let mut ledger = QuotaLedger::default();
     let now = Moment::ZERO;
-    ledger.reserve(&key(0, 0), &node(0), Usage::of_join(true, 1), &LIMITS, &CAPACITY, now).expect("free");
-    ledger.reserve(&key(0, 0), &node(0), Usage::of_join(false, 1), &LIMITS, &CAPACITY, now).expect("free");
+    ledger
+        .reserve(
+            &key(0, 0),
+            &node(0),
+            Usage::of_join(true, 1),
+            &LIMITS,
+            &CAPACITY,
+            now,
+        )
+        .expect("free");
+    ledger
+        .reserve(
+            &key(0, 0),
+            &node(0),
+            Usage::of_join(false, 1),
+            &LIMITS,
+            &CAPACITY,
+            now,
+        )
+        .expect("free");
     ledger.report(&key(0, 0), &node(0), 1, now);
     assert_eq!(ledger.of_tenant(&key(0, 0).tenant), Usage::of_join(true, 2));
     ledger.report(&key(0, 0), &node(0), 2, now);
     assert_eq!(ledger.of_node(&node(0)), Usage::of_join(true, 2));
     // People who come beside any reservation settle none of a later one.
-    ledger.reserve(&key(0, 0), &node(0), Usage::of_join(false, 1), &LIMITS, &CAPACITY, now).expect("free");
+    ledger
+        .reserve(
+            &key(0, 0),
+            &node(0),
+            Usage::of_join(false, 1),
+            &LIMITS,
+            &CAPACITY,
+            now,
+        )
+        .expect("free");
     ledger.report(&key(0, 0), &node(0), 2, now);
     assert_eq!(ledger.of_node(&node(0)).participants, 3);
 }
@@ -60,23 +141,73 @@ fn a_person_who_arrives_is_counted_once() {
 #[test]
 fn the_number_of_reservations_is_bounded() {
     let mut ledger = QuotaLedger::default();
-    let (limits, capacity) = (TenantLimits::default(), Capacity { rooms: u32::MAX, participants: u32::MAX, egress_mbps: u32::MAX });
+    let (limits, capacity) = (
+        TenantLimits::default(),
+        Capacity {
+            rooms: u32::MAX,
+            participants: u32::MAX,
+            egress_mbps: u32::MAX,
+        },
+    );
     for _ in 0..RESERVATIONS_MAX {
-        ledger.reserve(&key(0, 0), &node(0), Usage::of_join(false, 1), &limits, &capacity, Moment::ZERO).expect("free");
+        ledger
+            .reserve(
+                &key(0, 0),
+                &node(0),
+                Usage::of_join(false, 1),
+                &limits,
+                &capacity,
+                Moment::ZERO,
+            )
+            .expect("free");
     }
-    let refused = ledger.reserve(&key(0, 0), &node(0), Usage::of_join(false, 1), &limits, &capacity, Moment::ZERO);
-    assert_eq!(refused, Err(QuotaRefusal::TooManyReservations(RESERVATIONS_MAX)));
+    let refused = ledger.reserve(
+        &key(0, 0),
+        &node(0),
+        Usage::of_join(false, 1),
+        &limits,
+        &capacity,
+        Moment::ZERO,
+    );
+    assert_eq!(
+        refused,
+        Err(QuotaRefusal::TooManyReservations(RESERVATIONS_MAX))
+    );
     let later = Moment::ZERO.after(limits::RESERVATION);
-    ledger.reserve(&key(0, 0), &node(0), Usage::of_join(false, 1), &limits, &capacity, later).expect("the old ones expired");
+    ledger
+        .reserve(
+            &key(0, 0),
+            &node(0),
+            Usage::of_join(false, 1),
+            &limits,
+            &capacity,
+            later,
+        )
+        .expect("the old ones expired");
     assert_eq!(ledger.of_node(&node(0)).participants, 1);
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { tenant: u8, room: u8, node: u8, new: bool, people: u32 },
+    Reserve {
+        tenant: u8,
+        room: u8,
+        node: u8,
+        new: bool,
+        people: u32,
+    },
     Release(usize),
-    Report { tenant: u8, room: u8, node: u8, people: u32 },
-    Close { tenant: u8, room: u8, node: u8 },
+    Report {
+        tenant: u8,
+        room: u8,
+        node: u8,
+        people: u32,
+    },
+    Close {
+        tenant: u8,
+        room: u8,
+        node: u8,
+    },
     Wait(u64),
 }
 

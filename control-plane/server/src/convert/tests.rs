@@ -30,7 +30,9 @@ fn wire_conference() -> wire::ConferenceRecord {
         tenant: "t".into(),
         room_name: "council".into(),
         room_id: "a".repeat(26),
-        openers: vec![wire::Opener { who: Some(wire::opener::Who::KeySha256(vec![1; 32])) }],
+        openers: vec![wire::Opener {
+            who: Some(wire::opener::Who::KeySha256(vec![1; 32])),
+        }],
         password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA".into(),
         policy: Some(wire_policy()),
         ..Default::default()
@@ -41,7 +43,10 @@ fn wire_tenant() -> wire::TenantRecord {
     wire::TenantRecord {
         uid: "t".into(),
         name: "t".into(),
-        api_keys: vec![wire::ApiKey { key: "k".into(), secret: vec![1; 32] }],
+        api_keys: vec![wire::ApiKey {
+            key: "k".into(),
+            secret: vec![1; 32],
+        }],
         ad_hoc: wire::tenant_record::AdHoc::OnJoin.into(),
         ad_hoc_policy: Some(wire_policy()),
         pools: vec!["media/default".into()],
@@ -57,8 +62,15 @@ fn wire_node() -> wire::NodeFacts {
         pool: "media/default".into(),
         jurisdiction: "DE-SH".into(),
         epoch: 3,
-        addresses: vec![wire::Address { ip: "::1".into(), port: 20_000 }],
-        capacity: Some(wire::NodeCapacity { rooms: 1, participants: 2, egress_mbps: 3 }),
+        addresses: vec![wire::Address {
+            ip: "::1".into(),
+            port: 20_000,
+        }],
+        capacity: Some(wire::NodeCapacity {
+            rooms: 1,
+            participants: 2,
+            egress_mbps: 3,
+        }),
         drain_timeout_ms: 60_000,
         grpc_endpoint: "127.0.0.1:9".into(),
         accepting: true,
@@ -69,15 +81,24 @@ fn wire_node() -> wire::NodeFacts {
 
 #[test]
 fn policies_facts_and_nodes_survive_the_way_in_and_out() {
-    assert_eq!(policy_out(&policy(wire_policy()).expect("valid")), wire_policy());
+    assert_eq!(
+        policy_out(&policy(wire_policy()).expect("valid")),
+        wire_policy()
+    );
     assert_eq!(node_out(&node(wire_node()).expect("valid")), wire_node());
     let room = wire::RoomFacts {
         room_sid: "RM_1".into(),
         opened: true,
         locked: true,
-        revoked: vec![wire::Revocation { identity: "g_1".into(), not_before_unix_s: 7 }],
+        revoked: vec![wire::Revocation {
+            identity: "g_1".into(),
+            not_before_unix_s: 7,
+        }],
         admitted: vec!["g_2".into()],
-        role_changes: vec![wire::RoleChange { identity: "x".into(), role: wire::Role::Presenter.into() }],
+        role_changes: vec![wire::RoleChange {
+            identity: "x".into(),
+            role: wire::Role::Presenter.into(),
+        }],
         metadata: "{}".into(),
         created_unix_ms: 9,
     };
@@ -109,11 +130,40 @@ fn errors_name_the_field() {
     refuse(change(&|record| record.room_id = "A".repeat(26)), "room_id");
     refuse(change(&|record| record.room_name.clear()), "room_name");
     refuse(change(&|record| record.policy = None), "policy: is missing");
-    refuse(change(&|record| record.policy = Some(wire::RoomPolicy { declared: false, ..wire_policy() })), "policy.declared");
-    refuse(change(&|record| record.policy = Some(wire::RoomPolicy { lobby: 9, ..wire_policy() })), "policy.lobby");
-    refuse(change(&|record| record.password_hash = "plain".into()), "password_hash");
-    refuse(change(&|record| record.openers = vec![wire::Opener { who: Some(wire::opener::Who::KeySha256(vec![1])) }]), "openers");
-    refuse(change(&|record| record.openers = vec![wire::Opener::default(); limits::OPENERS_MAX + 1]), "openers");
+    refuse(
+        change(&|record| {
+            record.policy = Some(wire::RoomPolicy {
+                declared: false,
+                ..wire_policy()
+            })
+        }),
+        "policy.declared",
+    );
+    refuse(
+        change(&|record| {
+            record.policy = Some(wire::RoomPolicy {
+                lobby: 9,
+                ..wire_policy()
+            })
+        }),
+        "policy.lobby",
+    );
+    refuse(
+        change(&|record| record.password_hash = "plain".into()),
+        "password_hash",
+    );
+    refuse(
+        change(&|record| {
+            record.openers = vec![wire::Opener {
+                who: Some(wire::opener::Who::KeySha256(vec![1])),
+            }]
+        }),
+        "openers",
+    );
+    refuse(
+        change(&|record| record.openers = vec![wire::Opener::default(); limits::OPENERS_MAX + 1]),
+        "openers",
+    );
     let scheduled = |text: &str, millis, until: &str| wire::Schedule {
         start: text.into(),
         time_zone: "Europe/Berlin".into(),
@@ -121,37 +171,78 @@ fn errors_name_the_field() {
         until: until.into(),
         ..Default::default()
     };
-    refuse(change(&|record| record.schedule = Some(scheduled("tomorrow", 1, ""))), "schedule");
-    refuse(change(&|record| record.schedule = Some(scheduled("2026-09-01T08:00", 0, ""))), "schedule");
-    refuse(change(&|record| record.schedule = Some(scheduled("2026-09-01T08:00", 1, "09:00"))), "schedule");
-    assert!(change(&|record| record.schedule = Some(scheduled("2026-09-01T08:00", 0, "09:00"))).is_ok());
+    refuse(
+        change(&|record| record.schedule = Some(scheduled("tomorrow", 1, ""))),
+        "schedule",
+    );
+    refuse(
+        change(&|record| record.schedule = Some(scheduled("2026-09-01T08:00", 0, ""))),
+        "schedule",
+    );
+    refuse(
+        change(&|record| record.schedule = Some(scheduled("2026-09-01T08:00", 1, "09:00"))),
+        "schedule",
+    );
+    assert!(
+        change(&|record| record.schedule = Some(scheduled("2026-09-01T08:00", 0, "09:00"))).is_ok()
+    );
     let change = |change: &dyn Fn(&mut wire::TenantRecord)| {
         let mut record = wire_tenant();
         change(&mut record);
         tenant(record)
     };
     refuse(change(&|record| record.name = "T".into()), "name");
-    refuse(change(&|record| record.ad_hoc_policy = None), "ad_hoc_policy");
-    refuse(change(&|record| record.api_keys[0].secret = vec![1; 3]), "api_keys.secret");
-    refuse(change(&|record| record.api_keys[0].key = "plenum:t".into()), "api_keys.key");
-    refuse(change(&|record| record.pools = vec!["default".into()]), "pools");
+    refuse(
+        change(&|record| record.ad_hoc_policy = None),
+        "ad_hoc_policy",
+    );
+    refuse(
+        change(&|record| record.api_keys[0].secret = vec![1; 3]),
+        "api_keys.secret",
+    );
+    refuse(
+        change(&|record| record.api_keys[0].key = "plenum:t".into()),
+        "api_keys.key",
+    );
+    refuse(
+        change(&|record| record.pools = vec!["default".into()]),
+        "pools",
+    );
     let change = |change: &dyn Fn(&mut wire::NodeFacts)| {
         let mut record = wire_node();
         change(&mut record);
         node(record)
     };
     refuse(change(&|record| record.node_id = "n-1".into()), "node_id");
-    refuse(change(&|record| record.addresses[0].ip = "host".into()), "addresses");
-    refuse(change(&|record| record.addresses[0].port = 70_000), "addresses");
+    refuse(
+        change(&|record| record.addresses[0].ip = "host".into()),
+        "addresses",
+    );
+    refuse(
+        change(&|record| record.addresses[0].port = 70_000),
+        "addresses",
+    );
     refuse(change(&|record| record.capacity = None), "capacity");
-    refuse(change(&|record| record.grpc_endpoint = "http://x/".into()), "grpc_endpoint");
+    refuse(
+        change(&|record| record.grpc_endpoint = "http://x/".into()),
+        "grpc_endpoint",
+    );
     refuse(room_key(None), "key: is missing");
 }
 
 #[test]
 fn metadata_beyond_its_bound_is_refused() {
-    let room = wire::RoomFacts { metadata: "x".repeat(limits::METADATA_BYTES_MAX + 1), ..Default::default() };
-    assert_eq!(facts(room), Err(ConvertError::TooLong { field: "facts.metadata", max: limits::METADATA_BYTES_MAX }));
+    let room = wire::RoomFacts {
+        metadata: "x".repeat(limits::METADATA_BYTES_MAX + 1),
+        ..Default::default()
+    };
+    assert_eq!(
+        facts(room),
+        Err(ConvertError::TooLong {
+            field: "facts.metadata",
+            max: limits::METADATA_BYTES_MAX
+        })
+    );
 }
 
 proptest! {

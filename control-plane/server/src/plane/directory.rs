@@ -27,7 +27,10 @@ pub(crate) enum Change {
 impl Plane {
     fn directory(&self) -> MutexGuard<'_, Directory> {
         // The directory changes by whole records; a panic between two of them leaves it whole.
-        self.0.directory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A publisher begins.
@@ -36,7 +39,12 @@ impl Plane {
     }
 
     /// Takes one change; it is seen with the next [`Self::show_directory`].
-    pub(crate) fn publish(&self, stream: StreamId, epoch: Epoch, change: Change) -> Result<Result<(), RecordRefusal>, Fenced> {
+    pub(crate) fn publish(
+        &self,
+        stream: StreamId,
+        epoch: Epoch,
+        change: Change,
+    ) -> Result<Result<(), RecordRefusal>, Fenced> {
         let mut directory = self.directory();
         directory.hear(stream, epoch, self.0.clock.now())?;
         Ok(match change {
@@ -71,9 +79,17 @@ impl Plane {
         if !Arc::ptr_eq(&shown, &view) {
             let records = &self.0.metrics.records;
             let count = |len: usize| i64::try_from(len).unwrap_or(i64::MAX);
-            records.get_or_create(&Reason { reason: "Tenant" }).set(count(view.tenants().len()));
-            records.get_or_create(&Reason { reason: "Conference" }).set(count(view.conferences().len()));
-            records.get_or_create(&Reason { reason: "Node" }).set(count(view.nodes().len()));
+            records
+                .get_or_create(&Reason { reason: "Tenant" })
+                .set(count(view.tenants().len()));
+            records
+                .get_or_create(&Reason {
+                    reason: "Conference",
+                })
+                .set(count(view.conferences().len()));
+            records
+                .get_or_create(&Reason { reason: "Node" })
+                .set(count(view.nodes().len()));
             *self.0.view.write().unwrap_or_else(PoisonError::into_inner) = view;
         } else if self.is_loaded() == loaded {
             return;
@@ -94,7 +110,11 @@ impl Plane {
         node_epoch: Epoch,
         accepting: bool,
     ) -> Result<Result<(), OrderRefusal>, Fenced> {
-        let known = self.directory().view().node(node).map(|known| known.node_id.clone());
+        let known = self
+            .directory()
+            .view()
+            .node(node)
+            .map(|known| known.node_id.clone());
         if let Some(id) = known {
             // With the store away the node is told all the same, and its next report reaches every replica.
             if let Err(error) = self.0.store.mark_accepting(id, accepting).await {
@@ -103,7 +123,9 @@ impl Plane {
         }
         let mut directory = self.directory();
         directory.hear(stream, epoch, self.0.clock.now())?;
-        Ok(directory.order_accepting(node, node_epoch, accepting).map(|_| ()))
+        Ok(directory
+            .order_accepting(node, node_epoch, accepting)
+            .map(|_| ()))
     }
 
     /// All rooms of a node are to move.
@@ -128,8 +150,12 @@ impl Plane {
         let mut lost = false;
         {
             let mut live = self.live();
-            let strangers: Vec<Uid> =
-                live.nodes().map(|(uid, _)| uid).filter(|uid| view.node(uid).is_none()).cloned().collect();
+            let strangers: Vec<Uid> = live
+                .nodes()
+                .map(|(uid, _)| uid)
+                .filter(|uid| view.node(uid).is_none())
+                .cloned()
+                .collect();
             for uid in strangers {
                 // One that is attached waits for its facts, or to be stopped by the operator.
                 if !live.is_attached(&uid) {

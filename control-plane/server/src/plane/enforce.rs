@@ -66,7 +66,9 @@ impl Plane {
         let due: Vec<(RoomKey, Epoch, Due)> = {
             let live = self.live();
             live.rooms()
-                .filter_map(|(key, _, entry)| Some((key.clone(), entry.epoch, due(&view, key, entry, now)?)))
+                .filter_map(|(key, _, entry)| {
+                    Some((key.clone(), entry.epoch, due(&view, key, entry, now)?))
+                })
                 .collect()
         };
         told.retain(|key, _| due.iter().any(|(other, ..)| other == key));
@@ -93,7 +95,9 @@ impl Plane {
                 },
             };
             let ends = matches!(call, Call::End(_));
-            let Some(placed) = self.host_of(&key).await else { continue };
+            let Some(placed) = self.host_of(&key).await else {
+                continue;
+            };
             let request = AdminRequest {
                 key: Some(convert::room_key_out(&key)),
                 epoch: epoch.0,
@@ -106,7 +110,9 @@ impl Plane {
                         tracing::info!(tenant = %key.tenant, "a room ends: its conference is gone, suspended or over");
                     }
                 }
-                Ok(answer) => tracing::debug!(tenant = %key.tenant, reason = answer.refused, "a room refused what the directory says"),
+                Ok(answer) => {
+                    tracing::debug!(tenant = %key.tenant, reason = answer.refused, "a room refused what the directory says")
+                }
                 Err(error) => {
                     tracing::debug!(tenant = %key.tenant, %error, "a room could not be told what the directory says");
                     told.remove(&key);
@@ -118,14 +124,25 @@ impl Plane {
     }
 }
 
-fn due(view: &DirectoryView, key: &RoomKey, entry: &Entry, now: control_core::time::UnixMillis) -> Option<Due> {
-    let Some(tenant) = view.tenant(&key.tenant) else { return Some(Due::End) };
+fn due(
+    view: &DirectoryView,
+    key: &RoomKey,
+    entry: &Entry,
+    now: control_core::time::UnixMillis,
+) -> Option<Due> {
+    let Some(tenant) = view.tenant(&key.tenant) else {
+        return Some(Due::End);
+    };
     if tenant.suspended && tenant.suspend_terminate {
         return Some(Due::End);
     }
-    let Some(conference) = view.conference_of_room(key) else { return Some(Due::EndIfDeclared) };
-    if conference.suspended || (!tenant.suspended && !opening(tenant, conference, now).is_allowed()) {
+    let Some(conference) = view.conference_of_room(key) else {
+        return Some(Due::EndIfDeclared);
+    };
+    if conference.suspended || (!tenant.suspended && !opening(tenant, conference, now).is_allowed())
+    {
         return Some(Due::End);
     }
-    (conference.policy.revision != entry.policy_revision).then(|| Due::Tell(Box::new(conference.policy.clone())))
+    (conference.policy.revision != entry.policy_revision)
+        .then(|| Due::Tell(Box::new(conference.policy.clone())))
 }

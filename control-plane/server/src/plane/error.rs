@@ -70,8 +70,12 @@ impl PlaceError {
     pub const fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::TenantSuspended(_) | Self::Invalid { .. } => None,
-            Self::NotLoaded | Self::Settling(_) | Self::NodeSilent(_) | Self::Contended(_) => Some(1),
-            Self::UnknownTenant(_) | Self::NoCapacity(_) | Self::Quota(_) | Self::StoreFull => Some(5),
+            Self::NotLoaded | Self::Settling(_) | Self::NodeSilent(_) | Self::Contended(_) => {
+                Some(1)
+            }
+            Self::UnknownTenant(_) | Self::NoCapacity(_) | Self::Quota(_) | Self::StoreFull => {
+                Some(5)
+            }
             Self::EpochsExhausted(_) => Some(60),
             Self::Host(error) => Some(error.retry_after_s()),
         }

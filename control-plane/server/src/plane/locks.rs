@@ -20,9 +20,19 @@ pub(super) struct RoomGuard<'a> {
 
 impl RoomLocks {
     pub(super) async fn lock(&self, key: &RoomKey) -> RoomGuard<'_> {
-        let lock = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        let lock = Arc::clone(
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(key.clone())
+                .or_default(),
+        );
         // The guard exists before the wait, so that a waiter that is dropped cleans up too.
-        let mut guard = RoomGuard { locks: self, key: key.clone(), guard: None };
+        let mut guard = RoomGuard {
+            locks: self,
+            key: key.clone(),
+            guard: None,
+        };
         guard.guard = Some(lock.lock_owned().await);
         guard
     }
@@ -38,7 +48,10 @@ impl Drop for RoomGuard<'_> {
         drop(self.guard.take());
         let mut locks = self.locks.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever waits holds a clone; clones are made under the map's lock only.
-        if locks.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+        if locks
+            .get(&self.key)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
             locks.remove(&self.key);
         }
     }
@@ -74,7 +87,8 @@ mod tests {
         let locks = RoomLocks::default();
         let key = RoomKey::parse("t", "r").expect("key");
         let held = locks.lock(&key).await;
-        let waited = tokio::time::timeout(std::time::Duration::from_millis(1), locks.lock(&key)).await;
+        let waited =
+            tokio::time::timeout(std::time::Duration::from_millis(1), locks.lock(&key)).await;
         assert!(waited.is_err());
         drop(held);
         assert_eq!(locks.len(), 0);

@@ -17,16 +17,23 @@ impl Plane {
     /// Whether a node takes rooms at this moment: published, heard, with its facts, and wanted.
     #[must_use]
     pub fn accepts(&self, uid: &Uid) -> bool {
-        self.view().node(uid).is_some_and(|node| self.node_state(node).accepting)
+        self.view()
+            .node(uid)
+            .is_some_and(|node| self.node_state(node).accepting)
     }
 
     /// State of a published node.
     pub(crate) fn node_state(&self, node: &Node) -> NodeState {
         let live = self.live();
-        let heard = live.node(&node.uid).filter(|heard| heard.standing != Standing::Dead);
+        let heard = live
+            .node(&node.uid)
+            .filter(|heard| heard.standing != Standing::Dead);
         let load = heard.and_then(|heard| heard.load).unwrap_or_default();
         let registered = heard.is_some_and(|heard| {
-            heard.standing == Standing::Alive && heard.synced && heard.hello.epoch == node.epoch && live.is_attached(&node.uid)
+            heard.standing == Standing::Alive
+                && heard.synced
+                && heard.hello.epoch == node.epoch
+                && live.is_attached(&node.uid)
         });
         NodeState {
             uid: node.uid.to_string(),
@@ -61,7 +68,10 @@ impl Plane {
             uid: conference.uid.to_string(),
             phase: phase.into(),
             opened: room.is_some_and(|room| room.facts.opened),
-            node_id: room.filter(|room| room.running).map(|room| room.node_id.to_string()).unwrap_or_default(),
+            node_id: room
+                .filter(|room| room.running)
+                .map(|room| room.node_id.to_string())
+                .unwrap_or_default(),
             epoch: room.map_or(0, |room| room.epoch.0),
             participants: room.map_or(0, |room| room.participants),
             peak_participants,
@@ -72,7 +82,15 @@ impl Plane {
     pub(crate) fn tenant_states(&self, view: &DirectoryView) -> BTreeMap<TenantName, TenantState> {
         let mut states: BTreeMap<TenantName, TenantState> = view
             .tenants()
-            .map(|tenant| (tenant.name.clone(), TenantState { name: tenant.name.to_string(), ..TenantState::default() }))
+            .map(|tenant| {
+                (
+                    tenant.name.clone(),
+                    TenantState {
+                        name: tenant.name.to_string(),
+                        ..TenantState::default()
+                    },
+                )
+            })
             .collect();
         for (key, _, entry) in self.live().rooms() {
             if let Some(state) = states.get_mut(&key.tenant) {

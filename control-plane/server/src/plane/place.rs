@@ -64,7 +64,13 @@ impl Plane {
     pub async fn place(&self, request: PlaceRequest) -> Result<Placed, PlaceError> {
         let result = self.place_inner(request).await;
         if let Err(error) = &result {
-            self.0.metrics.place_refused.get_or_create(&Reason { reason: error.reason() }).inc();
+            self.0
+                .metrics
+                .place_refused
+                .get_or_create(&Reason {
+                    reason: error.reason(),
+                })
+                .inc();
         }
         result
     }
@@ -74,7 +80,9 @@ impl Plane {
             return Err(PlaceError::NotLoaded);
         }
         let view = self.view();
-        let tenant = view.tenant(&request.tenant).ok_or_else(|| PlaceError::UnknownTenant(request.tenant.clone()))?;
+        let tenant = view
+            .tenant(&request.tenant)
+            .ok_or_else(|| PlaceError::UnknownTenant(request.tenant.clone()))?;
         let key = RoomKey::new(request.tenant.clone(), request.room.clone());
         // A suspended tenant opens nothing; who is inside a running room may return to it unless that is ended too.
         let runs = self.running(&key)?;
@@ -113,7 +121,10 @@ impl Plane {
             }
             Known::Free(record) => record,
         };
-        let lost = self.live().lost_room(key).map(|lost| lost.entry.facts.clone());
+        let lost = self
+            .live()
+            .lost_room(key)
+            .map(|lost| lost.entry.facts.clone());
         let again = record.is_some() || lost.is_some();
         let assignment = match record {
             Some(record) => Assignment {
@@ -149,17 +160,25 @@ impl Plane {
     }
 
     fn count_placed(&self, how: &'static str) {
-        self.0.metrics.placed.get_or_create(&Reason { reason: how }).inc();
+        self.0
+            .metrics
+            .placed
+            .get_or_create(&Reason { reason: how })
+            .inc();
     }
 
     /// A room that runs, if its node can be asked.
     fn running(&self, key: &RoomKey) -> Result<Option<Placed>, PlaceError> {
         let live = self.live();
-        let Some((uid, node, entry)) = live.room(key) else { return Ok(None) };
+        let Some((uid, node, entry)) = live.room(key) else {
+            return Ok(None);
+        };
         if node.standing != Standing::Alive {
             return Err(PlaceError::NodeSilent(key.clone()));
         }
-        self.placed(key, uid, node, entry.epoch).map(Some).ok_or_else(|| PlaceError::NodeSilent(key.clone()))
+        self.placed(key, uid, node, entry.epoch)
+            .map(Some)
+            .ok_or_else(|| PlaceError::NodeSilent(key.clone()))
     }
 
     async fn known(&self, key: &RoomKey) -> Result<Known, PlaceError> {
@@ -182,12 +201,19 @@ impl Plane {
         };
         let live = self.live();
         // This very lease was reported lost.
-        if live.lost_room(key).is_some_and(|lost| lost.entry.epoch >= record.lease.epoch) {
+        if live
+            .lost_room(key)
+            .is_some_and(|lost| lost.entry.epoch >= record.lease.epoch)
+        {
             return Ok(Known::Free(Some(record)));
         }
         match live.node_by_id(&record.lease.node) {
-            Some((uid, node)) if node.standing == Standing::Alive && node.synced && record.age < OPENING => {
-                let host = self.placed(key, uid, node, record.lease.epoch).map(|placed| placed.host);
+            Some((uid, node))
+                if node.standing == Standing::Alive && node.synced && record.age < OPENING =>
+            {
+                let host = self
+                    .placed(key, uid, node, record.lease.epoch)
+                    .map(|placed| placed.host);
                 drop(live);
                 match host {
                     Some(host) => Ok(Known::Opening(record, host)),
@@ -195,12 +221,18 @@ impl Plane {
                 }
             }
             // Heard, all rooms named, and this one is not among them: it is gone.
-            Some((_, node)) if node.standing == Standing::Alive && node.synced => Ok(Known::Free(Some(record))),
+            Some((_, node)) if node.standing == Standing::Alive && node.synced => {
+                Ok(Known::Free(Some(record)))
+            }
             Some((_, node)) if node.standing == Standing::Dead => Ok(Known::Free(Some(record))),
             Some(_) => Err(PlaceError::NodeSilent(key.clone())),
             None => {
                 drop(live);
-                if self.settling() { Err(PlaceError::Settling(key.clone())) } else { Ok(Known::Free(Some(record))) }
+                if self.settling() {
+                    Err(PlaceError::Settling(key.clone()))
+                } else {
+                    Ok(Known::Free(Some(record)))
+                }
             }
         }
     }
@@ -209,19 +241,41 @@ impl Plane {
     pub(super) fn settling(&self) -> bool {
         let view = self.view();
         let live = self.live();
-        let all = view.nodes().all(|node| live.node(&node.uid).is_some_and(|live| live.synced));
-        let grace = *self.0.grace.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = view
+            .nodes()
+            .all(|node| live.node(&node.uid).is_some_and(|live| live.synced));
+        let grace = *self
+            .0
+            .grace
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         grace.lasts(all, self.0.clock.now())
     }
 
-    async fn reserve(&self, placed: &Placed, tenant: &Tenant, participants: u32) -> Result<(), PlaceError> {
+    async fn reserve(
+        &self,
+        placed: &Placed,
+        tenant: &Tenant,
+        participants: u32,
+    ) -> Result<(), PlaceError> {
         if participants == 0 {
             return Ok(());
         }
-        let Some(node) = self.view().node(placed.host.uid()).cloned() else { return Ok(()) };
+        let Some(node) = self.view().node(placed.host.uid()).cloned() else {
+            return Ok(());
+        };
         let amount = Usage::of_join(false, participants);
-        let reserved =
-            self.0.store.reserve(placed.key.clone(), placed.node_id.clone(), amount, tenant.limits, node.capacity).await;
+        let reserved = self
+            .0
+            .store
+            .reserve(
+                placed.key.clone(),
+                placed.node_id.clone(),
+                amount,
+                tenant.limits,
+                node.capacity,
+            )
+            .await;
         match reserved {
             Ok(reserved) => Ok(reserved.map(|_| ())?),
             Err(error) => {
@@ -233,7 +287,11 @@ impl Plane {
     }
 
     /// Gives a room to a node and opens it there.
-    async fn assign(&self, view: &DirectoryView, mut assignment: Assignment<'_>) -> Result<Placed, PlaceError> {
+    async fn assign(
+        &self,
+        view: &DirectoryView,
+        mut assignment: Assignment<'_>,
+    ) -> Result<Placed, PlaceError> {
         let undo = assignment.replaces.is_none() || assignment.runs_at.is_some();
         let mut given = None;
         let mut last: Option<PlaceError> = None;
@@ -241,7 +299,8 @@ impl Plane {
             let answer = match self.give(view, &assignment).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    self.take_back(undo, given, assignment.key, assignment.runs_at).await;
+                    self.take_back(undo, given, assignment.key, assignment.runs_at)
+                        .await;
                     // What an earlier node said tells more than that no further one is left.
                     return Err(last.unwrap_or(error));
                 }
@@ -284,12 +343,19 @@ impl Plane {
                 }
             }
         }
-        self.take_back(undo, given, assignment.key, assignment.runs_at).await;
+        self.take_back(undo, given, assignment.key, assignment.runs_at)
+            .await;
         Err(last.unwrap_or_else(|| PlaceError::Contended(assignment.key.clone())))
     }
 
     /// What never came to life leaves no lease behind: a new room none at all, one that was to move the lease it had.
-    async fn take_back(&self, undo: bool, given: Option<Epoch>, key: &RoomKey, former: Option<RoomLease>) {
+    async fn take_back(
+        &self,
+        undo: bool,
+        given: Option<Epoch>,
+        key: &RoomKey,
+        former: Option<RoomLease>,
+    ) {
         if undo
             && let Some(epoch) = given
             && let Err(error) = self.0.store.undo_place(key.clone(), epoch, former).await
@@ -309,11 +375,18 @@ impl Plane {
     fn host_of_lease(&self, lease: &RoomLease) -> Option<(Uid, Host)> {
         let live = self.live();
         let (uid, node) = live.node_by_id(&lease.node)?;
-        let host = self.0.hosts.host(uid, &lease.site, &lease.node, &node.hello.endpoint)?;
+        let host = self
+            .0
+            .hosts
+            .host(uid, &lease.site, &lease.node, &node.hello.endpoint)?;
         Some((uid.clone(), host))
     }
 
-    async fn give(&self, view: &DirectoryView, assignment: &Assignment<'_>) -> Result<Given, PlaceError> {
+    async fn give(
+        &self,
+        view: &DirectoryView,
+        assignment: &Assignment<'_>,
+    ) -> Result<Given, PlaceError> {
         let wish = Wish {
             pools: view.pools_for(assignment.tenant, assignment.pool.as_ref()),
             amount: Usage::of_join(true, assignment.participants),
@@ -343,15 +416,26 @@ impl Plane {
         };
         if store_answers {
             match self.0.store.place(command.clone()).await {
-                Ok(PlaceOutcome::Placed(record, id)) => return Ok(Given::Lease(Box::new(record), Some(id))),
+                Ok(PlaceOutcome::Placed(record, id)) => {
+                    return Ok(Given::Lease(Box::new(record), Some(id)));
+                }
                 Ok(PlaceOutcome::Held(record)) => return Ok(Given::Held(Box::new(record))),
-                Ok(PlaceOutcome::Refused(refusal)) if !is_of_node(refusal) => return Err(refusal.into()),
-                Ok(PlaceOutcome::Refused(refusal)) => return Ok(Given::NodeRefused(chosen.uid.clone(), refusal.into())),
-                Ok(PlaceOutcome::NotAccepting) => {
-                    let refusal = NoNode { not_accepting: 1, ..NoNode::default() };
+                Ok(PlaceOutcome::Refused(refusal)) if !is_of_node(refusal) => {
+                    return Err(refusal.into());
+                }
+                Ok(PlaceOutcome::Refused(refusal)) => {
                     return Ok(Given::NodeRefused(chosen.uid.clone(), refusal.into()));
                 }
-                Ok(PlaceOutcome::EpochsExhausted) => return Err(PlaceError::EpochsExhausted(assignment.key.clone())),
+                Ok(PlaceOutcome::NotAccepting) => {
+                    let refusal = NoNode {
+                        not_accepting: 1,
+                        ..NoNode::default()
+                    };
+                    return Ok(Given::NodeRefused(chosen.uid.clone(), refusal.into()));
+                }
+                Ok(PlaceOutcome::EpochsExhausted) => {
+                    return Err(PlaceError::EpochsExhausted(assignment.key.clone()));
+                }
                 Err(StoreError::Full { .. }) => return Err(PlaceError::StoreFull),
                 Err(error @ StoreError::Away) => self.store_failed(error),
             }
@@ -362,10 +446,14 @@ impl Plane {
     /// A lease without the store: above what live nodes report and what the caller knows.
     fn lease_alone(&self, command: PlaceCommand) -> Result<Given, PlaceError> {
         let known = command.reported.max(command.replaces);
-        let epoch =
-            next_epoch(None, known, command.floor).ok_or_else(|| PlaceError::EpochsExhausted(command.key.clone()))?;
+        let epoch = next_epoch(None, known, command.floor)
+            .ok_or_else(|| PlaceError::EpochsExhausted(command.key.clone()))?;
         let record = RoomRecord {
-            lease: RoomLease { site: command.site, node: command.node, epoch },
+            lease: RoomLease {
+                site: command.site,
+                node: command.node,
+                epoch,
+            },
             policy: command.policy,
             pool: command.pool,
             facts: command.facts,
@@ -389,7 +477,11 @@ impl Plane {
             .nodes()
             .enumerate()
             .map(|(index, node)| {
-                let used = usage.as_ref().and_then(|usage| usage.get(index)).copied().unwrap_or_default();
+                let used = usage
+                    .as_ref()
+                    .and_then(|usage| usage.get(index))
+                    .copied()
+                    .unwrap_or_default();
                 candidate(node, used, &live)
             })
             .collect();
@@ -397,7 +489,12 @@ impl Plane {
     }
 
     /// Opens a room under its lease and waits for its first report.
-    async fn open(&self, key: &RoomKey, record: &RoomRecord, host: Host) -> Result<Placed, PlaceError> {
+    async fn open(
+        &self,
+        key: &RoomKey,
+        record: &RoomRecord,
+        host: Host,
+    ) -> Result<Placed, PlaceError> {
         let request = OpenRequest {
             key: Some(convert::room_key_out(key)),
             epoch: record.lease.epoch.0,
@@ -426,7 +523,11 @@ impl Plane {
         let deadline = Instant::now() + FIRST_REPORT;
         let mut changed = self.changed();
         loop {
-            if self.live().room(key).is_some_and(|(_, _, entry)| entry.epoch >= epoch) {
+            if self
+                .live()
+                .room(key)
+                .is_some_and(|(_, _, entry)| entry.epoch >= epoch)
+            {
                 return;
             }
             if !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
@@ -438,15 +539,24 @@ impl Plane {
     /// Moves a room away from a node that is to be emptied: the lease first, then everybody is told to come again.
     pub(super) async fn move_room(&self, key: &RoomKey, from: &Uid) -> Result<Placed, PlaceError> {
         let view = self.view();
-        let tenant = view.tenant(&key.tenant).ok_or_else(|| PlaceError::UnknownTenant(key.tenant.clone()))?;
+        let tenant = view
+            .tenant(&key.tenant)
+            .ok_or_else(|| PlaceError::UnknownTenant(key.tenant.clone()))?;
         let guard = self.0.locks.lock(key).await;
         let (entry, lease) = {
             let live = self.live();
             let lease = |node: &LiveNode, entry: &Entry| {
                 let (site, node) = (node.hello.site.clone()?, node.hello.node_id.clone()?);
-                Some(RoomLease { site, node, epoch: entry.epoch })
+                Some(RoomLease {
+                    site,
+                    node,
+                    epoch: entry.epoch,
+                })
             };
-            match live.room(key).map(|(uid, node, entry)| (uid, lease(node, entry), entry)) {
+            match live
+                .room(key)
+                .map(|(uid, node, entry)| (uid, lease(node, entry), entry))
+            {
                 Some((uid, Some(lease), entry)) if uid == from => (entry.clone(), lease),
                 _ => return Err(PlaceError::Contended(key.clone())),
             }
@@ -460,7 +570,10 @@ impl Plane {
         let assignment = Assignment {
             key,
             tenant,
-            policy: policy.ok_or_else(|| PlaceError::Invalid { key: key.clone(), problem })?,
+            policy: policy.ok_or_else(|| PlaceError::Invalid {
+                key: key.clone(),
+                problem,
+            })?,
             pool,
             facts: entry.facts,
             floor: entry.epoch,
@@ -476,15 +589,25 @@ impl Plane {
     }
 
     /// Places a room anew whose node was lost, as opened as it was.
-    pub(super) async fn restore_room(&self, key: &RoomKey, facts: RoomFacts, epoch: Epoch) -> Result<Placed, PlaceError> {
+    pub(super) async fn restore_room(
+        &self,
+        key: &RoomKey,
+        facts: RoomFacts,
+        epoch: Epoch,
+    ) -> Result<Placed, PlaceError> {
         let view = self.view();
-        let tenant = view.tenant(&key.tenant).ok_or_else(|| PlaceError::UnknownTenant(key.tenant.clone()))?;
+        let tenant = view
+            .tenant(&key.tenant)
+            .ok_or_else(|| PlaceError::UnknownTenant(key.tenant.clone()))?;
         let guard = self.0.locks.lock(key).await;
         let placed = match self.known(key).await {
             Ok(Known::Runs(placed)) => Ok(placed),
             Ok(Known::Opening(record, host)) => self.open(key, &record, host).await,
             Ok(Known::Free(record)) => {
-                let policy = record.as_ref().map(|record| record.policy.clone()).or_else(|| self.policy_of(key));
+                let policy = record
+                    .as_ref()
+                    .map(|record| record.policy.clone())
+                    .or_else(|| self.policy_of(key));
                 match policy {
                     Some(policy) => {
                         let assignment = Assignment {
@@ -502,7 +625,10 @@ impl Plane {
                         };
                         self.assign(&view, assignment).await
                     }
-                    None => Err(PlaceError::Invalid { key: key.clone(), problem: "its rules are not published any more" }),
+                    None => Err(PlaceError::Invalid {
+                        key: key.clone(),
+                        problem: "its rules are not published any more",
+                    }),
                 }
             }
             Err(error) => Err(error),
@@ -563,8 +689,13 @@ fn candidate(node: &control_core::record::Node, stored: Usage, live: &LiveView) 
 fn random() -> Result<[u64; 2], NoNode> {
     let mut bytes = [0; 16];
     // The system's generator fails only where nothing works any more; no choice is made then.
-    SystemRandom::new().fill(&mut bytes).map_err(|_| NoNode::default())?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| NoNode::default())?;
     let (a, b) = bytes.split_at(8);
-    let number = |half: &[u8]| half.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
+    let number = |half: &[u8]| {
+        half.iter()
+            .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+    };
     Ok([number(a), number(b)])
 }

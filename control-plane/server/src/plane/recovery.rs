@@ -60,8 +60,12 @@ impl Plane {
     }
 
     fn count_rooms(&self) {
-        let (rooms, participants) =
-            self.live().rooms().fold((0_i64, 0_i64), |(rooms, people), (_, _, entry)| (rooms + 1, people + i64::from(entry.participants)));
+        let (rooms, participants) = self
+            .live()
+            .rooms()
+            .fold((0_i64, 0_i64), |(rooms, people), (_, _, entry)| {
+                (rooms + 1, people + i64::from(entry.participants))
+            });
         self.0.metrics.rooms.set(rooms);
         self.0.metrics.participants.set(participants);
     }
@@ -78,14 +82,19 @@ impl Plane {
             });
         }
         while let Some(dialled) = dials.join_next().await {
-            let Ok((uid, answered)) = dialled else { continue };
+            let Ok((uid, answered)) = dialled else {
+                continue;
+            };
             self.live().redialled(&uid, answered);
             self.judge(&uid).await;
         }
     }
 
     async fn judge(&self, uid: &Uid) {
-        let id = self.live().node(uid).and_then(|node| node.hello.node_id.clone());
+        let id = self
+            .live()
+            .node(uid)
+            .and_then(|node| node.hello.node_id.clone());
         let lease = match &id {
             Some(id) => match self.0.store.node(id.clone()).await {
                 Ok(Some(_)) => LeaseWitness::Held,
@@ -98,7 +107,9 @@ impl Plane {
             None => LeaseWitness::Expired,
         };
         let in_grace = self.settling();
-        let Some(rooms) = self.live().judge(uid, lease, in_grace, self.0.clock.now()) else { return };
+        let Some(rooms) = self.live().judge(uid, lease, in_grace, self.0.clock.now()) else {
+            return;
+        };
         tracing::warn!(node = %uid, rooms = rooms.len(), "media node is dead, its rooms are placed anew");
         self.0.metrics.nodes_dead.inc();
         self.0.hosts.forget(uid);
@@ -113,7 +124,11 @@ impl Plane {
         loop {
             let waiting = self.restore_all().await;
             let again = async {
-                if waiting { sleep(RESTORE_AGAIN).await } else { std::future::pending().await }
+                if waiting {
+                    sleep(RESTORE_AGAIN).await
+                } else {
+                    std::future::pending().await
+                }
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -142,7 +157,9 @@ impl Plane {
     }
 
     async fn restore(&self, key: RoomKey, lost: Lost) {
-        let empty_timeout = self.policy_of(&key).map_or(Duration::ZERO, |policy| policy.empty_timeout);
+        let empty_timeout = self
+            .policy_of(&key)
+            .map_or(Duration::ZERO, |policy| policy.empty_timeout);
         let waited = self.0.clock.now().since(lost.since);
         if waited > empty_timeout.max(LOST_MIN) {
             self.live().forget_lost(&key);
@@ -153,17 +170,26 @@ impl Plane {
             // Nobody had opened it: the next one to come begins it, above the lease that is remembered here.
             return;
         }
-        match self.restore_room(&key, lost.entry.facts, lost.entry.epoch).await {
+        match self
+            .restore_room(&key, lost.entry.facts, lost.entry.epoch)
+            .await
+        {
             Ok(placed) => {
                 tracing::info!(tenant = %key.tenant, node = %placed.host.uid(), epoch = %placed.epoch, "a room is placed anew");
                 self.live().forget_lost(&key);
                 self.bump();
             }
-            Err(PlaceError::UnknownTenant(_) | PlaceError::Invalid { .. } | PlaceError::EpochsExhausted(_)) => {
+            Err(
+                PlaceError::UnknownTenant(_)
+                | PlaceError::Invalid { .. }
+                | PlaceError::EpochsExhausted(_),
+            ) => {
                 self.live().forget_lost(&key);
                 self.bump();
             }
-            Err(error) => tracing::debug!(tenant = %key.tenant, %error, "a lost room waits for a place"),
+            Err(error) => {
+                tracing::debug!(tenant = %key.tenant, %error, "a lost room waits for a place")
+            }
         }
     }
 
@@ -183,8 +209,12 @@ impl Plane {
                 let moved = self.move_room(&key, &uid).await;
                 match moved {
                     // The report from the new node, with a higher epoch, makes the old one drop the room.
-                    Ok(placed) => tracing::info!(tenant = %key.tenant, to = %placed.host.uid(), epoch = %placed.epoch, "a room moved"),
-                    Err(error) => tracing::debug!(tenant = %key.tenant, %error, "a room cannot move yet"),
+                    Ok(placed) => {
+                        tracing::info!(tenant = %key.tenant, to = %placed.host.uid(), epoch = %placed.epoch, "a room moved")
+                    }
+                    Err(error) => {
+                        tracing::debug!(tenant = %key.tenant, %error, "a room cannot move yet")
+                    }
                 }
                 let pause = Duration::from_secs(1) * entry.participants.max(1) / MOVES_PER_SECOND;
                 tokio::select! {

@@ -21,11 +21,19 @@ const GIVEN_UP: [&str; 2] = ["GivenUp", "Panicked"];
 
 impl Plane {
     /// A node begins its stream; its orders go to `orders`.
-    pub(crate) fn attach(&self, uid: &Uid, hello: Hello, orders: mpsc::Sender<NodeOrder>) -> Attachment {
+    pub(crate) fn attach(
+        &self,
+        uid: &Uid,
+        hello: Hello,
+        orders: mpsc::Sender<NodeOrder>,
+    ) -> Attachment {
         let attachment = self.live().attach(uid, hello);
         let mut queues = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
         queues.insert(uid.clone(), OrderQueue { attachment, orders });
-        self.0.metrics.nodes_attached.set(i64::try_from(queues.len()).unwrap_or(i64::MAX));
+        self.0
+            .metrics
+            .nodes_attached
+            .set(i64::try_from(queues.len()).unwrap_or(i64::MAX));
         drop(queues);
         self.bump();
         attachment
@@ -34,10 +42,16 @@ impl Plane {
     /// Its stream ended.
     pub(crate) fn detach(&self, uid: &Uid, attachment: Attachment) {
         let mut queues = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if queues.get(uid).is_some_and(|queue| queue.attachment == attachment) {
+        if queues
+            .get(uid)
+            .is_some_and(|queue| queue.attachment == attachment)
+        {
             queues.remove(uid);
         }
-        self.0.metrics.nodes_attached.set(i64::try_from(queues.len()).unwrap_or(i64::MAX));
+        self.0
+            .metrics
+            .nodes_attached
+            .set(i64::try_from(queues.len()).unwrap_or(i64::MAX));
         drop(queues);
         if self.live().detach(uid, attachment) {
             self.bump();
@@ -45,7 +59,12 @@ impl Plane {
     }
 
     /// The node says again who it is.
-    pub(crate) async fn hear_hello(&self, uid: &Uid, attachment: Attachment, hello: Hello) -> Result<(), ReportRefusal> {
+    pub(crate) async fn hear_hello(
+        &self,
+        uid: &Uid,
+        attachment: Attachment,
+        hello: Hello,
+    ) -> Result<(), ReportRefusal> {
         let became_primary = self.live().hello(uid, attachment, hello)?;
         self.bump();
         if became_primary {
@@ -55,7 +74,12 @@ impl Plane {
     }
 
     /// The node's load; its primary replica refreshes the lease.
-    pub(crate) async fn hear_load(&self, uid: &Uid, attachment: Attachment, load: Load) -> Result<(), ReportRefusal> {
+    pub(crate) async fn hear_load(
+        &self,
+        uid: &Uid,
+        attachment: Attachment,
+        load: Load,
+    ) -> Result<(), ReportRefusal> {
         let (lease, changed) = {
             let mut live = self.live();
             let before = live.node(uid).and_then(|node| node.load);
@@ -106,13 +130,18 @@ impl Plane {
     fn fence(&self, key: &RoomKey, loser: &Loser) {
         tracing::info!(node = %loser.uid, room = %key.tenant, epoch_below = %loser.epoch_below, "a room lives elsewhere, the node drops it");
         self.0.metrics.rooms_fenced.inc();
-        let drop = DropRoom { key: Some(convert::room_key_out(key)), epoch_below: loser.epoch_below.0 };
+        let drop = DropRoom {
+            key: Some(convert::room_key_out(key)),
+            epoch_below: loser.epoch_below.0,
+        };
         self.order(&loser.uid, Order::Drop(drop));
     }
 
     /// Writes a room to the store, if this replica is its node's primary.
     async fn keep(&self, uid: &Uid, key: &RoomKey, entry: &Entry) {
-        let Some(lease) = self.lease_of(uid, entry.epoch) else { return };
+        let Some(lease) = self.lease_of(uid, entry.epoch) else {
+            return;
+        };
         let report = RoomReport {
             key: key.clone(),
             lease,
@@ -123,7 +152,13 @@ impl Plane {
         match self.0.store.report_room(report).await {
             Ok(ReportOutcome::Taken) => {}
             Ok(ReportOutcome::Fenced(higher)) => {
-                self.fence(key, &Loser { uid: uid.clone(), epoch_below: higher });
+                self.fence(
+                    key,
+                    &Loser {
+                        uid: uid.clone(),
+                        epoch_below: higher,
+                    },
+                );
             }
             Err(error) => self.store_failed(error),
         }
@@ -135,7 +170,11 @@ impl Plane {
         if !hello.primary {
             return None;
         }
-        Some(RoomLease { site: hello.site.clone()?, node: hello.node_id.clone()?, epoch })
+        Some(RoomLease {
+            site: hello.site.clone()?,
+            node: hello.node_id.clone()?,
+            epoch,
+        })
     }
 
     /// Rules of a room by the directory.
@@ -187,11 +226,18 @@ impl Plane {
     }
 
     /// The node has named all its rooms; what it does not have any more is placed anew.
-    pub(crate) async fn hear_end_of_rooms(&self, uid: &Uid, attachment: Attachment) -> Result<(), ReportRefusal> {
+    pub(crate) async fn hear_end_of_rooms(
+        &self,
+        uid: &Uid,
+        attachment: Attachment,
+    ) -> Result<(), ReportRefusal> {
         let (gone, id) = {
             let mut live = self.live();
             let gone = live.end_of_rooms(uid, attachment, self.0.clock.now())?;
-            (gone, live.node(uid).and_then(|node| node.hello.node_id.clone()))
+            (
+                gone,
+                live.node(uid).and_then(|node| node.hello.node_id.clone()),
+            )
         };
         if !gone.is_empty() {
             tracing::info!(node = %uid, rooms = gone.len(), "a node came back without its rooms");
@@ -207,9 +253,16 @@ impl Plane {
     pub(super) async fn release_rooms(&self, keys: &[RoomKey], node: Option<&NodeId>) {
         let Some(node) = node else { return };
         for key in keys {
-            let lost = self.live().lost_room(key).map(|lost| (lost.site.clone(), lost.entry.epoch));
+            let lost = self
+                .live()
+                .lost_room(key)
+                .map(|lost| (lost.site.clone(), lost.entry.epoch));
             let Some((site, epoch)) = lost else { continue };
-            let lease = RoomLease { site, node: node.clone(), epoch };
+            let lease = RoomLease {
+                site,
+                node: node.clone(),
+                epoch,
+            };
             if let Err(error) = self.0.store.close_room(key.clone(), lease, true).await {
                 self.store_failed(error);
             }

@@ -42,7 +42,10 @@ pub(super) struct DirectoryService {
 
 impl DirectoryService {
     pub(super) fn new(shared: Shared) -> Self {
-        Self { shared, observers: Arc::default() }
+        Self {
+            shared,
+            observers: Arc::default(),
+        }
     }
 }
 
@@ -67,10 +70,17 @@ impl Directory for DirectoryService {
     type PublishStream = Stream2<PublicationAck>;
     type ObserveStream = Stream2<Observation>;
 
-    async fn publish(&self, request: Request<Streaming<Publication>>) -> Result<Response<Self::PublishStream>, Status> {
+    async fn publish(
+        &self,
+        request: Request<Streaming<Publication>>,
+    ) -> Result<Response<Self::PublishStream>, Status> {
         require_operator(&request)?;
         let (acks, out) = mpsc::channel(ACKS);
-        let publisher = Publisher { shared: self.shared.clone(), acks: acks.clone(), stream: None };
+        let publisher = Publisher {
+            shared: self.shared.clone(),
+            acks: acks.clone(),
+            stream: None,
+        };
         let stop = self.shared.stop.clone();
         let messages = request.into_inner();
         self.shared.spawn(async move {
@@ -87,11 +97,16 @@ impl Directory for DirectoryService {
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
     }
 
-    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
         require_operator(&request)?;
         if self.observers.fetch_add(1, Ordering::AcqRel) >= OBSERVERS_MAX {
             self.observers.fetch_sub(1, Ordering::AcqRel);
-            return Err(Status::resource_exhausted(format!("at most {OBSERVERS_MAX} observers at a time")));
+            return Err(Status::resource_exhausted(format!(
+                "at most {OBSERVERS_MAX} observers at a time"
+            )));
         }
         let count = Counted(Arc::clone(&self.observers));
         let (sender, out) = mpsc::channel(ACKS);
@@ -168,7 +183,9 @@ impl Publisher {
             }
         };
         plane.hear_publication(stream, epoch).map_err(fenced)?;
-        let Some(item) = message.item else { return Ok(None) };
+        let Some(item) = message.item else {
+            return Ok(None);
+        };
         let mut ack = blank_ack(&item);
         match read(item) {
             Ok(Asked::Change(change)) => {
@@ -180,7 +197,10 @@ impl Publisher {
             }
             Ok(Asked::Accepting(order)) => {
                 let outcome = match convert::uid("node_uid", &order.node_uid) {
-                    Ok(uid) => plane.order_accepting(stream, epoch, &uid, Epoch(order.epoch), order.accepting).await.map_err(fenced)?,
+                    Ok(uid) => plane
+                        .order_accepting(stream, epoch, &uid, Epoch(order.epoch), order.accepting)
+                        .await
+                        .map_err(fenced)?,
                     Err(error) => {
                         self.refuse(&mut ack, error.reason(), &error);
                         return Ok(Some(ack));
@@ -191,7 +211,10 @@ impl Publisher {
                 }
             }
             Ok(Asked::Move(order)) => match convert::uid("node_uid", &order.node_uid) {
-                Ok(uid) => match plane.order_move(stream, epoch, &uid, Epoch(order.epoch)).map_err(fenced)? {
+                Ok(uid) => match plane
+                    .order_move(stream, epoch, &uid, Epoch(order.epoch))
+                    .map_err(fenced)?
+                {
                     Ok(()) => {
                         let stop = self.shared.stop.clone();
                         self.shared.spawn(plane.empty_node(uid, order, stop));
@@ -203,9 +226,14 @@ impl Publisher {
             Ok(Asked::Nothing) => return Ok(None),
             Err(error) => {
                 // In a snapshot, a record that cannot be read is not an omitted one: the last good one stays.
-                if let (Ok(kind), Ok(uid)) = (convert::record_kind(ack.kind), convert::uid("uid", &ack.uid)) {
+                if let (Ok(kind), Ok(uid)) = (
+                    convert::record_kind(ack.kind),
+                    convert::uid("uid", &ack.uid),
+                ) {
                     // Its own refusal is what counts.
-                    let _ = plane.publish(stream, epoch, Change::Unreadable(kind, uid)).map_err(fenced)?;
+                    let _ = plane
+                        .publish(stream, epoch, Change::Unreadable(kind, uid))
+                        .map_err(fenced)?;
                 }
                 self.refuse(&mut ack, error.reason(), &error);
             }
@@ -213,9 +241,19 @@ impl Publisher {
         Ok(Some(ack))
     }
 
-    fn refuse(&self, ack: &mut PublicationAck, reason: &'static str, error: &dyn std::error::Error) {
+    fn refuse(
+        &self,
+        ack: &mut PublicationAck,
+        reason: &'static str,
+        error: &dyn std::error::Error,
+    ) {
         tracing::warn!(kind = ack.kind, uid = ack.uid, reason, error = %error, "a published item is refused");
-        self.shared.plane.metrics().records_refused.get_or_create(&Reason { reason }).inc();
+        self.shared
+            .plane
+            .metrics()
+            .records_refused
+            .get_or_create(&Reason { reason })
+            .inc();
         reason.clone_into(&mut ack.refused_reason);
         ack.message = error.to_string();
     }
@@ -224,15 +262,44 @@ impl Publisher {
 /// Names what is answered, before it is known whether it can be read.
 fn blank_ack(item: &Item) -> PublicationAck {
     let (kind, uid, revision) = match item {
-        Item::Tenant(record) => (Some(RecordKind::Tenant), record.uid.clone(), record.revision.clone()),
-        Item::Conference(record) => (Some(RecordKind::Conference), record.uid.clone(), record.revision.clone()),
-        Item::Node(record) => (Some(RecordKind::Node), record.uid.clone(), record.revision.clone()),
-        Item::Retract(retract) => (convert::record_kind(retract.kind).ok(), retract.uid.clone(), String::new()),
-        Item::Accepting(order) => (Some(RecordKind::Node), order.node_uid.clone(), String::new()),
-        Item::Move(order) => (Some(RecordKind::Node), order.node_uid.clone(), String::new()),
+        Item::Tenant(record) => (
+            Some(RecordKind::Tenant),
+            record.uid.clone(),
+            record.revision.clone(),
+        ),
+        Item::Conference(record) => (
+            Some(RecordKind::Conference),
+            record.uid.clone(),
+            record.revision.clone(),
+        ),
+        Item::Node(record) => (
+            Some(RecordKind::Node),
+            record.uid.clone(),
+            record.revision.clone(),
+        ),
+        Item::Retract(retract) => (
+            convert::record_kind(retract.kind).ok(),
+            retract.uid.clone(),
+            String::new(),
+        ),
+        Item::Accepting(order) => (
+            Some(RecordKind::Node),
+            order.node_uid.clone(),
+            String::new(),
+        ),
+        Item::Move(order) => (
+            Some(RecordKind::Node),
+            order.node_uid.clone(),
+            String::new(),
+        ),
         Item::EndOfSnapshot(_) => (None, String::new(), String::new()),
     };
-    PublicationAck { kind: kind.map_or(0, |kind| convert::record_kind_out(kind).into()), uid, revision, ..PublicationAck::default() }
+    PublicationAck {
+        kind: kind.map_or(0, |kind| convert::record_kind_out(kind).into()),
+        uid,
+        revision,
+        ..PublicationAck::default()
+    }
 }
 
 fn read(item: Item) -> Result<Asked, ConvertError> {
@@ -241,9 +308,10 @@ fn read(item: Item) -> Result<Asked, ConvertError> {
         Item::Tenant(record) => put(Record::Tenant(Box::new(convert::tenant(record)?))),
         Item::Conference(record) => put(Record::Conference(Box::new(convert::conference(record)?))),
         Item::Node(record) => put(Record::Node(convert::node(record)?)),
-        Item::Retract(retract) => {
-            Asked::Change(Change::Retract(convert::record_kind(retract.kind)?, convert::uid("uid", &retract.uid)?))
-        }
+        Item::Retract(retract) => Asked::Change(Change::Retract(
+            convert::record_kind(retract.kind)?,
+            convert::uid("uid", &retract.uid)?,
+        )),
         Item::EndOfSnapshot(true) => Asked::Change(Change::EndOfSnapshot),
         Item::EndOfSnapshot(false) => Asked::Nothing,
         Item::Accepting(order) => Asked::Accepting(order),
@@ -299,7 +367,9 @@ async fn observe(plane: Plane, out: &mpsc::Sender<Result<Observation, Status>>) 
 }
 
 async fn send(out: &mpsc::Sender<Result<Observation, Status>>, item: Seen) -> Result<(), ()> {
-    out.send(Ok(Observation { item: Some(item) })).await.map_err(|_| ())
+    out.send(Ok(Observation { item: Some(item) }))
+        .await
+        .map_err(|_| ())
 }
 
 /// Most people seen in a room under one observation, by room.
@@ -311,22 +381,35 @@ impl Plane {
         let view = self.view();
         let mut all = BTreeMap::new();
         for node in view.nodes() {
-            all.insert(Subject::Node(node.uid.to_string()), Seen::Node(self.node_state(node)));
+            all.insert(
+                Subject::Node(node.uid.to_string()),
+                Seen::Node(self.node_state(node)),
+            );
         }
         for conference in view.conferences() {
             let key = conference.key();
             let room = self.room(&key);
             let participants = room.as_ref().map_or(0, |room| room.participants);
-            let peak = peaks.get(&key).copied().unwrap_or_default().max(participants);
+            let peak = peaks
+                .get(&key)
+                .copied()
+                .unwrap_or_default()
+                .max(participants);
             if peak > 0 {
                 peaks.insert(key.clone(), peak);
             }
             let state = self.conference_state(&view, conference, room.as_ref(), peak);
-            all.insert(Subject::Conference(conference.uid.to_string()), Seen::Conference(state));
+            all.insert(
+                Subject::Conference(conference.uid.to_string()),
+                Seen::Conference(state),
+            );
         }
         peaks.retain(|key, _| view.conference_of_room(key).is_some());
         for (name, state) in self.tenant_states(&view) {
-            all.insert(Subject::Tenant(TenantName::to_string(&name)), Seen::Tenant(state));
+            all.insert(
+                Subject::Tenant(TenantName::to_string(&name)),
+                Seen::Tenant(state),
+            );
         }
         all
     }

@@ -47,27 +47,49 @@ impl NodeControlService {
 impl NodeControl for NodeControlService {
     type AttachStream = futures::stream::BoxStream<'static, Result<NodeOrder, Status>>;
 
-    async fn attach(&self, request: Request<Streaming<NodeReport>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<NodeReport>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let Peer::Node(uid) = peer_of(&request)? else {
             return Err(Status::permission_denied("NodeControl is for media nodes"));
         };
         let mut reports = request.into_inner();
-        let first = timeout(FIRST, reports.message()).await.map_err(|_| Status::deadline_exceeded("no hello came"))??;
-        let Some(NodeReport { item: Some(Report::Hello(hello)) }) = first else {
-            return Err(Status::invalid_argument("the first message has to be the hello"));
+        let first = timeout(FIRST, reports.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        let Some(NodeReport {
+            item: Some(Report::Hello(hello)),
+        }) = first
+        else {
+            return Err(Status::invalid_argument(
+                "the first message has to be the hello",
+            ));
         };
         if hello.uid != uid.as_str() {
-            return Err(Status::permission_denied("the certificate names another node than the hello"));
+            return Err(Status::permission_denied(
+                "the certificate names another node than the hello",
+            ));
         }
         self.wait_for_directory().await?;
         let (orders, out) = mpsc::channel(ORDERS);
         let hello = self.hello(&uid, hello)?;
         let attachment = self.shared.plane.attach(&uid, hello, orders.clone());
         tracing::info!(node = %uid, "media node attached");
-        let replicas = ReplicaList { endpoints: self.shared.replicas.clone() };
+        let replicas = ReplicaList {
+            endpoints: self.shared.replicas.clone(),
+        };
         // The queue is new and empty.
-        let _ = orders.try_send(NodeOrder { item: Some(Order::Replicas(replicas)) });
-        let stream = NodeStream { shared: self.shared.clone(), uid, attachment, orders, told: None };
+        let _ = orders.try_send(NodeOrder {
+            item: Some(Order::Replicas(replicas)),
+        });
+        let stream = NodeStream {
+            shared: self.shared.clone(),
+            uid,
+            attachment,
+            orders,
+            told: None,
+        };
         let (end, ended) = mpsc::channel(1);
         self.shared.spawn(async move {
             let status = stream.run(reports).await;
@@ -77,7 +99,9 @@ impl NodeControl for NodeControlService {
             }
         });
         let out = ReceiverStream::new(out).map(Ok);
-        Ok(Response::new(Box::pin(out.merge(ReceiverStream::new(ended)))))
+        Ok(Response::new(Box::pin(
+            out.merge(ReceiverStream::new(ended)),
+        )))
     }
 }
 
@@ -94,21 +118,29 @@ impl NodeControlService {
                 }
             }
         };
-        timeout(DIRECTORY, loaded).await.map_err(|_| Status::unavailable("the directory has not arrived yet"))
+        timeout(DIRECTORY, loaded)
+            .await
+            .map_err(|_| Status::unavailable("the directory has not arrived yet"))
     }
 
     fn hello(&self, uid: &Uid, hello: NodeHello) -> Result<Hello, Status> {
-        read_hello(&self.shared, uid, hello).map_err(|error| Status::invalid_argument(error.to_string()))
+        read_hello(&self.shared, uid, hello)
+            .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }
 
 /// What a node says of itself. Its id and site count only if they are those of its published facts: a node cannot pass for another one.
 fn read_hello(shared: &Shared, uid: &Uid, hello: NodeHello) -> Result<Hello, ConvertError> {
     if !is_endpoint(&hello.grpc_endpoint) {
-        return Err(ConvertError::Value { field: "hello.grpc_endpoint", rule: "an endpoint is HOST:PORT" });
+        return Err(ConvertError::Value {
+            field: "hello.grpc_endpoint",
+            rule: "an endpoint is HOST:PORT",
+        });
     }
     let facts = shared.plane.facts_of(uid);
-    let own = |facts: &Arc<Node>| facts.node_id.as_str() == hello.node_id && facts.site.as_str() == hello.site;
+    let own = |facts: &Arc<Node>| {
+        facts.node_id.as_str() == hello.node_id && facts.site.as_str() == hello.site
+    };
     let (node_id, site): (Option<NodeId>, Option<Site>) = match facts.filter(own) {
         Some(facts) => (Some(facts.node_id.clone()), Some(facts.site.clone())),
         None => (None, None),
@@ -161,10 +193,16 @@ impl NodeStream {
     async fn tell_facts(&mut self) -> Result<(), Status> {
         let facts = self.shared.plane.facts_of(&self.uid);
         let Some(facts) = facts else { return Ok(()) };
-        if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &facts) || **told == *facts) {
+        if self
+            .told
+            .as_ref()
+            .is_some_and(|told| Arc::ptr_eq(told, &facts) || **told == *facts)
+        {
             return Ok(());
         }
-        let order = NodeOrder { item: Some(Order::Facts(convert::node_out(&facts))) };
+        let order = NodeOrder {
+            item: Some(Order::Facts(convert::node_out(&facts))),
+        };
         match timeout(FIRST, self.orders.send(order)).await {
             Ok(Ok(())) => {
                 self.told = Some(facts);
@@ -176,14 +214,25 @@ impl NodeStream {
 
     async fn hear(&self, report: NodeReport) -> Result<(), Status> {
         // A kind of report that this version does not know.
-        let Some(item) = report.item else { return Ok(()) };
+        let Some(item) = report.item else {
+            return Ok(());
+        };
         match self.take(item).await {
             Ok(()) => Ok(()),
-            Err(HearError::Report(ReportRefusal::Superseded)) => Err(Status::aborted(ReportRefusal::Superseded.to_string())),
+            Err(HearError::Report(ReportRefusal::Superseded)) => {
+                Err(Status::aborted(ReportRefusal::Superseded.to_string()))
+            }
             Err(error) => {
                 // One report is dropped, the node goes on: it carries many rooms.
                 tracing::warn!(node = %self.uid, %error, "a report is dropped");
-                self.shared.plane.metrics().reports_dropped.get_or_create(&Reason { reason: error.reason() }).inc();
+                self.shared
+                    .plane
+                    .metrics()
+                    .reports_dropped
+                    .get_or_create(&Reason {
+                        reason: error.reason(),
+                    })
+                    .inc();
                 Ok(())
             }
         }
@@ -195,9 +244,15 @@ impl NodeStream {
         match item {
             Report::Hello(hello) => {
                 if hello.uid != self.uid.as_str() {
-                    return Err(ConvertError::Value { field: "hello.uid", rule: "a stream is of one node" }.into());
+                    return Err(ConvertError::Value {
+                        field: "hello.uid",
+                        rule: "a stream is of one node",
+                    }
+                    .into());
                 }
-                plane.hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?).await?;
+                plane
+                    .hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?)
+                    .await?;
             }
             Report::Load(load) => {
                 let load = Load {
@@ -215,16 +270,24 @@ impl NodeStream {
             }
             Report::Closed(closed) => {
                 let key = convert::room_key(closed.key)?;
-                plane.hear_closed(uid, attachment, &key, Epoch(closed.epoch), &closed.reason).await?;
+                plane
+                    .hear_closed(uid, attachment, &key, Epoch(closed.epoch), &closed.reason)
+                    .await?;
             }
             Report::EndOfRooms(true) => plane.hear_end_of_rooms(uid, attachment).await?,
             Report::EndOfRooms(false) => {}
             Report::Event(event) => {
                 // No receiver is declared: the event has reached everybody who wants it, and the node may forget it.
                 plane.metrics().events_unclaimed.inc();
-                let ack = EventAck { key: event.key, epoch: event.epoch, seq: event.seq };
+                let ack = EventAck {
+                    key: event.key,
+                    epoch: event.epoch,
+                    seq: event.seq,
+                };
                 // A full queue drops the acknowledgement; the next event's covers it.
-                let _ = self.orders.try_send(NodeOrder { item: Some(Order::EventAck(ack)) });
+                let _ = self.orders.try_send(NodeOrder {
+                    item: Some(Order::EventAck(ack)),
+                });
             }
         }
         Ok(())
@@ -254,7 +317,9 @@ impl HearError {
 fn read_room(room: RoomState) -> Result<(control_core::ids::RoomKey, Entry), ConvertError> {
     let key = convert::room_key(room.key)?;
     if room.epoch == 0 {
-        return Err(ConvertError::Missing { field: "room.epoch" });
+        return Err(ConvertError::Missing {
+            field: "room.epoch",
+        });
     }
     let entry = Entry {
         epoch: Epoch(room.epoch),

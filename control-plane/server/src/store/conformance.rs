@@ -11,7 +11,10 @@ use control_core::limits;
 use control_core::quota::{Limit, QuotaRefusal, Usage};
 use control_core::record::{Capacity, LobbyRule, RoomFacts, RoomPolicy, TenantLimits};
 
-use super::{FailureScope, PlaceCommand, PlaceOutcome, ROOM_RECORD_MIN, REPORT_AGAIN, ReportOutcome, RoomRecord, RoomReport, Store};
+use super::{
+    FailureScope, PlaceCommand, PlaceOutcome, REPORT_AGAIN, ROOM_RECORD_MIN, ReportOutcome,
+    RoomRecord, RoomReport, Store,
+};
 
 /// A fresh store and its time.
 pub struct Harness {
@@ -70,7 +73,11 @@ fn site() -> Site {
 }
 
 fn lease(name: &str, epoch: u64) -> RoomLease {
-    RoomLease { site: site(), node: node(name), epoch: Epoch(epoch) }
+    RoomLease {
+        site: site(),
+        node: node(name),
+        epoch: Epoch(epoch),
+    }
 }
 
 fn policy() -> RoomPolicy {
@@ -97,7 +104,11 @@ fn command(room: &str, on: &str) -> PlaceCommand {
         key: key(room),
         site: site(),
         node: node(on),
-        capacity: Capacity { rooms: 3, participants: 5, egress_mbps: 1_000 },
+        capacity: Capacity {
+            rooms: 3,
+            participants: 5,
+            egress_mbps: 1_000,
+        },
         limits: TenantLimits::default(),
         amount: Usage::of_join(true, 1),
         replaces: None,
@@ -110,8 +121,18 @@ fn command(room: &str, on: &str) -> PlaceCommand {
 }
 
 fn report(room: &str, lease: RoomLease, participants: u32) -> RoomReport {
-    let facts = RoomFacts { room_sid: "RM_1".into(), opened: true, ..Default::default() };
-    RoomReport { key: key(room), lease, participants, facts, policy: None }
+    let facts = RoomFacts {
+        room_sid: "RM_1".into(),
+        opened: true,
+        ..Default::default()
+    };
+    RoomReport {
+        key: key(room),
+        lease,
+        participants,
+        facts,
+        policy: None,
+    }
 }
 
 async fn placed(store: &dyn Store, command: PlaceCommand) -> RoomRecord {
@@ -122,31 +143,60 @@ async fn placed(store: &dyn Store, command: PlaceCommand) -> RoomRecord {
 }
 
 async fn used(store: &dyn Store, on: &str) -> Usage {
-    store.usage(vec![node(on)]).await.expect("the store answers")[0]
+    store
+        .usage(vec![node(on)])
+        .await
+        .expect("the store answers")[0]
 }
 
 /// Two replicas ask at once: one node gets it, the other replica learns which.
 pub async fn a_room_has_one_owner_whoever_asks(harness: Harness) {
-    let (a, b) = tokio::join!(harness.store.place(command("r", "n1")), harness.store.place(command("r", "n2")));
+    let (a, b) = tokio::join!(
+        harness.store.place(command("r", "n1")),
+        harness.store.place(command("r", "n2"))
+    );
     let outcomes = [a.expect("answer"), b.expect("answer")];
-    let placed: Vec<_> = outcomes.iter().filter(|outcome| matches!(outcome, PlaceOutcome::Placed(..))).collect();
+    let placed: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, PlaceOutcome::Placed(..)))
+        .collect();
     assert_eq!(placed.len(), 1, "{outcomes:?}");
     let held = outcomes.iter().find_map(|outcome| match outcome {
         PlaceOutcome::Held(record) => Some(record.lease.clone()),
         _ => None,
     });
-    let PlaceOutcome::Placed(record, _) = placed[0] else { unreachable!("filtered") };
+    let PlaceOutcome::Placed(record, _) = placed[0] else {
+        unreachable!("filtered")
+    };
     assert_eq!(held, Some(record.lease.clone()));
-    assert_eq!(harness.store.room(key("r")).await.expect("answer").expect("kept").lease, record.lease);
+    assert_eq!(
+        harness
+            .store
+            .room(key("r"))
+            .await
+            .expect("answer")
+            .expect("kept")
+            .lease,
+        record.lease
+    );
 }
 
 /// Compare and set.
 pub async fn a_lease_is_replaced_only_by_who_knows_it(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
-    let stale = PlaceCommand { replaces: Some(Epoch(first.lease.epoch.0 + 1)), ..command("r", "n2") };
-    assert!(matches!(store.place(stale).await.expect("answer"), PlaceOutcome::Held(_)));
-    let knowing = PlaceCommand { replaces: Some(first.lease.epoch), ..command("r", "n2") };
+    let stale = PlaceCommand {
+        replaces: Some(Epoch(first.lease.epoch.0 + 1)),
+        ..command("r", "n2")
+    };
+    assert!(matches!(
+        store.place(stale).await.expect("answer"),
+        PlaceOutcome::Held(_)
+    ));
+    let knowing = PlaceCommand {
+        replaces: Some(first.lease.epoch),
+        ..command("r", "n2")
+    };
     let second = placed(store, knowing).await;
     assert_eq!(second.lease.node, node("n2"));
     assert!(second.lease.epoch > first.lease.epoch);
@@ -155,14 +205,35 @@ pub async fn a_lease_is_replaced_only_by_who_knows_it(harness: Harness) {
 /// `max(store, reported, floor) + 1`.
 pub async fn epochs_rise_above_store_reports_and_floor(harness: Harness) {
     let store = &*harness.store;
-    let first = placed(store, PlaceCommand { floor: Epoch(7), ..command("r", "n1") }).await;
+    let first = placed(
+        store,
+        PlaceCommand {
+            floor: Epoch(7),
+            ..command("r", "n1")
+        },
+    )
+    .await;
     assert_eq!(first.lease.epoch, Epoch(8));
-    let reported = PlaceCommand { replaces: Some(Epoch(8)), reported: Some(Epoch(20)), ..command("r", "n2") };
+    let reported = PlaceCommand {
+        replaces: Some(Epoch(8)),
+        reported: Some(Epoch(20)),
+        ..command("r", "n2")
+    };
     assert_eq!(placed(store, reported).await.lease.epoch, Epoch(21));
-    let again = PlaceCommand { replaces: Some(Epoch(21)), ..command("r", "n2") };
+    let again = PlaceCommand {
+        replaces: Some(Epoch(21)),
+        ..command("r", "n2")
+    };
     assert_eq!(placed(store, again).await.lease.epoch, Epoch(22));
-    let used_up = PlaceCommand { replaces: Some(Epoch(22)), floor: Epoch(u64::MAX), ..command("r", "n2") };
-    assert_eq!(store.place(used_up).await.expect("answer"), PlaceOutcome::EpochsExhausted);
+    let used_up = PlaceCommand {
+        replaces: Some(Epoch(22)),
+        floor: Epoch(u64::MAX),
+        ..command("r", "n2")
+    };
+    assert_eq!(
+        store.place(used_up).await.expect("answer"),
+        PlaceOutcome::EpochsExhausted
+    );
 }
 
 /// Opened stays opened.
@@ -171,11 +242,20 @@ pub async fn facts_survive_their_node(harness: Harness) {
     let first = placed(store, command("r", "n1")).await;
     let reported = report("r", first.lease.clone(), 2);
     let facts = reported.facts.clone();
-    assert_eq!(store.report_room(reported).await.expect("answer"), ReportOutcome::Taken);
-    store.close_room(key("r"), first.lease.clone(), true).await.expect("answer");
+    assert_eq!(
+        store.report_room(reported).await.expect("answer"),
+        ReportOutcome::Taken
+    );
+    store
+        .close_room(key("r"), first.lease.clone(), true)
+        .await
+        .expect("answer");
     let kept = store.room(key("r")).await.expect("answer").expect("kept");
     assert_eq!((kept.facts.clone(), kept.policy), (facts.clone(), policy()));
-    let again = PlaceCommand { replaces: Some(first.lease.epoch), ..command("r", "n2") };
+    let again = PlaceCommand {
+        replaces: Some(first.lease.epoch),
+        ..command("r", "n2")
+    };
     assert_eq!(placed(store, again).await.facts, facts);
 }
 
@@ -183,43 +263,123 @@ pub async fn facts_survive_their_node(harness: Harness) {
 pub async fn a_report_of_an_old_lease_is_fenced(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
-    let second = placed(store, PlaceCommand { replaces: Some(first.lease.epoch), ..command("r", "n2") }).await;
+    let second = placed(
+        store,
+        PlaceCommand {
+            replaces: Some(first.lease.epoch),
+            ..command("r", "n2")
+        },
+    )
+    .await;
     let before = used(store, "n1").await;
-    let outcome = store.report_room(report("r", first.lease, 3)).await.expect("answer");
+    let outcome = store
+        .report_room(report("r", first.lease, 3))
+        .await
+        .expect("answer");
     assert_eq!(outcome, ReportOutcome::Fenced(second.lease.epoch));
-    assert_eq!(used(store, "n1").await, before, "a fenced room is not counted");
-    assert_eq!(store.room(key("r")).await.expect("answer").expect("kept").lease, second.lease);
+    assert_eq!(
+        used(store, "n1").await,
+        before,
+        "a fenced room is not counted"
+    );
+    assert_eq!(
+        store
+            .room(key("r"))
+            .await
+            .expect("answer")
+            .expect("kept")
+            .lease,
+        second.lease
+    );
 }
 
 /// Leases given while the store was away are written back.
 pub async fn a_report_of_a_higher_lease_takes_over(harness: Harness) {
     let store = &*harness.store;
     placed(store, command("r", "n1")).await;
-    assert_eq!(store.report_room(report("r", lease("n2", 9), 1)).await.expect("answer"), ReportOutcome::Taken);
-    assert_eq!(store.room(key("r")).await.expect("answer").expect("kept").lease, lease("n2", 9));
+    assert_eq!(
+        store
+            .report_room(report("r", lease("n2", 9), 1))
+            .await
+            .expect("answer"),
+        ReportOutcome::Taken
+    );
+    assert_eq!(
+        store
+            .room(key("r"))
+            .await
+            .expect("answer")
+            .expect("kept")
+            .lease,
+        lease("n2", 9)
+    );
 }
 
 /// So that the room is placed anew as it was.
 pub async fn a_report_writes_back_what_the_store_lost(harness: Harness) {
     let store = &*harness.store;
-    let lost = RoomReport { policy: Some(policy()), ..report("r", lease("n1", 4), 1) };
-    assert_eq!(store.report_room(lost.clone()).await.expect("answer"), ReportOutcome::Taken);
+    let lost = RoomReport {
+        policy: Some(policy()),
+        ..report("r", lease("n1", 4), 1)
+    };
+    assert_eq!(
+        store.report_room(lost.clone()).await.expect("answer"),
+        ReportOutcome::Taken
+    );
     let record = store.room(key("r")).await.expect("answer").expect("kept");
-    assert_eq!((record.lease, record.policy, record.facts), (lease("n1", 4), policy(), lost.facts));
+    assert_eq!(
+        (record.lease, record.policy, record.facts),
+        (lease("n1", 4), policy(), lost.facts)
+    );
 }
 
 /// The former holder goes on; a later lease is left alone.
 pub async fn a_placement_that_never_lived_is_taken_back(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
-    let second = placed(store, PlaceCommand { replaces: Some(first.lease.epoch), ..command("r", "n2") }).await;
-    store.undo_place(key("r"), first.lease.epoch, None).await.expect("answer");
-    assert_eq!(store.room(key("r")).await.expect("answer").expect("kept").lease, second.lease);
-    store.undo_place(key("r"), second.lease.epoch, Some(first.lease.clone())).await.expect("answer");
-    assert_eq!(store.room(key("r")).await.expect("answer").expect("kept").lease, first.lease);
-    let reported = store.report_room(report("r", first.lease.clone(), 1)).await.expect("answer");
+    let second = placed(
+        store,
+        PlaceCommand {
+            replaces: Some(first.lease.epoch),
+            ..command("r", "n2")
+        },
+    )
+    .await;
+    store
+        .undo_place(key("r"), first.lease.epoch, None)
+        .await
+        .expect("answer");
+    assert_eq!(
+        store
+            .room(key("r"))
+            .await
+            .expect("answer")
+            .expect("kept")
+            .lease,
+        second.lease
+    );
+    store
+        .undo_place(key("r"), second.lease.epoch, Some(first.lease.clone()))
+        .await
+        .expect("answer");
+    assert_eq!(
+        store
+            .room(key("r"))
+            .await
+            .expect("answer")
+            .expect("kept")
+            .lease,
+        first.lease
+    );
+    let reported = store
+        .report_room(report("r", first.lease.clone(), 1))
+        .await
+        .expect("answer");
     assert_eq!(reported, ReportOutcome::Taken);
-    store.undo_place(key("r"), first.lease.epoch, None).await.expect("answer");
+    store
+        .undo_place(key("r"), first.lease.epoch, None)
+        .await
+        .expect("answer");
     assert_eq!(store.room(key("r")).await.expect("answer"), None);
 }
 
@@ -227,10 +387,23 @@ pub async fn a_placement_that_never_lived_is_taken_back(harness: Harness) {
 pub async fn only_the_holder_closes_a_room(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
-    let second = placed(store, PlaceCommand { replaces: Some(first.lease.epoch), ..command("r", "n2") }).await;
-    store.close_room(key("r"), first.lease, false).await.expect("answer");
+    let second = placed(
+        store,
+        PlaceCommand {
+            replaces: Some(first.lease.epoch),
+            ..command("r", "n2")
+        },
+    )
+    .await;
+    store
+        .close_room(key("r"), first.lease, false)
+        .await
+        .expect("answer");
     assert!(store.room(key("r")).await.expect("answer").is_some());
-    store.close_room(key("r"), second.lease, false).await.expect("answer");
+    store
+        .close_room(key("r"), second.lease, false)
+        .await
+        .expect("answer");
     assert_eq!(store.room(key("r")).await.expect("answer"), None);
 }
 
@@ -239,10 +412,19 @@ pub async fn records_run_out_when_nobody_reports(harness: Harness) {
     let store = &*harness.store;
     let record = placed(store, command("r", "n1")).await;
     (harness.advance)(ROOM_RECORD_MIN.max(policy().empty_timeout));
-    assert!(store.room(key("r")).await.expect("answer").is_some(), "it outlives the empty timeout");
-    store.report_room(report("r", record.lease, 0)).await.expect("answer");
+    assert!(
+        store.room(key("r")).await.expect("answer").is_some(),
+        "it outlives the empty timeout"
+    );
+    store
+        .report_room(report("r", record.lease, 0))
+        .await
+        .expect("answer");
     (harness.advance)(ROOM_RECORD_MIN.max(policy().empty_timeout));
-    assert!(store.room(key("r")).await.expect("answer").is_some(), "a report renews it");
+    assert!(
+        store.room(key("r")).await.expect("answer").is_some(),
+        "a report renews it"
+    );
     (harness.advance)(ROOM_RECORD_MIN.max(policy().empty_timeout) + REPORT_AGAIN * 2);
     assert_eq!(store.room(key("r")).await.expect("answer"), None);
 }
@@ -264,32 +446,73 @@ pub async fn a_node_never_gets_more_than_its_ceiling(harness: Harness) {
         PlaceOutcome::Refused(refusal) => assert_eq!(reached(refusal), Limit::NodeRooms),
         other => panic!("{other:?}"),
     }
-    let reserve = || store.reserve(key("a"), node("n1"), Usage::of_join(false, 1), TenantLimits::default(), command("a", "n1").capacity);
+    let reserve = || {
+        store.reserve(
+            key("a"),
+            node("n1"),
+            Usage::of_join(false, 1),
+            TenantLimits::default(),
+            command("a", "n1").capacity,
+        )
+    };
     reserve().await.expect("answer").expect("the fourth");
     reserve().await.expect("answer").expect("the fifth");
-    assert_eq!(reached(reserve().await.expect("answer").expect_err("the sixth")), Limit::NodeParticipants);
+    assert_eq!(
+        reached(reserve().await.expect("answer").expect_err("the sixth")),
+        Limit::NodeParticipants
+    );
 }
 
 /// Over all nodes.
 pub async fn a_tenant_never_gets_more_than_its_ceiling(harness: Harness) {
     let store = &*harness.store;
-    let limits = TenantLimits { rooms: Some(2), participants: Some(2), ..Default::default() };
+    let limits = TenantLimits {
+        rooms: Some(2),
+        participants: Some(2),
+        ..Default::default()
+    };
     for (room, on) in [("a", "n1"), ("b", "n2")] {
-        placed(store, PlaceCommand { limits, ..command(room, on) }).await;
+        placed(
+            store,
+            PlaceCommand {
+                limits,
+                ..command(room, on)
+            },
+        )
+        .await;
     }
-    match store.place(PlaceCommand { limits, ..command("c", "n3") }).await.expect("answer") {
+    match store
+        .place(PlaceCommand {
+            limits,
+            ..command("c", "n3")
+        })
+        .await
+        .expect("answer")
+    {
         PlaceOutcome::Refused(refusal) => assert_eq!(reached(refusal), Limit::TenantRooms),
         other => panic!("{other:?}"),
     }
     let refused = store
-        .reserve(key("a"), node("n1"), Usage::of_join(false, 1), limits, command("a", "n1").capacity)
+        .reserve(
+            key("a"),
+            node("n1"),
+            Usage::of_join(false, 1),
+            limits,
+            command("a", "n1").capacity,
+        )
         .await
         .expect("answer")
         .expect_err("the third person");
     assert_eq!(reached(refused), Limit::TenantParticipants);
     let other = RoomKey::parse("u", "a").expect("key");
     store
-        .reserve(other, node("n1"), Usage::of_join(false, 1), limits, command("a", "n1").capacity)
+        .reserve(
+            other,
+            node("n1"),
+            Usage::of_join(false, 1),
+            limits,
+            command("a", "n1").capacity,
+        )
         .await
         .expect("answer")
         .expect("another tenant has its own");
@@ -308,27 +531,58 @@ pub async fn reservations_expire(harness: Harness) {
 pub async fn reservations_are_settled_by_reports(harness: Harness) {
     let store = &*harness.store;
     let record = placed(store, command("r", "n1")).await;
-    store.report_room(report("r", record.lease.clone(), 0)).await.expect("answer");
-    assert_eq!(used(store, "n1").await, Usage::of_join(true, 1), "the room is settled, the person is awaited");
-    store.report_room(report("r", record.lease.clone(), 1)).await.expect("answer");
+    store
+        .report_room(report("r", record.lease.clone(), 0))
+        .await
+        .expect("answer");
+    assert_eq!(
+        used(store, "n1").await,
+        Usage::of_join(true, 1),
+        "the room is settled, the person is awaited"
+    );
+    store
+        .report_room(report("r", record.lease.clone(), 1))
+        .await
+        .expect("answer");
     assert_eq!(used(store, "n1").await, Usage::of_join(true, 1));
-    store.report_room(report("r", record.lease.clone(), 4)).await.expect("answer");
-    assert_eq!(used(store, "n1").await.participants, 4, "a report overwrites");
-    store.close_room(key("r"), record.lease, false).await.expect("answer");
+    store
+        .report_room(report("r", record.lease.clone(), 4))
+        .await
+        .expect("answer");
+    assert_eq!(
+        used(store, "n1").await.participants,
+        4,
+        "a report overwrites"
+    );
+    store
+        .close_room(key("r"), record.lease, false)
+        .await
+        .expect("answer");
     assert_eq!(used(store, "n1").await, Usage::default());
 }
 
 /// All or nothing.
 pub async fn a_refused_placement_leaves_nothing_behind(harness: Harness) {
     let store = &*harness.store;
-    let full = PlaceCommand { capacity: Capacity::default(), ..command("r", "n1") };
-    assert!(matches!(store.place(full).await.expect("answer"), PlaceOutcome::Refused(_)));
+    let full = PlaceCommand {
+        capacity: Capacity::default(),
+        ..command("r", "n1")
+    };
+    assert!(matches!(
+        store.place(full).await.expect("answer"),
+        PlaceOutcome::Refused(_)
+    ));
     assert_eq!(store.room(key("r")).await.expect("answer"), None);
     assert_eq!(used(store, "n1").await, Usage::default());
 }
 
 fn node_lease(epoch: u64) -> NodeLease {
-    NodeLease { site: site(), node: node("n1"), epoch: Epoch(epoch), accepting: true }
+    NodeLease {
+        site: site(),
+        node: node("n1"),
+        epoch: Epoch(epoch),
+        accepting: true,
+    }
 }
 
 /// A witness of death.
@@ -337,7 +591,10 @@ pub async fn node_leases_run_out(harness: Harness) {
     assert_eq!(store.node(node("n1")).await.expect("answer"), None);
     store.refresh_node(node_lease(1)).await.expect("answer");
     (harness.advance)(limits::LEASE - Duration::from_millis(1));
-    assert_eq!(store.node(node("n1")).await.expect("answer"), Some(node_lease(1)));
+    assert_eq!(
+        store.node(node("n1")).await.expect("answer"),
+        Some(node_lease(1))
+    );
     (harness.advance)(Duration::from_millis(1));
     assert_eq!(store.node(node("n1")).await.expect("answer"), None);
 }
@@ -348,7 +605,10 @@ pub async fn an_earlier_life_does_not_refresh_the_present_one(harness: Harness) 
     store.refresh_node(node_lease(2)).await.expect("answer");
     (harness.advance)(limits::LEASE / 2);
     store.refresh_node(node_lease(1)).await.expect("answer");
-    assert_eq!(store.node(node("n1")).await.expect("answer"), Some(node_lease(2)));
+    assert_eq!(
+        store.node(node("n1")).await.expect("answer"),
+        Some(node_lease(2))
+    );
     (harness.advance)(limits::LEASE / 2);
     assert_eq!(store.node(node("n1")).await.expect("answer"), None);
 }
@@ -356,9 +616,22 @@ pub async fn an_earlier_life_does_not_refresh_the_present_one(harness: Harness) 
 /// A drain marks the store first.
 pub async fn a_closed_node_gets_no_room(harness: Harness) {
     let store = &*harness.store;
-    assert!(!store.mark_accepting(node("n1"), false).await.expect("answer"));
-    assert_eq!(store.place(command("r", "n1")).await.expect("answer"), PlaceOutcome::NotAccepting);
-    assert!(store.mark_accepting(node("n1"), true).await.expect("answer"));
+    assert!(
+        !store
+            .mark_accepting(node("n1"), false)
+            .await
+            .expect("answer")
+    );
+    assert_eq!(
+        store.place(command("r", "n1")).await.expect("answer"),
+        PlaceOutcome::NotAccepting
+    );
+    assert!(
+        store
+            .mark_accepting(node("n1"), true)
+            .await
+            .expect("answer")
+    );
     placed(store, command("r", "n1")).await;
 }
 
@@ -366,15 +639,30 @@ pub async fn a_closed_node_gets_no_room(harness: Harness) {
 pub async fn failures_are_counted_and_forgotten(harness: Harness) {
     let store = &*harness.store;
     let conference = Uid::parse("c").expect("uid");
-    let scope = |last| FailureScope::Address(conference.clone(), IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+    let scope = |last| {
+        FailureScope::Address(
+            conference.clone(),
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)),
+        )
+    };
     store.count_failure(scope(1)).await.expect("answer");
     (harness.advance)(Duration::from_secs(3));
     store.count_failure(scope(1)).await.expect("answer");
     (harness.advance)(Duration::from_secs(2));
     let failures = store.failures(scope(1)).await.expect("answer");
-    assert_eq!((failures.count, failures.since_last), (2, Duration::from_secs(2)));
+    assert_eq!(
+        (failures.count, failures.since_last),
+        (2, Duration::from_secs(2))
+    );
     assert_eq!(store.failures(scope(2)).await.expect("answer").count, 0);
-    assert_eq!(store.failures(FailureScope::Conference(conference.clone())).await.expect("answer").count, 0);
+    assert_eq!(
+        store
+            .failures(FailureScope::Conference(conference.clone()))
+            .await
+            .expect("answer")
+            .count,
+        0
+    );
     (harness.advance)(limits::FAILURES_EXPIRY);
     assert_eq!(store.failures(scope(1)).await.expect("answer").count, 0);
     store.count_failure(scope(1)).await.expect("answer");

@@ -14,8 +14,8 @@ use control_core::throttle::Failures;
 use control_core::time::Moment;
 
 use super::{
-    Answer, FailureScope, PlaceCommand, PlaceOutcome, REPORT_AGAIN, ROOM_RECORD_MIN, ReportOutcome, RoomRecord, RoomReport, Store,
-    StoreError,
+    Answer, FailureScope, PlaceCommand, PlaceOutcome, REPORT_AGAIN, ROOM_RECORD_MIN, ReportOutcome,
+    RoomRecord, RoomReport, Store, StoreError,
 };
 
 /// Rooms kept at most.
@@ -74,14 +74,21 @@ impl MemoryStore {
     /// Empty, with the store's own clock.
     #[must_use]
     pub fn new(now: Arc<dyn Fn() -> Moment + Send + Sync>) -> Self {
-        Self { state: Mutex::default(), now }
+        Self {
+            state: Mutex::default(),
+            now,
+        }
     }
 
     /// Runs one atomic step.
-    fn step<T>(&self, run: impl FnOnce(&mut State, Moment) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn step<T>(
+        &self,
+        run: impl FnOnce(&mut State, Moment) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let now = (self.now)();
         // A step that panicked may have left counts behind, never a lease of two owners: reports put counts right.
-        let mut state: MutexGuard<'_, State> = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state: MutexGuard<'_, State> =
+            self.state.lock().unwrap_or_else(PoisonError::into_inner);
         run(&mut state, now)
     }
 }
@@ -103,7 +110,9 @@ impl State {
         let stored = self.room(&command.key, now).map(|room| room.record(now));
         let stored_epoch = stored.as_ref().map(|record| record.lease.epoch);
         match &stored {
-            Some(record) if command.replaces != Some(record.lease.epoch) => return Ok(PlaceOutcome::Held(record.clone())),
+            Some(record) if command.replaces != Some(record.lease.epoch) => {
+                return Ok(PlaceOutcome::Held(record.clone()));
+            }
             // What was to be replaced ran out meanwhile: nobody holds the room, and the facts that come along are the best there are.
             _ => {}
         }
@@ -120,15 +129,25 @@ impl State {
                 return Err(StoreError::Full { what: "rooms" });
             }
         }
-        let reserved =
-            self.ledger.reserve(&command.key, &command.node, command.amount, &command.limits, &command.capacity, now);
+        let reserved = self.ledger.reserve(
+            &command.key,
+            &command.node,
+            command.amount,
+            &command.limits,
+            &command.capacity,
+            now,
+        );
         let id = match reserved {
             Ok(id) => id,
             Err(refusal) => return Ok(PlaceOutcome::Refused(refusal)),
         };
         let facts = stored.map_or(command.facts, |record| record.facts);
         let room = Room {
-            lease: RoomLease { site: command.site, node: command.node, epoch },
+            lease: RoomLease {
+                site: command.site,
+                node: command.node,
+                epoch,
+            },
             given: now,
             expires: record_expiry(&command.policy, now),
             policy: command.policy,
@@ -140,7 +159,11 @@ impl State {
         Ok(PlaceOutcome::Placed(record, id))
     }
 
-    fn report_room(&mut self, report: RoomReport, now: Moment) -> Result<ReportOutcome, StoreError> {
+    fn report_room(
+        &mut self,
+        report: RoomReport,
+        now: Moment,
+    ) -> Result<ReportOutcome, StoreError> {
         if let Some(room) = self.room(&report.key, now) {
             if room.lease.epoch > report.lease.epoch {
                 return Ok(ReportOutcome::Fenced(room.lease.epoch));
@@ -155,10 +178,18 @@ impl State {
             && self.rooms.len() < ROOMS_MAX
         {
             let expires = record_expiry(&policy, now);
-            let room = Room { lease: report.lease.clone(), given: now, expires, policy, pool: None, facts: report.facts };
+            let room = Room {
+                lease: report.lease.clone(),
+                given: now,
+                expires,
+                policy,
+                pool: None,
+                facts: report.facts,
+            };
             self.rooms.insert(report.key.clone(), room);
         }
-        self.ledger.report(&report.key, &report.lease.node, report.participants, now);
+        self.ledger
+            .report(&report.key, &report.lease.node, report.participants, now);
         Ok(ReportOutcome::Taken)
     }
 
@@ -174,22 +205,34 @@ impl State {
         if self.failures.len() >= COUNTERS_MAX && !self.failures.contains_key(&scope) {
             self.failures.retain(|_, (_, last)| fresh(*last));
             while self.failures.len() >= COUNTERS_MAX
-                && let Some(oldest) = self.failures.iter().min_by_key(|(_, (_, last))| *last).map(|(scope, _)| scope.clone())
+                && let Some(oldest) = self
+                    .failures
+                    .iter()
+                    .min_by_key(|(_, (_, last))| *last)
+                    .map(|(scope, _)| scope.clone())
             {
                 self.failures.remove(&oldest);
             }
         }
         let (count, last) = self.failures.entry(scope).or_insert((0, now));
-        *count = if fresh(*last) { count.saturating_add(1) } else { 1 };
+        *count = if fresh(*last) {
+            count.saturating_add(1)
+        } else {
+            1
+        };
         *last = now;
     }
 
     fn failures(&self, scope: &FailureScope, now: Moment) -> Failures {
         match self.failures.get(scope) {
-            Some((count, last)) if now.since(*last) < limits::FAILURES_EXPIRY => {
-                Failures { count: *count, since_last: now.since(*last) }
-            }
-            _ => Failures { count: 0, since_last: Duration::ZERO },
+            Some((count, last)) if now.since(*last) < limits::FAILURES_EXPIRY => Failures {
+                count: *count,
+                since_last: now.since(*last),
+            },
+            _ => Failures {
+                count: 0,
+                since_last: Duration::ZERO,
+            },
         }
     }
 }
@@ -201,7 +244,10 @@ impl Store for MemoryStore {
 
     fn undo_place(&self, key: RoomKey, epoch: Epoch, former: Option<RoomLease>) -> Answer<'_, ()> {
         answer(self.step(|state, now| {
-            if let Some(room) = state.room(&key, now).filter(|room| room.lease.epoch == epoch) {
+            if let Some(room) = state
+                .room(&key, now)
+                .filter(|room| room.lease.epoch == epoch)
+            {
                 match former {
                     Some(former) => room.lease = former,
                     None => {
@@ -221,7 +267,11 @@ impl Store for MemoryStore {
         limits: TenantLimits,
         capacity: Capacity,
     ) -> Answer<'_, Result<ReservationId, QuotaRefusal>> {
-        answer(self.step(|state, now| Ok(state.ledger.reserve(&key, &node, amount, &limits, &capacity, now))))
+        answer(self.step(|state, now| {
+            Ok(state
+                .ledger
+                .reserve(&key, &node, amount, &limits, &capacity, now))
+        }))
     }
 
     fn release(&self, _key: RoomKey, id: ReservationId) -> Answer<'_, ()> {
@@ -249,7 +299,10 @@ impl Store for MemoryStore {
     fn usage(&self, nodes: Vec<NodeId>) -> Answer<'_, Vec<Usage>> {
         answer(self.step(|state, now| {
             state.ledger.expire(now);
-            Ok(nodes.iter().map(|node| state.ledger.of_node(node)).collect())
+            Ok(nodes
+                .iter()
+                .map(|node| state.ledger.of_node(node))
+                .collect())
         }))
     }
 
@@ -266,7 +319,9 @@ impl Store for MemoryStore {
                 // A late word of an earlier life does not shorten the present one.
                 Some(known) if known.lease.epoch > lease.epoch && known.expires > now => {}
                 _ => {
-                    state.nodes.insert(lease.node.clone(), Node { lease, expires });
+                    state
+                        .nodes
+                        .insert(lease.node.clone(), Node { lease, expires });
                 }
             }
             Ok(())
@@ -277,7 +332,9 @@ impl Store for MemoryStore {
         answer(self.step(|state, _| {
             if accepting {
                 state.closed_to_rooms.remove(&node);
-            } else if state.closed_to_rooms.len() >= NODES_MAX && !state.closed_to_rooms.contains(&node) {
+            } else if state.closed_to_rooms.len() >= NODES_MAX
+                && !state.closed_to_rooms.contains(&node)
+            {
                 return Err(StoreError::Full { what: "nodes" });
             } else {
                 state.closed_to_rooms.insert(node.clone());
@@ -288,7 +345,11 @@ impl Store for MemoryStore {
 
     fn node(&self, node: NodeId) -> Answer<'_, Option<NodeLease>> {
         answer(self.step(|state, now| {
-            Ok(state.nodes.get(&node).filter(|known| known.expires > now).map(|known| known.lease.clone()))
+            Ok(state
+                .nodes
+                .get(&node)
+                .filter(|known| known.expires > now)
+                .map(|known| known.lease.clone()))
         }))
     }
 
@@ -314,11 +375,16 @@ mod tests {
     fn harness() -> Harness {
         let millis = Arc::new(AtomicU64::new(1_000));
         let clock = Arc::clone(&millis);
-        let store = MemoryStore::new(Arc::new(move || Moment::from_millis(clock.load(Ordering::Relaxed))));
+        let store = MemoryStore::new(Arc::new(move || {
+            Moment::from_millis(clock.load(Ordering::Relaxed))
+        }));
         Harness {
             store: Arc::new(store),
             advance: Box::new(move |span| {
-                millis.fetch_add(u64::try_from(span.as_millis()).expect("short"), Ordering::Relaxed);
+                millis.fetch_add(
+                    u64::try_from(span.as_millis()).expect("short"),
+                    Ordering::Relaxed,
+                );
             }),
         }
     }
@@ -333,13 +399,41 @@ mod tests {
             FailureScope::Conference(conference)
         };
         for number in 0..=COUNTERS_MAX {
-            harness.store.count_failure(scope(number)).await.expect("counted");
+            harness
+                .store
+                .count_failure(scope(number))
+                .await
+                .expect("counted");
             if number == 0 {
                 (harness.advance)(Duration::from_millis(1));
             }
         }
-        assert_eq!(harness.store.failures(scope(0)).await.expect("answer").count, 0);
-        assert_eq!(harness.store.failures(scope(1)).await.expect("answer").count, 1);
-        assert_eq!(harness.store.failures(scope(COUNTERS_MAX)).await.expect("answer").count, 1);
+        assert_eq!(
+            harness
+                .store
+                .failures(scope(0))
+                .await
+                .expect("answer")
+                .count,
+            0
+        );
+        assert_eq!(
+            harness
+                .store
+                .failures(scope(1))
+                .await
+                .expect("answer")
+                .count,
+            1
+        );
+        assert_eq!(
+            harness
+                .store
+                .failures(scope(COUNTERS_MAX))
+                .await
+                .expect("answer")
+                .count,
+            1
+        );
     }
 }

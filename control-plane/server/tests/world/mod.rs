@@ -37,7 +37,10 @@ pub struct Replica {
 
 impl Replica {
     pub async fn start() -> Self {
-        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let ca = Ca::new();
         let tls = ca.control_plane();
         let clock = Clock::start();
@@ -48,18 +51,37 @@ impl Replica {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (served, replicas, token) = (plane.clone(), vec![address.clone()], stop.clone());
-        tasks.spawn(async move { rpc::serve(served, listener, &tls, replicas, token).await.expect("served") });
+        tasks.spawn(async move {
+            rpc::serve(served, listener, &tls, replicas, token)
+                .await
+                .expect("served")
+        });
         tasks.spawn(plane.clone().watch_nodes(stop.clone()));
         tasks.spawn(plane.clone().restore_rooms(stop.clone()));
         tasks.spawn(plane.clone().enforce_directory(stop.clone()));
-        Self { plane, address, ca, stop, tasks }
+        Self {
+            plane,
+            address,
+            ca,
+            stop,
+            tasks,
+        }
     }
 
     /// Stops in good order; everything has to end.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        let all = async { while self.tasks.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
-        tokio::time::timeout(LIVENESS, all).await.expect("all tasks end");
+        let all = async {
+            while self
+                .tasks
+                .join_next()
+                .await
+                .is_some_and(|ended| ended.is_ok())
+            {}
+        };
+        tokio::time::timeout(LIVENESS, all)
+            .await
+            .expect("all tasks end");
     }
 
     /// Waits until the plane says so.
@@ -80,7 +102,9 @@ pub async fn until<T>(plane: &Plane, what: &str, mut look: impl FnMut(&Plane) ->
             let _ = tokio::time::timeout(Duration::from_millis(100), changed.changed()).await;
         }
     };
-    tokio::time::timeout(LIVENESS, found).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(LIVENESS, found)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 pub fn key(room: &str) -> RoomKey {

@@ -10,8 +10,9 @@ use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::room_host_server::{RoomHost, RoomHostServer};
 use plenum_proto::v1::{
-    AdminRequest, AdminResponse, ExportRequest, ExportResponse, KnockRequest, KnockUpdate, NodeHello, NodeLoad, NodeReport, OpenRequest,
-    OpenResponse, RoomClosed, RoomFacts, RoomKey, RoomPolicy, RoomState, SessionDown, SessionUp, admin_request, session_down, session_up,
+    AdminRequest, AdminResponse, ExportRequest, ExportResponse, KnockRequest, KnockUpdate,
+    NodeHello, NodeLoad, NodeReport, OpenRequest, OpenResponse, RoomClosed, RoomFacts, RoomKey,
+    RoomPolicy, RoomState, SessionDown, SessionUp, admin_request, session_down, session_up,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -71,13 +72,21 @@ impl Script {
     async fn close(&self, name: &str, reason: &str) {
         let room = self.with(|state| state.rooms.remove(name));
         if let Some(room) = room {
-            self.say(Report::Closed(RoomClosed { key: key(name), epoch: room.epoch, reason: reason.into() })).await;
+            self.say(Report::Closed(RoomClosed {
+                key: key(name),
+                epoch: room.epoch,
+                reason: reason.into(),
+            }))
+            .await;
         }
     }
 }
 
 fn key(name: &str) -> Option<RoomKey> {
-    Some(RoomKey { tenant: "school".into(), name: name.into() })
+    Some(RoomKey {
+        tenant: "school".into(),
+        name: name.into(),
+    })
 }
 
 fn room_state(name: &str, room: &Room) -> Report {
@@ -109,23 +118,44 @@ impl Node {
         let uid = format!("u-{id}");
         let tls = replica.ca.node(&uid);
         let (reports, queue) = mpsc::channel(1_024);
-        let state = State { rooms, ..State::default() };
-        let script = Script { state: Arc::new(Mutex::new(state)), reports, changed: Arc::new(watch::Sender::new(0)) };
+        let state = State {
+            rooms,
+            ..State::default()
+        };
+        let script = Script {
+            state: Arc::new(Mutex::new(state)),
+            reports,
+            changed: Arc::new(watch::Sender::new(0)),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let endpoint = listener.local_addr().expect("address").to_string();
         let mut tasks = JoinSet::new();
         let service = RoomHostServer::new(script.clone());
-        let server = Server::builder().tls_config(tls.server()).expect("certificates").add_service(service);
+        let server = Server::builder()
+            .tls_config(tls.server())
+            .expect("certificates")
+            .add_service(service);
         tasks.spawn(async move {
-            server.serve_with_incoming(TcpIncoming::from(listener)).await.expect("served");
+            server
+                .serve_with_incoming(TcpIncoming::from(listener))
+                .await
+                .expect("served");
         });
         let channel = pki::dial(&replica.address, &tls).await.expect("dialled");
         tasks.spawn(attach(script.clone(), channel, uid, endpoint, queue));
-        Self { id: id.into(), script, _tasks: tasks }
+        Self {
+            id: id.into(),
+            script,
+            _tasks: tasks,
+        }
     }
 
     /// Waits until the script's state says so.
-    pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&BTreeMap<String, Room>, &[Order]) -> Option<T>) -> T {
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&BTreeMap<String, Room>, &[Order]) -> Option<T>,
+    ) -> T {
         let mut changed = self.script.changed.subscribe();
         let found = async {
             loop {
@@ -140,7 +170,9 @@ impl Node {
                 changed.changed().await.expect("the script lives");
             }
         };
-        tokio::time::timeout(super::LIVENESS, found).await.unwrap_or_else(|_| panic!("never: {what}"))
+        tokio::time::timeout(super::LIVENESS, found)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"))
     }
 
     pub fn room(&self, name: &str) -> Option<Room> {
@@ -152,7 +184,11 @@ impl Node {
     }
 
     pub fn refused(&self) -> u32 {
-        self.script.state.lock().expect("no panic in the script").refused
+        self.script
+            .state
+            .lock()
+            .expect("no panic in the script")
+            .refused
     }
 
     pub fn admin(&self) -> Vec<AdminRequest> {
@@ -165,7 +201,8 @@ impl Node {
 
     /// Changes a room and reports it.
     pub async fn change(&self, name: &str, change: impl FnOnce(&mut Room)) {
-        self.script.with(|state| change(state.rooms.get_mut(name).expect("runs here")));
+        self.script
+            .with(|state| change(state.rooms.get_mut(name).expect("runs here")));
         self.script.report(name).await;
     }
 
@@ -188,7 +225,13 @@ async fn attach(
     mut reports: mpsc::Receiver<NodeReport>,
 ) {
     let (out, queue) = mpsc::channel(1_024);
-    let mut hello = NodeHello { uid, grpc_endpoint: endpoint, version: "script".into(), primary: true, ..Default::default() };
+    let mut hello = NodeHello {
+        uid,
+        grpc_endpoint: endpoint,
+        version: "script".into(),
+        primary: true,
+        ..Default::default()
+    };
     let rooms = script.with(|state| state.rooms.clone());
     if !rooms.is_empty() {
         // A node that has rooms has facts.
@@ -198,7 +241,10 @@ async fn attach(
     }
     let send = async |item: Report| drop(out.send(NodeReport { item: Some(item) }).await);
     send(Report::Hello(hello.clone())).await;
-    let mut orders = match NodeControlClient::new(channel).attach(ReceiverStream::new(queue)).await {
+    let mut orders = match NodeControlClient::new(channel)
+        .attach(ReceiverStream::new(queue))
+        .await
+    {
         Ok(orders) => orders.into_inner(),
         Err(status) => panic!("not attached: {status}"),
     };
@@ -248,14 +294,21 @@ impl RoomHost for Script {
     type SessionStream = ReceiverStream<Result<SessionDown, Status>>;
     type KnockStream = ReceiverStream<Result<KnockUpdate, Status>>;
 
-    async fn session(&self, request: Request<Streaming<SessionUp>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionUp>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let mut up = request.into_inner();
         let (sender, down) = mpsc::channel(16);
         tokio::spawn(async move {
             // Echo: what comes up as a frame goes down as one.
             while let Ok(Some(message)) = up.message().await {
                 if let Some(session_up::Item::Frame(frame)) = message.item {
-                    let _ = sender.send(Ok(SessionDown { item: Some(session_down::Item::Frame(frame)) })).await;
+                    let _ = sender
+                        .send(Ok(SessionDown {
+                            item: Some(session_down::Item::Frame(frame)),
+                        }))
+                        .await;
                 }
             }
         });
@@ -276,24 +329,41 @@ impl RoomHost for Script {
         if facts.room_sid.is_empty() {
             facts.room_sid = format!("RM_{name}");
         }
-        let room = Room { epoch: request.epoch, participants: 0, facts: facts.clone(), policy: request.policy.unwrap_or_default() };
+        let room = Room {
+            epoch: request.epoch,
+            participants: 0,
+            facts: facts.clone(),
+            policy: request.policy.unwrap_or_default(),
+        };
         self.with(|state| {
             state.opens += 1;
-            let known = state.rooms.entry(name.clone()).or_insert_with(|| room.clone());
+            let known = state
+                .rooms
+                .entry(name.clone())
+                .or_insert_with(|| room.clone());
             if known.epoch < request.epoch {
                 *known = room;
             }
         });
         self.report(&name).await;
-        Ok(Response::new(OpenResponse { epoch: request.epoch, facts: Some(facts) }))
+        Ok(Response::new(OpenResponse {
+            epoch: request.epoch,
+            facts: Some(facts),
+        }))
     }
 
-    async fn knock(&self, _request: Request<KnockRequest>) -> Result<Response<Self::KnockStream>, Status> {
+    async fn knock(
+        &self,
+        _request: Request<KnockRequest>,
+    ) -> Result<Response<Self::KnockStream>, Status> {
         let (_, down) = mpsc::channel(1);
         Ok(Response::new(ReceiverStream::new(down)))
     }
 
-    async fn admin(&self, request: Request<AdminRequest>) -> Result<Response<AdminResponse>, Status> {
+    async fn admin(
+        &self,
+        request: Request<AdminRequest>,
+    ) -> Result<Response<AdminResponse>, Status> {
         let request = request.into_inner();
         let name = request.key.clone().expect("named").name;
         self.with(|state| state.admin.push(request.clone()));
@@ -312,7 +382,13 @@ impl RoomHost for Script {
         Ok(Response::new(AdminResponse::default()))
     }
 
-    async fn export(&self, _request: Request<ExportRequest>) -> Result<Response<ExportResponse>, Status> {
-        Ok(Response::new(ExportResponse { refused: true, ..Default::default() }))
+    async fn export(
+        &self,
+        _request: Request<ExportRequest>,
+    ) -> Result<Response<ExportResponse>, Status> {
+        Ok(Response::new(ExportResponse {
+            refused: true,
+            ..Default::default()
+        }))
     }
 }

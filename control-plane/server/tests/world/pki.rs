@@ -2,7 +2,10 @@
 //! A CA and the certificates of all parts.
 
 use control_plane::identity::Tls;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use tonic::transport::{Channel, Endpoint};
 
 pub struct Ca {
@@ -17,15 +20,23 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let pem = params.self_signed(&key).expect("signed").pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     pub fn issue(&self, dns: &str, spiffe_path: &str) -> Tls {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new(vec![dns.to_owned()]).expect("params");
-        let uri = format!("spiffe://plenum.internal/{spiffe_path}").try_into().expect("ascii");
+        let uri = format!("spiffe://plenum.internal/{spiffe_path}")
+            .try_into()
+            .expect("ascii");
         params.subject_alt_names.push(SanType::URI(uri));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         Tls::from_pem(&self.pem, &certificate.pem(), &key.serialize_pem())
     }
@@ -39,11 +50,17 @@ impl Ca {
     }
 
     pub fn node(&self, uid: &str) -> Tls {
-        self.issue(&format!("{uid}.node.plenum.internal"), &format!("node/{uid}"))
+        self.issue(
+            &format!("{uid}.node.plenum.internal"),
+            &format!("node/{uid}"),
+        )
     }
 }
 
 /// Dials the replica as a part with this certificate does.
 pub async fn dial(address: &str, tls: &Tls) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls.client("control-plane.plenum.internal"))?.connect().await
+    Endpoint::from_shared(format!("https://{address}"))?
+        .tls_config(tls.client("control-plane.plenum.internal"))?
+        .connect()
+        .await
 }
