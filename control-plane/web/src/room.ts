@@ -359,7 +359,7 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
       const connected = this.#room.state === ConnectionState.Connected;
       // While the room is rebuilt, the last picture of it stays on the screen.
       if (connected || this.roster.people.length === 0) {
-        this.roster.handlePeople(people, connected);
+        this.roster.handlePeople(people, connected, this.#deps.now());
         this.stage.handlePeople(people);
       }
       if (connected && !this.own.moderator) {

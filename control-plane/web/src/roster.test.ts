@@ -18,6 +18,7 @@ describe('the roster', () => {
     roster.handlePeople(
       [person('zoe', { role: 'Guest' }), person('ben', { hand: 20 }), person('amy', { hand: 10, role: 'Guest' }), person('max', { role: 'Moderator' }), person('eva'), person('me', { local: true, role: 'Guest' })],
       true,
+      0,
     );
     expect(roster.people.map((p) => p.identity)).toEqual(['me', 'amy', 'ben', 'max', 'eva', 'zoe']);
     expect(roster.hands.map((p) => p.identity)).toEqual(['amy', 'ben']);
@@ -27,26 +28,31 @@ describe('the roster', () => {
     const roster = new Roster();
     const told = listening(roster);
     const me = person('me', { local: true });
-    roster.handlePeople([me, person('a')], true);
+    roster.handlePeople([me], false, 0);
+    roster.handlePeople([me, person('a')], true, 0);
     expect(told).toEqual([]);
-    roster.handlePeople([me, person('a'), person('b'), person('c')], true);
-    roster.handlePeople([me, person('a', { hand: 5 }), person('b', { tracks: { screen_share: { sid: 's', muted: false, media: 1 } } })], true);
-    roster.handlePeople([me, person('a'), person('b')], true);
+    roster.handlePeople([me, person('a'), person('b'), person('c')], true, 0);
+    roster.handlePeople([me, person('a', { hand: 5 }), person('b', { tracks: { screen_share: { sid: 's', muted: false, media: 1 } } })], true, 0);
+    roster.handlePeople([me, person('a'), person('b')], true, 0);
     expect(told).toEqual(['joined b+c', 'left c', 'hand a true', 'share b true', 'hand a false', 'share b false']);
   });
 
-  it('says nothing while the connection is rebuilt, and tells the difference when it stands', () => {
+  it('says nothing while the connection is rebuilt, nor of those who come back soon after', () => {
     const roster = new Roster();
     const me = person('me', { local: true });
-    roster.handlePeople([me, person('a'), person('b')], true);
+    roster.handlePeople([me, person('a'), person('b')], true, 0);
     const told = listening(roster);
     roster.handleReconnecting();
-    roster.handlePeople([me], false);
-    roster.handlePeople([me, person('a')], false);
-    expect(told).toEqual([]);
-    roster.handlePeople([me, person('a'), person('b')], true);
-    roster.handlePeople([me, person('a'), person('b'), person('c')], true);
-    expect(told.at(-1)).toBe('joined c');
+    roster.handlePeople([me], false, 1000);
+    roster.handlePeople([me], true, 2000);
+    roster.handlePeople([me, person('a')], true, 3000);
+    roster.handlePeople([me, person('a'), person('c')], true, 4000);
+    expect(told).toEqual(['joined c']);
+    roster.handlePeople([me, person('a'), person('c')], true, 13_000);
+    expect(told).toEqual(['joined c', 'left b']);
+    roster.handlePeople([me, person('c')], true, 14_000);
+    roster.handlePeople([me, person('c'), person('b')], true, 15_000);
+    expect(told).toEqual(['joined c', 'left b', 'left a', 'joined b']);
   });
 
   it('reads attributes as the server and older clients write them', () => {

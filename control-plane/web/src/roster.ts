@@ -57,10 +57,16 @@ export function parseHand(value: string | undefined): number | null {
   return Number.isFinite(time) && time > 1 ? time : 1;
 }
 
+/** After a rebuilt connection the others are still on their way back: who is missing for less than this did not leave. */
+const GRACE_MS = 10_000;
+
 /** Everybody in the room, in the order of the list, with what changed between two states. */
 export class Roster extends Emitter<{ change: []; announce: [Announcement] }> {
   #people: readonly Person[] = [];
   #silent = true;
+  #met = false;
+  #expected = new Map<string, Person>();
+  #graceUntilMs = 0;
 
   /** Myself first, then raised hands in the order they went up, then by role and name. */
   get people(): readonly Person[] {
@@ -84,32 +90,40 @@ export class Roster extends Emitter<{ change: []; announce: [Announcement] }> {
 
   /** While the connection is rebuilt, everybody seems to go and come: nothing is announced until it stands again. */
   handleReconnecting(): void {
-    this.#silent = true;
+    if (!this.#silent) {
+      this.#silent = true;
+      this.#expected = new Map(this.#people.filter((person) => !person.local).map((person) => [person.identity, person]));
+    }
   }
 
   /** The state of the room after any change. */
-  handlePeople(people: readonly Person[], connected: boolean): void {
+  handlePeople(people: readonly Person[], connected: boolean, nowMs: number): void {
     const before = new Map(this.#people.map((person) => [person.identity, person]));
     this.#people = [...people].sort(byRank);
-    if (this.#silent) {
-      this.#silent = !connected;
-      if (!connected) {
-        this.emit('change');
-        return;
-      }
-      if (before.size === 0) {
-        this.emit('change');
-        return;
-      }
-    }
     this.emit('change');
-    this.#announce(before);
+    const first = !this.#met;
+    if (this.#silent && connected) {
+      this.#silent = false;
+      this.#met = true;
+      this.#graceUntilMs = nowMs + GRACE_MS;
+    }
+    // Who was here before me did not join.
+    if (!this.#silent && !first) {
+      this.#announce(before, nowMs);
+    }
   }
 
-  #announce(before: ReadonlyMap<string, Person>): void {
+  #announce(before: ReadonlyMap<string, Person>, nowMs: number): void {
     const now = new Set(this.#people.map((person) => person.identity));
-    const joined = this.#people.filter((person) => !before.has(person.identity) && !person.local);
-    const left = [...before.values()].filter((person) => !now.has(person.identity) && !person.local);
+    const joined = this.#people.filter((person) => !before.has(person.identity) && !this.#expected.has(person.identity) && !person.local);
+    const left = [...before.values()].filter((person) => !now.has(person.identity) && !this.#expected.has(person.identity) && !person.local);
+    for (const identity of now) {
+      this.#expected.delete(identity);
+    }
+    if (nowMs >= this.#graceUntilMs) {
+      left.push(...this.#expected.values());
+      this.#expected.clear();
+    }
     if (joined.length > 0) {
       this.emit('announce', { kind: 'joined', people: joined });
     }

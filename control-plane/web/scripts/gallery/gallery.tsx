@@ -112,7 +112,7 @@ const people = Array.from({ length: count }, (_, index) =>
     ...(wanted.has('share') && index === 1 ? { tracks: { ...person(1).tracks, screen_share: { sid: 'TR_VS1', muted: false, media: 1 } } } : {}),
   }),
 );
-call.roster.handlePeople(people, true);
+call.roster.handlePeople(people, true, 0);
 call.stage.handlePeople(people);
 call.stage.handleSpeakers(['person-2'], 10_000);
 if (wanted.get('mode') === 'speaker') {

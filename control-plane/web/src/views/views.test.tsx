@@ -128,7 +128,7 @@ describe('the form before the door', () => {
 describe('the list of people', () => {
   const acted = (moderator: boolean): Call => {
     const roster = new Roster();
-    roster.handlePeople([person('me', { local: true }), person('guest', { role: 'Guest', guest: true }), person('other')], true);
+    roster.handlePeople([person('me', { local: true }), person('guest', { role: 'Guest', guest: true }), person('other')], true, 0);
     const lobby = new LobbyList();
     lobby.handlePacket(new TextEncoder().encode('{"entries":[{"id":"k","name":"Waiting"}],"locked":false}'));
     return { roster, lobby, own: { moderator } } as unknown as Call;
