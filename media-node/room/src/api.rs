@@ -59,7 +59,14 @@ impl Role {
     /// From the attribute.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Moderator, Self::Presenter, Self::Participant, Self::Guest].into_iter().find(|role| role.as_str() == text)
+        [
+            Self::Moderator,
+            Self::Presenter,
+            Self::Participant,
+            Self::Guest,
+        ]
+        .into_iter()
+        .find(|role| role.as_str() == text)
     }
 }
 
@@ -313,7 +320,10 @@ impl JoinRefusal {
     /// May it pass?
     #[must_use]
     pub const fn retry(self) -> bool {
-        matches!(self, Self::NotOpened | Self::RoomFull | Self::Locked | Self::WrongEpoch | Self::Closing)
+        matches!(
+            self,
+            Self::NotOpened | Self::RoomFull | Self::Locked | Self::WrongEpoch | Self::Closing
+        )
     }
 }
 

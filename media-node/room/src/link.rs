@@ -27,7 +27,9 @@ impl<T: Message> Serialize for Wire<T> {
 impl<'de, T: Message + Default> Deserialize<'de> for Wire<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = Vec::<u8>::deserialize(deserializer)?;
-        T::decode(bytes.as_slice()).map(Self).map_err(D::Error::custom)
+        T::decode(bytes.as_slice())
+            .map(Self)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -142,7 +144,10 @@ pub struct Start {
 }
 
 /// Roster → peer.
-#[expect(clippy::large_enum_variant, reason = "the largest, a frame for the client, is by far the most frequent")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the largest, a frame for the client, is by far the most frequent"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToPeer {
     /// Begins.

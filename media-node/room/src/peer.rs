@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use livekit_protocol as proto;
 use livekit_protocol::signal_response::Message as Response;
-use media_core::api::{Channel, Command, Event, Fingerprint, IceCredentials, Side, TransportFailure};
+use media_core::api::{
+    Channel, Command, Event, Fingerprint, IceCredentials, Side, TransportFailure,
+};
 use media_core::crypto::DtlsFailure;
 use media_core::ids::{ParticipantId, RoomIndex, ShardId, TransportId};
 use media_core::time::Timestamp;
@@ -24,8 +26,8 @@ use crate::link::{Client, MemberId, RemoteTrack, Start, ToPeer, ToRoster, Wire};
 use crate::random;
 use crate::signal;
 use publisher::Publisher;
-pub(crate) use requests::sane_add_track;
 use quality::Quality;
+pub(crate) use requests::sane_add_track;
 use subscriber::Subscriber;
 
 /// What a peer's node gives to all its peers of a room.
@@ -77,7 +79,10 @@ impl Context<'_> {
 
     fn credentials(&mut self) -> IceCredentials {
         let shard = self.host.shard.0;
-        IceCredentials { ufrag: format!("{shard:02x}{}", random::text(self.entropy, 10)), password: random::text(self.entropy, 26) }
+        IceCredentials {
+            ufrag: format!("{shard:02x}{}", random::text(self.entropy, 10)),
+            password: random::text(self.entropy, 26),
+        }
     }
 }
 
@@ -101,19 +106,36 @@ impl Transport {
             side,
             local: local.clone(),
         });
-        Self { id, local, remote: None, connected: false }
+        Self {
+            id,
+            local,
+            remote: None,
+            connected: false,
+        }
     }
 
-    fn set_remote(&mut self, context: &mut Context<'_>, ice: &IceCredentials, fingerprint: Fingerprint) {
+    fn set_remote(
+        &mut self,
+        context: &mut Context<'_>,
+        ice: &IceCredentials,
+        fingerprint: Fingerprint,
+    ) {
         if self.remote.as_ref() != Some(&(ice.clone(), fingerprint)) {
             self.remote = Some((ice.clone(), fingerprint));
-            context.command(Command::SetRemote { transport: self.id, remote: ice.clone(), fingerprint });
+            context.command(Command::SetRemote {
+                transport: self.id,
+                remote: ice.clone(),
+                fingerprint,
+            });
         }
     }
 
     fn restart(&mut self, context: &mut Context<'_>) {
         self.local = context.credentials();
-        context.command(Command::RestartIce { transport: self.id, local: self.local.clone() });
+        context.command(Command::RestartIce {
+            transport: self.id,
+            local: self.local.clone(),
+        });
     }
 }
 
@@ -186,7 +208,15 @@ impl Peer {
         };
         peer.send(context, Response::Join(start.join.0));
         for track in start.tracks {
-            peer.remotes.insert(track.sid.clone(), Remote { track, told: None, announced: false, paused: false });
+            peer.remotes.insert(
+                track.sid.clone(),
+                Remote {
+                    track,
+                    told: None,
+                    announced: false,
+                    paused: false,
+                },
+            );
         }
         peer.reconcile(context);
         peer.subscriber.wants_offer();
@@ -196,7 +226,10 @@ impl Peer {
 
     fn send(&mut self, context: &mut Context<'_>, message: Response) {
         if let Some(session) = self.session {
-            context.out.push_back(Output::Frame { session, frame: signal::encode(self.text, message) });
+            context.out.push_back(Output::Frame {
+                session,
+                frame: signal::encode(self.text, message),
+            });
         }
     }
 
@@ -212,7 +245,11 @@ impl Peer {
             ToPeer::Attach { session, text } => {
                 self.text = text;
                 if let Some(old) = self.session.replace(session) {
-                    context.out.push_back(Output::Close { session: old, code: 1000, reason: "replaced" });
+                    context.out.push_back(Output::Close {
+                        session: old,
+                        code: 1000,
+                        reason: "replaced",
+                    });
                 }
             }
             // Restarts ICE with the offer that follows.
@@ -220,7 +257,10 @@ impl Peer {
             ToPeer::Send(Wire(response)) => {
                 if let Some(message) = response.message
                     && (self.client.takes_unknown()
-                        || !matches!(message, Response::TrackSubscribed(_) | Response::RequestResponse(_)))
+                        || !matches!(
+                            message,
+                            Response::TrackSubscribed(_) | Response::RequestResponse(_)
+                        ))
                 {
                     self.send(context, message);
                 }
@@ -252,7 +292,11 @@ impl Peer {
             }
             ToPeer::Data { channel, payload } => {
                 if let Some(transport) = self.data_transport(channel, &payload) {
-                    context.command(Command::SendData { transports: vec![transport], channel, payload: payload.into() });
+                    context.command(Command::SendData {
+                        transports: vec![transport],
+                        channel,
+                        payload: payload.into(),
+                    });
                 }
             }
             ToPeer::End { leave } => {
@@ -268,16 +312,29 @@ impl Peer {
             self.send(context, Response::Leave(leave));
         }
         if let Some(session) = self.session.take() {
-            context.out.push_back(Output::Close { session, code: 1000, reason: "left" });
+            context.out.push_back(Output::Close {
+                session,
+                code: 1000,
+                reason: "left",
+            });
         }
-        let transports = self.publisher.transport.iter().map(|transport| transport.id).chain([self.subscriber.transport.id]);
+        let transports = self
+            .publisher
+            .transport
+            .iter()
+            .map(|transport| transport.id)
+            .chain([self.subscriber.transport.id]);
         for transport in transports.collect::<Vec<_>>() {
             context.command(Command::RemoveTransport { transport });
         }
     }
 
     /// Where a message for this client goes now; a reliable one is held while the channel is not open yet.
-    pub(crate) fn data_transport(&mut self, channel: Channel, payload: &[u8]) -> Option<TransportId> {
+    pub(crate) fn data_transport(
+        &mut self,
+        channel: Channel,
+        payload: &[u8],
+    ) -> Option<TransportId> {
         if self.reliable_open {
             return Some(self.subscriber.transport.id);
         }
@@ -300,7 +357,15 @@ impl Peer {
                 remote.track = track;
             }
             None => {
-                self.remotes.insert(track.sid.clone(), Remote { track, told: None, announced: false, paused: false });
+                self.remotes.insert(
+                    track.sid.clone(),
+                    Remote {
+                        track,
+                        told: None,
+                        announced: false,
+                        paused: false,
+                    },
+                );
             }
         }
         self.reconcile(context);
@@ -335,7 +400,11 @@ impl Peer {
             let init = serde_json::json!({ "candidate": line, "sdpMid": mid, "sdpMLineIndex": 0 });
             self.send(
                 context,
-                Response::Trickle(proto::TrickleRequest { candidate_init: init.to_string(), target: target as i32, r#final: false }),
+                Response::Trickle(proto::TrickleRequest {
+                    candidate_init: init.to_string(),
+                    target: target as i32,
+                    r#final: false,
+                }),
             );
         }
     }
@@ -358,7 +427,12 @@ impl Peer {
                 if let Some(own) = self.transport(transport) {
                     own.connected = false;
                 }
-                if self.publisher.transport.as_ref().is_some_and(|own| own.id == transport) {
+                if self
+                    .publisher
+                    .transport
+                    .as_ref()
+                    .is_some_and(|own| own.id == transport)
+                {
                     self.publisher.transport = None;
                 }
                 self.told_alive(context);
@@ -366,28 +440,59 @@ impl Peer {
                     context,
                     ToRoster::MediaFailed {
                         closed: failure == TransportFailure::Closed,
-                        unsupported: matches!(failure, TransportFailure::Dtls(DtlsFailure::Profile | DtlsFailure::Fingerprint)),
+                        unsupported: matches!(
+                            failure,
+                            TransportFailure::Dtls(DtlsFailure::Profile | DtlsFailure::Fingerprint)
+                        ),
                     },
                 );
             }
-            Event::ChannelOpen { transport, channel: Channel::Reliable } if transport == self.subscriber.transport.id => {
+            Event::ChannelOpen {
+                transport,
+                channel: Channel::Reliable,
+            } if transport == self.subscriber.transport.id => {
                 self.reliable_open = true;
                 self.held_bytes = 0;
                 for payload in std::mem::take(&mut self.held) {
-                    context.command(Command::SendData { transports: vec![transport], channel: Channel::Reliable, payload: payload.into() });
+                    context.command(Command::SendData {
+                        transports: vec![transport],
+                        channel: Channel::Reliable,
+                        payload: payload.into(),
+                    });
                 }
             }
-            Event::Data { channel, payload, .. } => {
-                self.tell(context, ToRoster::Data { channel, payload: payload.to_vec() });
+            Event::Data {
+                channel, payload, ..
+            } => {
+                self.tell(
+                    context,
+                    ToRoster::Data {
+                        channel,
+                        payload: payload.to_vec(),
+                    },
+                );
             }
-            Event::EncodingBound { publication, format, .. } => self.codec_seen(context, publication, format),
-            Event::EncodingForwarded { subscription, encoding } => self.forwarded(context, subscription, encoding),
+            Event::EncodingBound {
+                publication,
+                format,
+                ..
+            } => self.codec_seen(context, publication, format),
+            Event::EncodingForwarded {
+                subscription,
+                encoding,
+            } => self.forwarded(context, subscription, encoding),
             Event::Stats { transport, stats } => self.stats(context, transport, &stats),
             Event::Refused { reason, .. } => {
                 context.counters.drop(Dropped::CommandRefused);
                 tracing::debug!(participant = self.id.0, %reason, "the shard refused a command");
                 if reason == media_core::api::CommandRefusal::Limit {
-                    self.tell(context, ToRoster::MediaFailed { closed: false, unsupported: false });
+                    self.tell(
+                        context,
+                        ToRoster::MediaFailed {
+                            closed: false,
+                            unsupported: false,
+                        },
+                    );
                 }
             }
             // Paths are the shard's business, speakers the roster's; a hand-over is not asked for yet.
@@ -399,17 +504,24 @@ impl Peer {
         if self.subscriber.transport.id == id {
             return Some(&mut self.subscriber.transport);
         }
-        self.publisher.transport.as_mut().filter(|transport| transport.id == id)
+        self.publisher
+            .transport
+            .as_mut()
+            .filter(|transport| transport.id == id)
     }
 
     fn told_alive(&mut self, context: &mut Context<'_>) {
-        let alive = self.subscriber.transport.connected || self.publisher.transport.as_ref().is_some_and(|own| own.connected);
+        let alive = self.subscriber.transport.connected
+            || self
+                .publisher
+                .transport
+                .as_ref()
+                .is_some_and(|own| own.connected);
         if alive != self.alive {
             self.alive = alive;
             self.tell(context, ToRoster::MediaAlive(alive));
         }
     }
-
 
     fn subscribe(&mut self, context: &mut Context<'_>, sids: Vec<String>, subscribe: bool) {
         for sid in sids {
@@ -424,24 +536,44 @@ impl Peer {
 
     fn has(&self, publisher_sid: &str) -> bool {
         publisher_sid == self.sid
-            || self.remotes.values().any(|remote| remote.announced && remote.track.publisher_sid == publisher_sid)
+            || self
+                .remotes
+                .values()
+                .any(|remote| remote.announced && remote.track.publisher_sid == publisher_sid)
     }
 
     fn speakers(&mut self, context: &mut Context<'_>, speakers: Vec<Wire<proto::SpeakerInfo>>) {
-        let speakers: Vec<_> = speakers.into_iter().map(|Wire(speaker)| speaker).filter(|speaker| self.has(&speaker.sid)).collect();
+        let speakers: Vec<_> = speakers
+            .into_iter()
+            .map(|Wire(speaker)| speaker)
+            .filter(|speaker| self.has(&speaker.sid))
+            .collect();
         if !speakers.is_empty() {
-            self.send(context, Response::SpeakersChanged(proto::SpeakersChanged { speakers }));
+            self.send(
+                context,
+                Response::SpeakersChanged(proto::SpeakersChanged { speakers }),
+            );
         }
     }
 
-    fn qualities(&mut self, context: &mut Context<'_>, updates: Vec<Wire<proto::ConnectionQualityInfo>>) {
+    fn qualities(
+        &mut self,
+        context: &mut Context<'_>,
+        updates: Vec<Wire<proto::ConnectionQualityInfo>>,
+    ) {
         if self.client.protocol < 5 {
             return;
         }
-        let updates: Vec<_> =
-            updates.into_iter().map(|Wire(update)| update).filter(|update| self.has(&update.participant_sid)).collect();
+        let updates: Vec<_> = updates
+            .into_iter()
+            .map(|Wire(update)| update)
+            .filter(|update| self.has(&update.participant_sid))
+            .collect();
         if !updates.is_empty() {
-            self.send(context, Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
+            self.send(
+                context,
+                Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates }),
+            );
         }
     }
 }

@@ -58,7 +58,10 @@ impl Sources {
         }
         let mut sources = Self::NONE;
         for name in names {
-            if let Some((source, _)) = ALL.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)) {
+            if let Some((source, _)) = ALL
+                .iter()
+                .find(|(_, known)| known.eq_ignore_ascii_case(name))
+            {
                 sources.add(*source);
             }
         }
@@ -71,14 +74,20 @@ impl Sources {
         if self == Self::ANY {
             return Vec::new();
         }
-        ALL.iter().filter(|(source, _)| self.has(*source)).map(|(_, name)| (*name).to_owned()).collect()
+        ALL.iter()
+            .filter(|(source, _)| self.has(*source))
+            .map(|(_, name)| (*name).to_owned())
+            .collect()
     }
 
     fn numbers(self) -> Vec<i32> {
         if self == Self::ANY {
             return Vec::new();
         }
-        ALL.iter().filter(|(source, _)| self.has(*source)).map(|(source, _)| *source as i32).collect()
+        ALL.iter()
+            .filter(|(source, _)| self.has(*source))
+            .map(|(source, _)| *source as i32)
+            .collect()
     }
 }
 
@@ -107,7 +116,11 @@ impl Effective {
     /// Derives it.
     #[must_use]
     pub fn new(grants: &Grants, role: Option<Role>, guest: bool, policy: &Policy) -> Self {
-        let mut sources = if grants.can_publish { Sources::parse(&grants.can_publish_sources) } else { Sources::NONE };
+        let mut sources = if grants.can_publish {
+            Sources::parse(&grants.can_publish_sources)
+        } else {
+            Sources::NONE
+        };
         let mut chat = ChatRule::Everyone;
         let mut moderate = grants.room_admin;
         let mut enter_muted = false;
@@ -160,8 +173,13 @@ impl Effective {
         use proto::{TrackSource as Source, TrackType as Type};
         let fits = matches!(
             (kind, source),
-            (Type::Audio, Source::Microphone | Source::ScreenShareAudio | Source::Unknown)
-                | (Type::Video, Source::Camera | Source::ScreenShare | Source::Unknown)
+            (
+                Type::Audio,
+                Source::Microphone | Source::ScreenShareAudio | Source::Unknown
+            ) | (
+                Type::Video,
+                Source::Camera | Source::ScreenShare | Source::Unknown
+            )
         );
         self.can_publish && fits && self.sources.has(source)
     }
@@ -187,7 +205,10 @@ impl Effective {
     /// present role, which the control plane asks for.
     #[must_use]
     pub fn to_grants(self, grants: &Grants) -> Grants {
-        Grants { room_admin: self.moderate, ..grants.clone() }
+        Grants {
+            room_admin: self.moderate,
+            ..grants.clone()
+        }
     }
 }
 

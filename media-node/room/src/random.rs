@@ -9,14 +9,20 @@ const ALPHABET: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 pub(crate) fn text(entropy: &mut (dyn Entropy + Send), length: usize) -> String {
     let mut bytes = vec![0; length];
     entropy.fill(&mut bytes);
-    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 63)]))
+        .collect()
 }
 
 /// Letters and digits of identifiers: five bits each.
 pub(crate) fn name(entropy: &mut (dyn Entropy + Send), length: usize) -> String {
     let mut bytes = vec![0; length];
     entropy.fill(&mut bytes);
-    bytes.iter().map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789A"[usize::from(byte & 31)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789A"[usize::from(byte & 31)]))
+        .collect()
 }
 
 /// A number.

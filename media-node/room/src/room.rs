@@ -44,7 +44,8 @@ impl Room {
             fingerprint: config.fingerprint,
             candidates: config.candidates.clone(),
         };
-        let (mut out, mut down, mut counters, mut next_member) = (VecDeque::new(), VecDeque::new(), Counters::default(), 0);
+        let (mut out, mut down, mut counters, mut next_member) =
+            (VecDeque::new(), VecDeque::new(), Counters::default(), 0);
         let mut context = roster::Context {
             now,
             entropy: entropy.as_mut(),
@@ -97,7 +98,11 @@ impl Room {
         if self.ended {
             return None;
         }
-        self.roster.deadline().into_iter().chain(self.peers.values().filter_map(Peer::deadline)).min()
+        self.roster
+            .deadline()
+            .into_iter()
+            .chain(self.peers.values().filter_map(Peer::deadline))
+            .min()
     }
 
     /// Timers.
@@ -119,7 +124,9 @@ impl Room {
         }
         match input {
             Input::SessionStart { session, start } => {
-                let member = self.with_roster(now, |roster, context| roster.session_start(context, session, *start));
+                let member = self.with_roster(now, |roster, context| {
+                    roster.session_start(context, session, *start)
+                });
                 if let Some(member) = member {
                     self.sessions.insert(session, member);
                 }
@@ -144,12 +151,24 @@ impl Room {
                 }
             }
             Input::Media(event) => self.event(now, event),
-            Input::Knock { knock, entry } => self.with_roster(now, |roster, context| roster.knock(context, knock, entry)),
-            Input::KnockEnd { knock } => self.with_roster(now, |roster, context| roster.knock_end(context, knock)),
-            Input::Admin { request, actor, call } => {
-                self.with_roster(now, |roster, context| roster.admin(context, request, actor.as_deref(), call));
+            Input::Knock { knock, entry } => {
+                self.with_roster(now, |roster, context| roster.knock(context, knock, entry))
             }
-            Input::Policy(policy) => self.with_roster(now, |roster, context| roster.policy(context, *policy)),
+            Input::KnockEnd { knock } => {
+                self.with_roster(now, |roster, context| roster.knock_end(context, knock))
+            }
+            Input::Admin {
+                request,
+                actor,
+                call,
+            } => {
+                self.with_roster(now, |roster, context| {
+                    roster.admin(context, request, actor.as_deref(), call)
+                });
+            }
+            Input::Policy(policy) => {
+                self.with_roster(now, |roster, context| roster.policy(context, *policy))
+            }
             Input::Candidates(candidates) => {
                 self.host.candidates = candidates;
                 for id in self.peers.keys().copied().collect::<Vec<_>>() {
@@ -165,9 +184,18 @@ impl Room {
     fn late(&mut self, input: Input) {
         use crate::api::{AdminRefusal, JoinRefusal, KnockRefusal, KnockUpdate};
         let answer = match input {
-            Input::SessionStart { session, .. } => Output::Refused { session, refusal: JoinRefusal::Closing },
-            Input::Knock { knock, .. } => Output::Knock { knock, update: KnockUpdate::Refused(KnockRefusal::Closing) },
-            Input::Admin { request, .. } => Output::Admin { request, result: Err(AdminRefusal::NotFound("room")) },
+            Input::SessionStart { session, .. } => Output::Refused {
+                session,
+                refusal: JoinRefusal::Closing,
+            },
+            Input::Knock { knock, .. } => Output::Knock {
+                knock,
+                update: KnockUpdate::Refused(KnockRefusal::Closing),
+            },
+            Input::Admin { request, .. } => Output::Admin {
+                request,
+                result: Err(AdminRefusal::NotFound("room")),
+            },
             _ => return,
         };
         self.out.push_back(answer);
@@ -186,8 +214,13 @@ impl Room {
             | Event::Stats { transport, .. } => transport.0,
             Event::EncodingBound { publication, .. } => publication.0,
             Event::EncodingForwarded { subscription, .. } => subscription.0,
-            Event::Refused { transport: Some(transport), .. } => transport.0,
-            Event::Refused { transport: None, .. } => return self.counters.drop(Dropped::CommandRefused),
+            Event::Refused {
+                transport: Some(transport),
+                ..
+            } => transport.0,
+            Event::Refused {
+                transport: None, ..
+            } => return self.counters.drop(Dropped::CommandRefused),
             // Of a hand-over, which is not asked for yet.
             _ => return,
         };
@@ -197,7 +230,11 @@ impl Room {
         }
     }
 
-    fn with_roster<T>(&mut self, now: Timestamp, work: impl FnOnce(&mut Roster, &mut roster::Context<'_>) -> T) -> T {
+    fn with_roster<T>(
+        &mut self,
+        now: Timestamp,
+        work: impl FnOnce(&mut Roster, &mut roster::Context<'_>) -> T,
+    ) -> T {
         let mut context = roster::Context {
             now,
             entropy: self.entropy.as_mut(),
@@ -209,7 +246,12 @@ impl Room {
         work(&mut self.roster, &mut context)
     }
 
-    fn with_peer<T>(&mut self, now: Timestamp, id: MemberId, work: impl FnOnce(&mut Peer, &mut peer::Context<'_>) -> T) -> Option<T> {
+    fn with_peer<T>(
+        &mut self,
+        now: Timestamp,
+        id: MemberId,
+        work: impl FnOnce(&mut Peer, &mut peer::Context<'_>) -> T,
+    ) -> Option<T> {
         let peer = self.peers.get_mut(&id)?;
         let mut context = peer::Context {
             now,
@@ -233,7 +275,11 @@ impl Room {
     fn settle(&mut self, now: Timestamp) {
         loop {
             if let Some((id, message)) = self.up.pop_front() {
-                let message = if self.by_wire { through_wire(&message) } else { message };
+                let message = if self.by_wire {
+                    through_wire(&message)
+                } else {
+                    message
+                };
                 self.with_roster(now, |roster, context| roster.handle(context, id, message));
             } else if let Some(down) = self.down.pop_front() {
                 self.deliver(now, down);
@@ -252,7 +298,9 @@ impl Room {
             None => self.with_roster(now, |roster, context| roster.report(context)),
             Some(reason) => {
                 self.ended = true;
-                self.out.push_back(Output::Media(Command::RemoveRoom { room: self.roster.index() }));
+                self.out.push_back(Output::Media(Command::RemoveRoom {
+                    room: self.roster.index(),
+                }));
                 self.out.push_back(Output::Ended { reason });
             }
         }
@@ -262,10 +310,16 @@ impl Room {
         match down {
             Down::One(id, message) => self.deliver_one(now, id, message),
             Down::Many(ids, ToPeer::Data { channel, payload }) => {
-                let transports: Vec<_> =
-                    ids.iter().filter_map(|id| self.peers.get_mut(id)?.data_transport(channel, &payload)).collect();
+                let transports: Vec<_> = ids
+                    .iter()
+                    .filter_map(|id| self.peers.get_mut(id)?.data_transport(channel, &payload))
+                    .collect();
                 if !transports.is_empty() {
-                    self.out.push_back(Output::Media(Command::SendData { transports, channel, payload: payload.into() }));
+                    self.out.push_back(Output::Media(Command::SendData {
+                        transports,
+                        channel,
+                        payload: payload.into(),
+                    }));
                 }
             }
             Down::Many(ids, message) => {
@@ -277,7 +331,11 @@ impl Room {
     }
 
     fn deliver_one(&mut self, now: Timestamp, id: MemberId, message: ToPeer) {
-        let message = if self.by_wire { through_wire(&message) } else { message };
+        let message = if self.by_wire {
+            through_wire(&message)
+        } else {
+            message
+        };
         if let ToPeer::Start(start) = message {
             let mut context = peer::Context {
                 now,
@@ -295,7 +353,8 @@ impl Room {
         }
         if let ToPeer::Attach { session, .. } = &message {
             let session = *session;
-            self.sessions.retain(|other, member| *member != id || *other == session);
+            self.sessions
+                .retain(|other, member| *member != id || *other == session);
         }
         let goes_on = self.with_peer(now, id, |peer, context| peer.handle(context, message));
         if goes_on == Some(false) {
@@ -308,6 +367,7 @@ impl Room {
 
 /// There and back again.
 fn through_wire<T: Serialize + DeserializeOwned>(value: &T) -> T {
-    let bytes = serde_json::to_vec(value).expect("invariant: what is said between roster and peers can be serialised");
+    let bytes = serde_json::to_vec(value)
+        .expect("invariant: what is said between roster and peers can be serialised");
     serde_json::from_slice(&bytes).expect("invariant: what was serialised can be read")
 }

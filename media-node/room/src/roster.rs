@@ -57,7 +57,12 @@ impl Context<'_> {
     }
 
     fn respond(&mut self, member: MemberId, message: Response) {
-        self.send(member, ToPeer::Send(Wire(proto::SignalResponse { message: Some(message) })));
+        self.send(
+            member,
+            ToPeer::Send(Wire(proto::SignalResponse {
+                message: Some(message),
+            })),
+        );
     }
 }
 
@@ -163,10 +168,15 @@ impl Roster {
             speaking: BTreeMap::new(),
             departures: VecDeque::new(),
         };
-        context.out.push_back(Output::Media(Command::AddRoom { room: roster.index }));
+        context
+            .out
+            .push_back(Output::Media(Command::AddRoom { room: roster.index }));
         if roster.facts.opened {
             roster.opened_at = Some(context.now);
-            context.out.push_back(Output::Media(Command::SetGate { room: roster.index, open: true }));
+            context.out.push_back(Output::Media(Command::SetGate {
+                room: roster.index,
+                open: true,
+            }));
             if fresh {
                 roster.begin(context);
             }
@@ -186,14 +196,21 @@ impl Roster {
         if !self.facts.opened {
             self.facts.opened = true;
             self.opened_at = Some(context.now);
-            context.out.push_back(Output::Media(Command::SetGate { room: self.index, open: true }));
+            context.out.push_back(Output::Media(Command::SetGate {
+                room: self.index,
+                open: true,
+            }));
             self.begin(context);
             self.reconsider_lobby(context);
         }
     }
 
     pub(crate) fn unix_ms(&self, now: Timestamp) -> u64 {
-        self.wall.unix_nanos.saturating_add(now.as_nanos()).saturating_sub(self.wall.at.as_nanos()) / 1_000_000
+        self.wall
+            .unix_nanos
+            .saturating_add(now.as_nanos())
+            .saturating_sub(self.wall.at.as_nanos())
+            / 1_000_000
     }
 
     fn unix_s(&self, now: Timestamp) -> i64 {
@@ -205,7 +222,10 @@ impl Roster {
     }
 
     fn by_identity(&self, identity: &str) -> Option<MemberId> {
-        self.members.values().find(|member| member.identity == identity).map(|member| member.id)
+        self.members
+            .values()
+            .find(|member| member.identity == identity)
+            .map(|member| member.id)
     }
 
     /// May this member be counted and shown?
@@ -214,11 +234,17 @@ impl Roster {
     }
 
     fn participants(&self) -> u32 {
-        self.members.values().filter(|member| Self::counts(member)).count() as u32
+        self.members
+            .values()
+            .filter(|member| Self::counts(member))
+            .count() as u32
     }
 
     fn publishers(&self) -> u32 {
-        self.members.values().filter(|member| !member.tracks.is_empty()).count() as u32
+        self.members
+            .values()
+            .filter(|member| !member.tracks.is_empty())
+            .count() as u32
     }
 
     fn room_info(&self) -> proto::Room {
@@ -240,18 +266,30 @@ impl Roster {
 
     /// Video first, VP8 and H.264 in front of it.
     fn enabled_codecs(&self) -> Vec<proto::Codec> {
-        ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red", "video/rtx"]
-            .into_iter()
-            .filter(|mime| {
-                let name = mime.rsplit('/').next().unwrap_or_default();
-                name == "rtx" || self.codec_enabled(name)
-            })
-            .map(|mime| proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() })
-            .collect()
+        [
+            "video/VP8",
+            "video/H264",
+            "video/VP9",
+            "video/AV1",
+            "audio/opus",
+            "audio/red",
+            "video/rtx",
+        ]
+        .into_iter()
+        .filter(|mime| {
+            let name = mime.rsplit('/').next().unwrap_or_default();
+            name == "rtx" || self.codec_enabled(name)
+        })
+        .map(|mime| proto::Codec {
+            mime: mime.to_owned(),
+            fmtp_line: String::new(),
+        })
+        .collect()
     }
 
     fn codec_enabled(&self, name: &str) -> bool {
-        crate::sdp::codec_of(name).is_some_and(|codec| crate::sdp::is_enabled(&self.policy.codecs, codec))
+        crate::sdp::codec_of(name)
+            .is_some_and(|codec| crate::sdp::is_enabled(&self.policy.codecs, codec))
     }
 
     pub(crate) fn info(&self, member: &Member) -> proto::ParticipantInfo {
@@ -259,7 +297,11 @@ impl Roster {
             sid: member.sid.clone(),
             identity: member.identity.clone(),
             state: member.state,
-            tracks: member.tracks.iter().map(|track| track.info.0.clone()).collect(),
+            tracks: member
+                .tracks
+                .iter()
+                .map(|track| track.info.0.clone())
+                .collect(),
             metadata: member.metadata.clone(),
             joined_at: member.joined_unix_ms / 1000,
             joined_at_ms: member.joined_unix_ms,
@@ -269,14 +311,23 @@ impl Roster {
             region: self.site.clone(),
             is_publisher: !member.tracks.is_empty(),
             kind: member.kind,
-            attributes: member.attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            attributes: member
+                .attributes
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             client_protocol: member.client_protocol,
             capabilities: member.capabilities.clone(),
             ..Default::default()
         }
     }
 
-    fn remote_track(&self, publisher: &Member, track: &Track, receiver: &Member) -> Option<RemoteTrack> {
+    fn remote_track(
+        &self,
+        publisher: &Member,
+        track: &Track,
+        receiver: &Member,
+    ) -> Option<RemoteTrack> {
         // Nobody could say whose track that is.
         let bound = track.bound.as_ref().filter(|_| !publisher.grants.hidden)?;
         Some(RemoteTrack {
@@ -290,14 +341,20 @@ impl Roster {
             muted: track.info.0.muted,
             layers: track.layers(),
             encodings: bound.encodings,
-            allowed: publisher.sharing.as_ref().is_none_or(|sharing| sharing.allows(receiver, &track.info.0.sid))
+            allowed: publisher
+                .sharing
+                .as_ref()
+                .is_none_or(|sharing| sharing.allows(receiver, &track.info.0.sid))
                 || receiver.grants.recorder,
         })
     }
 
     /// Reports facts and counts when they changed.
     pub(crate) fn report(&mut self, context: &mut Context<'_>) {
-        for (list, max) in [(self.facts.revoked.len(), REVOKED_MAX), (self.facts.admitted.len(), ADMITTED_MAX)] {
+        for (list, max) in [
+            (self.facts.revoked.len(), REVOKED_MAX),
+            (self.facts.admitted.len(), ADMITTED_MAX),
+        ] {
             debug_assert!(list <= max, "invariant: facts are bounded where they grow");
         }
         let report = RoomReport {
@@ -314,7 +371,9 @@ impl Roster {
     }
 
     fn remember_role(&mut self, identity: &str, role: Role) {
-        self.facts.role_changes.retain(|(other, _)| other != identity);
+        self.facts
+            .role_changes
+            .retain(|(other, _)| other != identity);
         if self.facts.role_changes.len() >= ROLE_CHANGES_MAX {
             self.facts.role_changes.remove(0);
         }
@@ -349,12 +408,22 @@ impl Roster {
         let due: Vec<_> = self
             .members
             .values()
-            .filter_map(|member| member.deadline.filter(|(at, _)| is_due(*at)).map(|(_, farewell)| (member.id, farewell)))
+            .filter_map(|member| {
+                member
+                    .deadline
+                    .filter(|(at, _)| is_due(*at))
+                    .map(|(_, farewell)| (member.id, farewell))
+            })
             .collect();
         for (id, farewell) in due {
             self.remove(context, id, farewell);
         }
-        let tokens: Vec<_> = self.members.values().filter(|member| is_due(member.token_due)).map(|member| member.id).collect();
+        let tokens: Vec<_> = self
+            .members
+            .values()
+            .filter(|member| is_due(member.token_due))
+            .map(|member| member.id)
+            .collect();
         for id in tokens {
             self.token_facts(context, id);
         }
@@ -364,31 +433,61 @@ impl Roster {
             && is_due(at)
         {
             let limit = self.duration_deadline().is_some_and(is_due);
-            self.finish(context, if limit { "MaxDuration" } else { "Empty" }, proto::DisconnectReason::RoomClosed);
+            self.finish(
+                context,
+                if limit { "MaxDuration" } else { "Empty" },
+                proto::DisconnectReason::RoomClosed,
+            );
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         let members = self.members.values().flat_map(|member| {
             let wanted = member.tracks.iter().filter_map(|track| track.wanted_due);
-            member.deadline.map(|(at, _)| at).into_iter().chain([member.token_due]).chain(wanted)
+            member
+                .deadline
+                .map(|(at, _)| at)
+                .into_iter()
+                .chain([member.token_due])
+                .chain(wanted)
         });
-        members.chain(self.updates_due).chain(self.quality_due).chain(self.counts_due).chain(self.end_deadline()).min()
+        members
+            .chain(self.updates_due)
+            .chain(self.quality_due)
+            .chain(self.counts_due)
+            .chain(self.end_deadline())
+            .min()
     }
 
     fn duration_deadline(&self) -> Option<Timestamp> {
         let opened = self.opened_at.filter(|_| self.policy.max_duration_ms > 0)?;
         // Over a fail-over the time since the beginning goes on.
         let created = self.facts.created_unix_ms;
-        let already = self.unix_ms(opened).saturating_sub(if created == 0 { self.unix_ms(opened) } else { created });
-        Some(opened + std::time::Duration::from_millis(self.policy.max_duration_ms.saturating_sub(already)))
+        let already = self.unix_ms(opened).saturating_sub(if created == 0 {
+            self.unix_ms(opened)
+        } else {
+            created
+        });
+        Some(
+            opened
+                + std::time::Duration::from_millis(
+                    self.policy.max_duration_ms.saturating_sub(already),
+                ),
+        )
     }
 
     fn end_deadline(&self) -> Option<Timestamp> {
-        let empty = self.empty_since.filter(|_| self.knocks.is_empty()).map(|since| {
-            let limit = if self.anybody_ever { self.policy.departure_timeout_ms } else { self.policy.empty_timeout_ms };
-            since + std::time::Duration::from_millis(limit)
-        });
+        let empty = self
+            .empty_since
+            .filter(|_| self.knocks.is_empty())
+            .map(|since| {
+                let limit = if self.anybody_ever {
+                    self.policy.departure_timeout_ms
+                } else {
+                    self.policy.empty_timeout_ms
+                };
+                since + std::time::Duration::from_millis(limit)
+            });
         empty.into_iter().chain(self.duration_deadline()).min()
     }
 }

@@ -24,8 +24,12 @@ pub enum FrameError {
 /// [`FrameError`].
 pub fn decode(frame: &Frame) -> Result<Option<proto::signal_request::Message>, FrameError> {
     let request: proto::SignalRequest = match frame {
-        Frame::Binary(bytes) | Frame::Text(bytes) if bytes.len() > FRAME_BYTES_MAX => return Err(FrameError::TooLong),
-        Frame::Binary(bytes) => proto::SignalRequest::decode(bytes.as_slice()).map_err(|_| FrameError::Malformed)?,
+        Frame::Binary(bytes) | Frame::Text(bytes) if bytes.len() > FRAME_BYTES_MAX => {
+            return Err(FrameError::TooLong);
+        }
+        Frame::Binary(bytes) => {
+            proto::SignalRequest::decode(bytes.as_slice()).map_err(|_| FrameError::Malformed)?
+        }
         Frame::Text(bytes) => serde_json::from_slice(bytes).map_err(|_| FrameError::Malformed)?,
     };
     Ok(request.message)
@@ -34,7 +38,9 @@ pub fn decode(frame: &Frame) -> Result<Option<proto::signal_request::Message>, F
 /// Writes a response in the form the client used last.
 #[must_use]
 pub fn encode(text: bool, message: proto::signal_response::Message) -> Frame {
-    let response = proto::SignalResponse { message: Some(message) };
+    let response = proto::SignalResponse {
+        message: Some(message),
+    };
     if text && let Ok(json) = serde_json::to_vec(&response) {
         return Frame::Text(json);
     }
@@ -43,7 +49,10 @@ pub fn encode(text: bool, message: proto::signal_response::Message) -> Frame {
 
 /// A `leave` as clients of every protocol understand it.
 #[must_use]
-pub fn leave(reason: proto::DisconnectReason, action: proto::leave_request::Action) -> proto::signal_response::Message {
+pub fn leave(
+    reason: proto::DisconnectReason,
+    action: proto::leave_request::Action,
+) -> proto::signal_response::Message {
     proto::signal_response::Message::Leave(proto::LeaveRequest {
         can_reconnect: action != proto::leave_request::Action::Disconnect,
         reason: reason as i32,

@@ -51,10 +51,22 @@ pub(crate) fn declared() -> Policy {
     Policy {
         declared: true,
         permissions: BTreeMap::from([
-            (Role::Moderator, permission(true, true, ChatRule::Everyone, true, false)),
-            (Role::Presenter, permission(true, true, ChatRule::Everyone, false, true)),
-            (Role::Participant, permission(true, false, ChatRule::Everyone, false, true)),
-            (Role::Guest, permission(false, false, ChatRule::Moderators, false, true)),
+            (
+                Role::Moderator,
+                permission(true, true, ChatRule::Everyone, true, false),
+            ),
+            (
+                Role::Presenter,
+                permission(true, true, ChatRule::Everyone, false, true),
+            ),
+            (
+                Role::Participant,
+                permission(true, false, ChatRule::Everyone, false, true),
+            ),
+            (
+                Role::Guest,
+                permission(false, false, ChatRule::Moderators, false, true),
+            ),
         ]),
         ..ad_hoc()
     }

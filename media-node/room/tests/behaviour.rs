@@ -11,12 +11,14 @@ use livekit_protocol::signal_response::Message as Response;
 use media_core::api::{Channel, Codec, Command, Encoding, Event, Side};
 use media_core::crypto::DtlsFailure;
 use media_core::ids::{Ssrc, TransportId};
-use media_room::api::{AdminCall, Facts, Frame, Input, JoinRefusal, LobbyRule, Output, Role, SessionId};
+use media_room::api::{
+    AdminCall, Facts, Frame, Input, JoinRefusal, LobbyRule, Output, Role, SessionId,
+};
 use media_room::sdp::Description;
 use prost::Message as _;
 use script::{
-    Script, ad_hoc, answer_to, audio_section, camera, chromium_offer, declared, firefox_offer, microphone, offer_message, screen, start,
-    text, video_section,
+    Script, ad_hoc, answer_to, audio_section, camera, chromium_offer, declared, firefox_offer,
+    microphone, offer_message, screen, start, text, video_section,
 };
 
 fn reasons(script: &mut Script, session: u64) -> Vec<proto::request_response::Reason> {
@@ -24,17 +26,22 @@ fn reasons(script: &mut Script, session: u64) -> Vec<proto::request_response::Re
         .take(session)
         .into_iter()
         .filter_map(|message| match message {
-            Response::RequestResponse(response) => proto::request_response::Reason::try_from(response.reason).ok(),
+            Response::RequestResponse(response) => {
+                proto::request_response::Reason::try_from(response.reason).ok()
+            }
             _ => None,
         })
         .collect()
 }
 
 fn leave(script: &mut Script, session: u64) -> Option<proto::LeaveRequest> {
-    script.take(session).into_iter().find_map(|message| match message {
-        Response::Leave(leave) => Some(leave),
-        _ => None,
-    })
+    script
+        .take(session)
+        .into_iter()
+        .find_map(|message| match message {
+            Response::Leave(leave) => Some(leave),
+            _ => None,
+        })
 }
 
 fn refusal(script: &Script) -> Option<JoinRefusal> {
@@ -63,7 +70,10 @@ fn a_client_without_a_media_path_does_not_stay_for_ever() {
     script.pass(Duration::from_secs(59));
     assert_eq!(leave(&mut script, 1), None);
     script.pass(Duration::from_secs(2));
-    assert_eq!(leave(&mut script, 1).map(|leave| leave.reason), Some(proto::DisconnectReason::ConnectionTimeout as i32));
+    assert_eq!(
+        leave(&mut script, 1).map(|leave| leave.reason),
+        Some(proto::DisconnectReason::ConnectionTimeout as i32)
+    );
 }
 
 #[test]
@@ -72,10 +82,16 @@ fn a_client_without_gcm_is_told_that_media_fail() {
     script.start(1, start("anna", None));
     script.answer(1);
     let transport = TransportId(script.transports(Side::Subscriber)[0]);
-    script.media(Event::Failed { transport, failure: media_core::api::TransportFailure::Dtls(DtlsFailure::Profile) });
+    script.media(Event::Failed {
+        transport,
+        failure: media_core::api::TransportFailure::Dtls(DtlsFailure::Profile),
+    });
     let leave = leave(&mut script, 1).expect("a leave");
     assert_eq!(leave.reason, proto::DisconnectReason::MediaFailure as i32);
-    assert_eq!(leave.action, proto::leave_request::Action::Disconnect as i32);
+    assert_eq!(
+        leave.action,
+        proto::leave_request::Action::Disconnect as i32
+    );
 }
 
 #[test]
@@ -96,9 +112,21 @@ fn text_frames_are_answered_in_text_until_binary_ones_come() {
     };
     assert!(is_text(&script).len() > 2 && is_text(&script).iter().all(|text| *text));
     let json = br#"{"pingReq":{"timestamp":"5"}}"#.to_vec();
-    script.input("json", Input::Frame { session: SessionId(1), frame: Frame::Text(json) });
+    script.input(
+        "json",
+        Input::Frame {
+            session: SessionId(1),
+            frame: Frame::Text(json),
+        },
+    );
     assert_eq!(is_text(&script), [true]);
-    script.request(1, Request::PingReq(proto::Ping { timestamp: 6, rtt: 0 }));
+    script.request(
+        1,
+        Request::PingReq(proto::Ping {
+            timestamp: 6,
+            rtt: 0,
+        }),
+    );
     assert_eq!(is_text(&script), [false]);
 }
 
@@ -106,28 +134,60 @@ fn text_frames_are_answered_in_text_until_binary_ones_come() {
 fn layers_of_a_sim_group_are_told_apart_by_ssrc() {
     let sdp = firefox_offer()
         .replace("a=simulcast:send f;h;q\r\n", "")
-        .replace("a=rid:f send\r\na=rid:h send\r\na=rid:q send\r\n", "a=ssrc-group:SIM 1001 1002 1003\r\n");
+        .replace(
+            "a=rid:f send\r\na=rid:h send\r\na=rid:q send\r\n",
+            "a=ssrc-group:SIM 1001 1002 1003\r\n",
+        );
     let offer = Description::parse(&sdp).expect("readable");
-    let encoding = |ssrc, rtx| Encoding { rid: None, ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(rtx)) };
-    assert_eq!(offer.sections[1].encodings, [encoding(1001, 2001), encoding(1002, 2002), encoding(1003, 2003)]);
+    let encoding = |ssrc, rtx| Encoding {
+        rid: None,
+        ssrc: Some(Ssrc(ssrc)),
+        rtx_ssrc: Some(Ssrc(rtx)),
+    };
+    assert_eq!(
+        offer.sections[1].encodings,
+        [
+            encoding(1001, 2001),
+            encoding(1002, 2002),
+            encoding(1003, 2003)
+        ]
+    );
 }
 
 #[test]
 fn rids_are_ordered_from_low_to_high_whatever_the_browser_writes() {
     let offer = Description::parse(&firefox_offer()).expect("readable");
-    let rids: Vec<_> = offer.sections[1].encodings.iter().filter_map(|encoding| encoding.rid.as_deref()).collect();
+    let rids: Vec<_> = offer.sections[1]
+        .encodings
+        .iter()
+        .filter_map(|encoding| encoding.rid.as_deref())
+        .collect();
     assert_eq!(rids, ["q", "h", "f"]);
 }
 
 #[test]
 fn the_codec_that_was_asked_for_is_answered_alone() {
-    for (name, codec) in [("vp8", Codec::Vp8), ("h264", Codec::H264), ("vp9", Codec::Vp9), ("av1", Codec::Av1)] {
+    for (name, codec) in [
+        ("vp8", Codec::Vp8),
+        ("h264", Codec::H264),
+        ("vp9", Codec::Vp9),
+        ("av1", Codec::Av1),
+    ] {
         let mut script = Script::new(ad_hoc());
         script.start(1, start("anna", None));
         script.request(1, camera("cam", name));
-        script.request(1, offer_message(chromium_offer(1, 1, &[video_section("1", "cam")]), 1));
+        script.request(
+            1,
+            offer_message(chromium_offer(1, 1, &[video_section("1", "cam")]), 1),
+        );
         let published = script.commands.iter().find_map(|command| match command {
-            Command::Publish(publication) => Some(publication.payloads.iter().map(|binding| binding.format.codec).collect::<Vec<_>>()),
+            Command::Publish(publication) => Some(
+                publication
+                    .payloads
+                    .iter()
+                    .map(|binding| binding.format.codec)
+                    .collect::<Vec<_>>(),
+            ),
             _ => None,
         });
         assert_eq!(published, Some(vec![codec]), "{name}");
@@ -142,17 +202,39 @@ fn a_tenants_list_of_codecs_holds_for_its_kind_alone() {
     script.start(1, start("anna", None));
     script.request(1, camera("cam", "vp8"));
     script.request(1, microphone("mic"));
-    script.request(1, offer_message(chromium_offer(1, 1, &[video_section("1", "cam"), audio_section("2", "mic")]), 1));
+    script.request(
+        1,
+        offer_message(
+            chromium_offer(
+                1,
+                1,
+                &[video_section("1", "cam"), audio_section("2", "mic")],
+            ),
+            1,
+        ),
+    );
     let codecs: Vec<_> = script
         .commands
         .iter()
         .filter_map(|command| match command {
-            Command::Publish(publication) => Some(publication.payloads.iter().map(|binding| binding.format.codec).collect::<Vec<_>>()),
+            Command::Publish(publication) => Some(
+                publication
+                    .payloads
+                    .iter()
+                    .map(|binding| binding.format.codec)
+                    .collect::<Vec<_>>(),
+            ),
             _ => None,
         })
         .collect();
-    assert!(codecs.contains(&vec![Codec::Vp9]), "VP8 was asked for and is not enabled: {codecs:?}");
-    assert!(codecs.contains(&vec![Codec::Red, Codec::Opus]), "{codecs:?}");
+    assert!(
+        codecs.contains(&vec![Codec::Vp9]),
+        "VP8 was asked for and is not enabled: {codecs:?}"
+    );
+    assert!(
+        codecs.contains(&vec![Codec::Red, Codec::Opus]),
+        "{codecs:?}"
+    );
 }
 
 #[test]
@@ -163,15 +245,32 @@ fn subscribers_without_red_are_bound_to_opus_alone() {
     script.start(2, start("fox", None));
     script.answer(2);
     script.request(1, microphone("mic"));
-    script.request(1, offer_message(chromium_offer(1, 1, &[audio_section("1", "mic")]), 1));
+    script.request(
+        1,
+        offer_message(chromium_offer(1, 1, &[audio_section("1", "mic")]), 1),
+    );
     let offer = script.offer_of(2);
     let sdp = answer_to(&offer.sdp, 2)
         .replace("SAVPF 111 63", "SAVPF 111")
         .replace("a=rtpmap:63 red/48000/2\r\n", "")
         .replace("a=fmtp:63 111/111\r\n", "");
-    script.request(2, Request::Answer(proto::SessionDescription { r#type: "answer".into(), sdp, id: offer.id, ..Default::default() }));
+    script.request(
+        2,
+        Request::Answer(proto::SessionDescription {
+            r#type: "answer".into(),
+            sdp,
+            id: offer.id,
+            ..Default::default()
+        }),
+    );
     let bound = script.commands.iter().find_map(|command| match command {
-        Command::Subscribe(subscription) => Some(subscription.payloads.iter().map(|binding| binding.format.codec).collect::<Vec<_>>()),
+        Command::Subscribe(subscription) => Some(
+            subscription
+                .payloads
+                .iter()
+                .map(|binding| binding.format.codec)
+                .collect::<Vec<_>>(),
+        ),
         _ => None,
     });
     assert_eq!(bound, Some(vec![Codec::Opus]));
@@ -188,7 +287,13 @@ fn a_place_in_the_offer_is_reused_only_after_its_refusal_was_answered() {
         let cid = format!("cam{round}");
         script.request(1, camera(&cid, "vp8"));
         let mid = (round + 1).to_string();
-        script.request(1, offer_message(chromium_offer(1, 1, &[video_section(&mid, &cid)]), round + 1));
+        script.request(
+            1,
+            offer_message(
+                chromium_offer(1, 1, &[video_section(&mid, &cid)]),
+                round + 1,
+            ),
+        );
         script.answer(2);
         if round % 2 == 0 {
             // Not answered yet: the refusal of the old and the next track come in one later offer.
@@ -197,8 +302,16 @@ fn a_place_in_the_offer_is_reused_only_after_its_refusal_was_answered() {
         script.answer(2);
     }
     let offer = Description::parse(&script.offer_of(2).sdp).expect("readable");
-    assert!(offer.sections.len() <= 4, "{} sections after 40 tracks, one at a time", offer.sections.len());
-    let mids: std::collections::BTreeSet<_> = offer.sections.iter().map(|section| section.mid.clone()).collect();
+    assert!(
+        offer.sections.len() <= 4,
+        "{} sections after 40 tracks, one at a time",
+        offer.sections.len()
+    );
+    let mids: std::collections::BTreeSet<_> = offer
+        .sections
+        .iter()
+        .map(|section| section.mid.clone())
+        .collect();
     assert_eq!(mids.len(), offer.sections.len());
 }
 
@@ -209,10 +322,26 @@ fn tracks_that_must_be_encrypted_are_refused_in_the_clear() {
     let mut script = Script::new(policy);
     script.start(1, start("anna", None));
     script.request(1, microphone("mic"));
-    assert_eq!(reasons(&mut script, 1), [proto::request_response::Reason::NotAllowed]);
-    let Request::AddTrack(request) = microphone("mic") else { unreachable!("as built") };
-    script.request(1, Request::AddTrack(proto::AddTrackRequest { encryption: proto::encryption::Type::Gcm as i32, ..request }));
-    assert!(script.take(1).iter().any(|message| matches!(message, Response::TrackPublished(_))));
+    assert_eq!(
+        reasons(&mut script, 1),
+        [proto::request_response::Reason::NotAllowed]
+    );
+    let Request::AddTrack(request) = microphone("mic") else {
+        unreachable!("as built")
+    };
+    script.request(
+        1,
+        Request::AddTrack(proto::AddTrackRequest {
+            encryption: proto::encryption::Type::Gcm as i32,
+            ..request
+        }),
+    );
+    assert!(
+        script
+            .take(1)
+            .iter()
+            .any(|message| matches!(message, Response::TrackPublished(_)))
+    );
 }
 
 #[test]
@@ -222,10 +351,21 @@ fn without_screen_sharing_no_screen_passes_under_any_name() {
     let mut script = Script::new(policy);
     script.start(1, start("anna", None));
     script.request(1, screen("s"));
-    let Request::AddTrack(request) = screen("s") else { unreachable!("as built") };
-    script.request(1, Request::AddTrack(proto::AddTrackRequest { source: proto::TrackSource::Unknown as i32, ..request }));
+    let Request::AddTrack(request) = screen("s") else {
+        unreachable!("as built")
+    };
+    script.request(
+        1,
+        Request::AddTrack(proto::AddTrackRequest {
+            source: proto::TrackSource::Unknown as i32,
+            ..request
+        }),
+    );
     script.request(1, camera("c", "vp8"));
-    assert_eq!(reasons(&mut script, 1), [proto::request_response::Reason::NotAllowed; 2]);
+    assert_eq!(
+        reasons(&mut script, 1),
+        [proto::request_response::Reason::NotAllowed; 2]
+    );
 }
 
 #[test]
@@ -234,19 +374,38 @@ fn a_change_of_role_ends_what_the_new_role_may_not() {
     script.start(1, start("mona", Some(Role::Moderator)));
     script.start(2, start("pia", Some(Role::Presenter)));
     script.request(2, screen("s"));
-    script.request(2, offer_message(chromium_offer(2, 1, &[video_section("1", "s")]), 1));
+    script.request(
+        2,
+        offer_message(chromium_offer(2, 1, &[video_section("1", "s")]), 1),
+    );
     let request = proto::UpdateParticipantRequest {
         identity: "pia".into(),
         attributes: [("plenum.role".to_owned(), "Participant".to_owned())].into(),
         ..Default::default()
     };
-    script.admin(Some("mona"), AdminCall::UpdateParticipant(request.encode_to_vec())).expect("changed");
-    assert!(script.take(2).iter().any(|message| matches!(message, Response::TrackUnpublished(_))));
-    assert!(matches!(script.commands.last(), Some(Command::Unpublish { .. })));
+    script
+        .admin(
+            Some("mona"),
+            AdminCall::UpdateParticipant(request.encode_to_vec()),
+        )
+        .expect("changed");
+    assert!(
+        script
+            .take(2)
+            .iter()
+            .any(|message| matches!(message, Response::TrackUnpublished(_)))
+    );
+    assert!(matches!(
+        script.commands.last(),
+        Some(Command::Unpublish { .. })
+    ));
     // And it holds over a rejoin with the old token.
     script.start(3, start("pia", Some(Role::Presenter)));
     script.request(3, screen("s"));
-    assert_eq!(reasons(&mut script, 3), [proto::request_response::Reason::NotAllowed]);
+    assert_eq!(
+        reasons(&mut script, 3),
+        [proto::request_response::Reason::NotAllowed]
+    );
 }
 
 #[test]
@@ -254,10 +413,16 @@ fn the_policy_of_a_running_room_takes_effect_at_once() {
     let mut script = Script::new(declared(LobbyRule::Guests));
     script.start(1, start("mona", Some(Role::Moderator)));
     script.knock(1, "g_one", None);
-    script.input("the lobby is switched off", Input::Policy(Box::new(declared(LobbyRule::Off))));
+    script.input(
+        "the lobby is switched off",
+        Input::Policy(Box::new(declared(LobbyRule::Off))),
+    );
     assert!(script.last.iter().any(|output| matches!(
         output,
-        Output::Knock { update: media_room::api::KnockUpdate::Admitted, .. }
+        Output::Knock {
+            update: media_room::api::KnockUpdate::Admitted,
+            ..
+        }
     )));
 }
 
@@ -266,7 +431,12 @@ fn a_room_ends_when_its_time_is_up_also_over_a_move() {
     let mut policy = ad_hoc();
     policy.max_duration_ms = 600_000;
     // It began five minutes ago on another node.
-    let facts = Facts { room_sid: "RM_x".into(), opened: true, created_unix_ms: 1_799_999_700_000, ..Facts::default() };
+    let facts = Facts {
+        room_sid: "RM_x".into(),
+        opened: true,
+        created_unix_ms: 1_799_999_700_000,
+        ..Facts::default()
+    };
     let mut script = Script::with_facts(policy, facts);
     script.start(1, start("anna", None));
     script.answer(1);
@@ -275,9 +445,15 @@ fn a_room_ends_when_its_time_is_up_also_over_a_move() {
     script.pass(Duration::from_secs(299));
     assert_eq!(leave(&mut script, 1), None);
     script.pass(Duration::from_secs(2));
-    assert_eq!(leave(&mut script, 1).map(|leave| leave.reason), Some(proto::DisconnectReason::RoomClosed as i32));
+    assert_eq!(
+        leave(&mut script, 1).map(|leave| leave.reason),
+        Some(proto::DisconnectReason::RoomClosed as i32)
+    );
     assert!(script.text.contains("Ended { reason: \"MaxDuration\" }"));
-    assert!(!script.text.contains("room_started"), "a move is no beginning");
+    assert!(
+        !script.text.contains("room_started"),
+        "a move is no beginning"
+    );
 }
 
 #[test]
@@ -302,11 +478,20 @@ fn hidden_participants_are_seen_by_nobody_and_counted_nowhere() {
     script.start(2, ghost);
     script.start(3, start("ben", None));
     for session in [1, 3] {
-        let seen = script.take(session).into_iter().any(|message| match message {
-            Response::Update(update) => update.participants.iter().any(|other| other.identity == "ghost"),
-            Response::Join(join) => join.other_participants.iter().any(|other| other.identity == "ghost"),
-            _ => false,
-        });
+        let seen = script
+            .take(session)
+            .into_iter()
+            .any(|message| match message {
+                Response::Update(update) => update
+                    .participants
+                    .iter()
+                    .any(|other| other.identity == "ghost"),
+                Response::Join(join) => join
+                    .other_participants
+                    .iter()
+                    .any(|other| other.identity == "ghost"),
+                _ => false,
+            });
         assert!(!seen, "session {session}");
     }
     assert!(script.text.contains("participants: 2,") && !script.text.contains("participants: 3,"));
@@ -327,10 +512,23 @@ fn reliable_messages_wait_for_a_channel_that_opens_and_lossy_ones_do_not() {
         packet.sequence = number + 1;
         script.data(publisher, &packet);
     }
-    let sent = |script: &Script| script.commands.iter().filter(|command| matches!(command, Command::SendData { .. })).count();
+    let sent = |script: &Script| {
+        script
+            .commands
+            .iter()
+            .filter(|command| matches!(command, Command::SendData { .. }))
+            .count()
+    };
     assert_eq!(sent(&script), 0);
-    script.media(Event::Data { transport: TransportId(publisher), channel: Channel::Lossy, payload: text(None, "x").encode_to_vec().into() });
-    script.media(Event::ChannelOpen { transport: ben, channel: Channel::Reliable });
+    script.media(Event::Data {
+        transport: TransportId(publisher),
+        channel: Channel::Lossy,
+        payload: text(None, "x").encode_to_vec().into(),
+    });
+    script.media(Event::ChannelOpen {
+        transport: ben,
+        channel: Channel::Reliable,
+    });
     assert_eq!(sent(&script), 3, "in order, once");
 }
 
@@ -339,8 +537,16 @@ fn a_removed_person_is_refused_on_the_next_node_too() {
     let mut script = Script::new(declared(LobbyRule::Off));
     script.start(1, start("mona", Some(Role::Moderator)));
     script.start(2, start("g_eve", Some(Role::Guest)));
-    let remove = proto::RoomParticipantIdentity { identity: "g_eve".into(), ..Default::default() };
-    script.admin(Some("mona"), AdminCall::RemoveParticipant(remove.encode_to_vec())).expect("removed");
+    let remove = proto::RoomParticipantIdentity {
+        identity: "g_eve".into(),
+        ..Default::default()
+    };
+    script
+        .admin(
+            Some("mona"),
+            AdminCall::RemoveParticipant(remove.encode_to_vec()),
+        )
+        .expect("removed");
     let facts = script
         .last
         .iter()
@@ -364,15 +570,21 @@ fn a_resume_needs_the_right_identity() {
     script.answer(1);
     let transport = script.transports(Side::Subscriber)[0];
     script.connected(transport);
-    let sid = script.take(1).into_iter().find_map(|message| match message {
-        Response::Join(join) => join.participant.map(|participant| participant.sid),
-        _ => None,
-    });
+    let sid = script
+        .take(1)
+        .into_iter()
+        .find_map(|message| match message {
+            Response::Join(join) => join.participant.map(|participant| participant.sid),
+            _ => None,
+        });
     let mut thief = start("eve", None);
     thief.reconnect = true;
     thief.participant_sid = sid.expect("joined");
     script.start(2, thief);
-    assert_eq!(leave(&mut script, 2).map(|leave| leave.reason), Some(proto::DisconnectReason::StateMismatch as i32));
+    assert_eq!(
+        leave(&mut script, 2).map(|leave| leave.reason),
+        Some(proto::DisconnectReason::StateMismatch as i32)
+    );
     assert_eq!(leave(&mut script, 1), None);
 }
 
@@ -383,5 +595,8 @@ fn at_most_sixteen_tracks_of_one_participant() {
     for number in 0..20 {
         script.request(1, microphone(&format!("m{number}")));
     }
-    assert_eq!(reasons(&mut script, 1), [proto::request_response::Reason::LimitExceeded; 4]);
+    assert_eq!(
+        reasons(&mut script, 1),
+        [proto::request_response::Reason::LimitExceeded; 4]
+    );
 }

@@ -15,46 +15,67 @@ use media_room::api::{AdminCall, Frame, Input, KnockId, LobbyRule, Role, Session
 use media_room::sdp::{self, Description, Local, Sent, SentTrack, Taken};
 use proptest::prelude::*;
 use prost::Message as _;
-use script::{Offered, Script, answer_to, camera, chromium_offer, declared, firefox_offer, microphone, offer_message, screen, start, text};
+use script::{
+    Offered, Script, answer_to, camera, chromium_offer, declared, firefox_offer, microphone,
+    offer_message, screen, start, text,
+};
 
 /// Outputs that one input may cause in a room of six.
 const OUTPUTS_MAX: usize = 400;
 
 fn config() -> ProptestConfig {
     // The shrunk input is printed; nothing is written beside the sources.
-    ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// A description with some bytes changed, lines dropped or doubled.
 fn spoiled() -> impl Strategy<Value = String> {
     let whole = prop_oneof![
         Just(firefox_offer()),
-        Just(chromium_offer(1, 1, &[script::audio_section("1", "mic"), script::video_section("2", "cam")])),
+        Just(chromium_offer(
+            1,
+            1,
+            &[
+                script::audio_section("1", "mic"),
+                script::video_section("2", "cam")
+            ]
+        )),
     ];
-    (whole, proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any::<char>()), 0..8)).prop_map(|(whole, changes)| {
-        let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
-        for (index, what, with) in changes {
-            let at = index.index(lines.len());
-            match what {
-                0 => {
-                    lines.remove(at);
+    (
+        whole,
+        proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..4, any::<char>()), 0..8),
+    )
+        .prop_map(|(whole, changes)| {
+            let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+            for (index, what, with) in changes {
+                let at = index.index(lines.len());
+                match what {
+                    0 => {
+                        lines.remove(at);
+                    }
+                    1 => lines.insert(at, lines[at].clone()),
+                    2 => lines[at].push(with),
+                    _ => {
+                        lines[at].pop();
+                    }
                 }
-                1 => lines.insert(at, lines[at].clone()),
-                2 => lines[at].push(with),
-                _ => {
-                    lines[at].pop();
+                if lines.is_empty() {
+                    lines.push("v=0".into());
                 }
             }
-            if lines.is_empty() {
-                lines.push("v=0".into());
-            }
-        }
-        lines.join("\r\n") + "\r\n"
-    })
+            lines.join("\r\n") + "\r\n"
+        })
 }
 
 fn local_ice() -> media_core::api::IceCredentials {
-    media_core::api::IceCredentials { ufrag: "01abcdef".into(), password: "0123456789012345678901".into() }
+    media_core::api::IceCredentials {
+        ufrag: "01abcdef".into(),
+        password: "0123456789012345678901".into(),
+    }
 }
 
 proptest! {
@@ -153,7 +174,13 @@ impl Play {
         let mut script = Script::new(declared(LobbyRule::Guests));
         script.start(1, start("mona", Some(Role::Moderator)));
         script.answer(1);
-        Self { script, session: 1, sessions: vec![1], sids: vec!["TR_none".into()], most: 0 }
+        Self {
+            script,
+            session: 1,
+            sessions: vec![1],
+            sids: vec!["TR_none".into()],
+            most: 0,
+        }
     }
 
     fn step(&mut self, what: u8, who: u8, number: u16, bytes: &[u8]) {
@@ -163,15 +190,43 @@ impl Play {
         let cid = format!("cid{}", number % 20);
         let words = String::from_utf8_lossy(bytes).into_owned();
         match what {
-            0 => self.script.input("bytes", Input::Frame { session: SessionId(session), frame: Frame::Binary(bytes.to_vec()) }),
-            1 => self.script.input("text", Input::Frame { session: SessionId(session), frame: Frame::Text(bytes.to_vec()) }),
+            0 => self.script.input(
+                "bytes",
+                Input::Frame {
+                    session: SessionId(session),
+                    frame: Frame::Binary(bytes.to_vec()),
+                },
+            ),
+            1 => self.script.input(
+                "text",
+                Input::Frame {
+                    session: SessionId(session),
+                    frame: Frame::Text(bytes.to_vec()),
+                },
+            ),
             2 => {
-                let json = format!("{{\"addTrack\":{{\"cid\":\"{}\",\"type\":{}}}}}", cid, number % 5);
-                self.script.input("json", Input::Frame { session: SessionId(session), frame: Frame::Text(json.into_bytes()) });
+                let json = format!(
+                    "{{\"addTrack\":{{\"cid\":\"{}\",\"type\":{}}}}}",
+                    cid,
+                    number % 5
+                );
+                self.script.input(
+                    "json",
+                    Input::Frame {
+                        session: SessionId(session),
+                        frame: Frame::Text(json.into_bytes()),
+                    },
+                );
             }
             3 | 4 => {
-                let identity = ["mona", "paul", "g_one", "eve", "olga", "max"][usize::from(who) % 6];
-                let role = [Role::Moderator, Role::Participant, Role::Guest, Role::Presenter][usize::from(number) % 4];
+                let identity =
+                    ["mona", "paul", "g_one", "eve", "olga", "max"][usize::from(who) % 6];
+                let role = [
+                    Role::Moderator,
+                    Role::Participant,
+                    Role::Guest,
+                    Role::Presenter,
+                ][usize::from(number) % 4];
                 self.session += 1;
                 let mut start = start(identity, Some(role));
                 start.name.clone_from(&words);
@@ -197,16 +252,33 @@ impl Play {
                 self.script.request(session, Request::AddTrack(odd));
             }
             9 | 10 => {
-                let sections: Vec<(String, String, bool)> =
-                    (0..number % 5).map(|n| (format!("{}", n + 1), format!("cid{}", (number + n) % 20), (number >> n) & 1 == 1)).collect();
+                let sections: Vec<(String, String, bool)> = (0..number % 5)
+                    .map(|n| {
+                        (
+                            format!("{}", n + 1),
+                            format!("cid{}", (number + n) % 20),
+                            (number >> n) & 1 == 1,
+                        )
+                    })
+                    .collect();
                 let offered: Vec<Offered<'_>> = sections
                     .iter()
-                    .map(|(mid, cid, video)| Offered { mid, cid, video: *video, simulcast: who.is_multiple_of(2), active: !who.is_multiple_of(3) })
+                    .map(|(mid, cid, video)| Offered {
+                        mid,
+                        cid,
+                        video: *video,
+                        simulcast: who.is_multiple_of(2),
+                        active: !who.is_multiple_of(3),
+                    })
                     .collect();
                 let sdp = chromium_offer(session, u32::from(who % 3), &offered);
-                self.script.request(session, offer_message(sdp, u32::from(number)));
+                self.script
+                    .request(session, offer_message(sdp, u32::from(number)));
             }
-            11 => self.script.request(session, offer_message(firefox_offer() + &words, u32::from(number))),
+            11 => self.script.request(
+                session,
+                offer_message(firefox_offer() + &words, u32::from(number)),
+            ),
             12 | 13 => {
                 let offer = self.script.responses.get(&session).and_then(|all| {
                     all.iter().rev().find_map(|message| match message {
@@ -215,18 +287,37 @@ impl Play {
                     })
                 });
                 if let Some(offer) = offer {
-                    let id = if what == 12 { offer.id } else { u32::from(number) };
+                    let id = if what == 12 {
+                        offer.id
+                    } else {
+                        u32::from(number)
+                    };
                     let sdp = answer_to(&offer.sdp, session);
                     self.script.request(
                         session,
-                        Request::Answer(proto::SessionDescription { r#type: "answer".into(), sdp, id, ..Default::default() }),
+                        Request::Answer(proto::SessionDescription {
+                            r#type: "answer".into(),
+                            sdp,
+                            id,
+                            ..Default::default()
+                        }),
                     );
                 }
             }
-            14 => self.script.request(session, Request::Mute(proto::MuteTrackRequest { sid, muted: who.is_multiple_of(2) })),
+            14 => self.script.request(
+                session,
+                Request::Mute(proto::MuteTrackRequest {
+                    sid,
+                    muted: who.is_multiple_of(2),
+                }),
+            ),
             15 => self.script.request(
                 session,
-                Request::Subscription(proto::UpdateSubscription { track_sids: vec![sid, words], subscribe: who.is_multiple_of(2), ..Default::default() }),
+                Request::Subscription(proto::UpdateSubscription {
+                    track_sids: vec![sid, words],
+                    subscribe: who.is_multiple_of(2),
+                    ..Default::default()
+                }),
             ),
             16 => self.script.request(
                 session,
@@ -259,22 +350,48 @@ impl Play {
                     }],
                 }),
             ),
-            19 => self.script.request(session, if who.is_multiple_of(2) { Request::Leave(proto::LeaveRequest::default()) } else { Request::Ping(1) }),
+            19 => self.script.request(
+                session,
+                if who.is_multiple_of(2) {
+                    Request::Leave(proto::LeaveRequest::default())
+                } else {
+                    Request::Ping(1)
+                },
+            ),
             20 => self.media(who, number, bytes),
-            21 => self.script.input("session ends", Input::SessionEnd { session: SessionId(session), clean: who.is_multiple_of(2) }),
+            21 => self.script.input(
+                "session ends",
+                Input::SessionEnd {
+                    session: SessionId(session),
+                    clean: who.is_multiple_of(2),
+                },
+            ),
             22 => self.script.pass(Duration::from_millis(u64::from(number))),
             23 => {
                 let call = match who % 9 {
                     0 => AdminCall::RemoveParticipant(
-                        proto::RoomParticipantIdentity { identity: "paul".into(), ..Default::default() }.encode_to_vec(),
+                        proto::RoomParticipantIdentity {
+                            identity: "paul".into(),
+                            ..Default::default()
+                        }
+                        .encode_to_vec(),
                     ),
                     1 => AdminCall::UpdateParticipant(bytes.to_vec()),
                     2 => AdminCall::SendData(bytes.to_vec()),
                     3 => AdminCall::Lock(number.is_multiple_of(2)),
-                    4 => AdminCall::Lobby { admit: vec!["g_one".into()], deny: vec![words], admit_all: number.is_multiple_of(2) },
+                    4 => AdminCall::Lobby {
+                        admit: vec!["g_one".into()],
+                        deny: vec![words],
+                        admit_all: number.is_multiple_of(2),
+                    },
                     5 => AdminCall::MutePublishedTrack(
-                        proto::MuteRoomTrackRequest { identity: "paul".into(), track_sid: sid, muted: true, ..Default::default() }
-                            .encode_to_vec(),
+                        proto::MuteRoomTrackRequest {
+                            identity: "paul".into(),
+                            track_sid: sid,
+                            muted: true,
+                            ..Default::default()
+                        }
+                        .encode_to_vec(),
                     ),
                     6 => AdminCall::UpdateSubscriptions(bytes.to_vec()),
                     7 => AdminCall::ListParticipants(Vec::new()),
@@ -287,10 +404,21 @@ impl Play {
                         .encode_to_vec(),
                     ),
                 };
-                let _ = self.script.admin((number.is_multiple_of(3)).then_some("mona"), call);
+                let _ = self
+                    .script
+                    .admin((number.is_multiple_of(3)).then_some("mona"), call);
             }
-            24 => self.script.knock(u64::from(number), &format!("g_{}", who % 3), (who.is_multiple_of(5)).then_some(Role::Participant)),
-            _ => self.script.input("knock ends", Input::KnockEnd { knock: KnockId(u64::from(number)) }),
+            24 => self.script.knock(
+                u64::from(number),
+                &format!("g_{}", who % 3),
+                (who.is_multiple_of(5)).then_some(Role::Participant),
+            ),
+            _ => self.script.input(
+                "knock ends",
+                Input::KnockEnd {
+                    knock: KnockId(u64::from(number)),
+                },
+            ),
         }
         self.most = self.most.max(self.script.outputs - before);
         for message in self.script.responses.values().flatten() {
@@ -304,17 +432,40 @@ impl Play {
     }
 
     fn media(&mut self, who: u8, number: u16, bytes: &[u8]) {
-        let all: Vec<u64> = [Side::Publisher, Side::Subscriber].into_iter().flat_map(|side| self.script.transports(side)).collect();
+        let all: Vec<u64> = [Side::Publisher, Side::Subscriber]
+            .into_iter()
+            .flat_map(|side| self.script.transports(side))
+            .collect();
         let transport = TransportId(all[usize::from(number) % all.len()]);
         let event = match who % 7 {
             0 | 1 => return self.script.connected(transport.0),
-            2 => Event::Failed { transport, failure: TransportFailure::Closed },
-            3 => Event::Failed { transport, failure: TransportFailure::ConsentLost },
-            4 => Event::ChannelOpen { transport, channel: Channel::Reliable },
-            5 => Event::Stats { transport, stats: TransportStats::default() },
+            2 => Event::Failed {
+                transport,
+                failure: TransportFailure::Closed,
+            },
+            3 => Event::Failed {
+                transport,
+                failure: TransportFailure::ConsentLost,
+            },
+            4 => Event::ChannelOpen {
+                transport,
+                channel: Channel::Reliable,
+            },
+            5 => Event::Stats {
+                transport,
+                stats: TransportStats::default(),
+            },
             _ => {
-                let payload = if number.is_multiple_of(2) { bytes.to_vec() } else { text(Some("lk.chat"), "x").encode_to_vec() };
-                Event::Data { transport, channel: Channel::Reliable, payload: payload.into() }
+                let payload = if number.is_multiple_of(2) {
+                    bytes.to_vec()
+                } else {
+                    text(Some("lk.chat"), "x").encode_to_vec()
+                };
+                Event::Data {
+                    transport,
+                    channel: Channel::Reliable,
+                    payload: payload.into(),
+                }
             }
         };
         self.script.media(event);
@@ -322,15 +473,23 @@ impl Play {
 
     /// Everybody goes: what was made is gone.
     fn end(mut self) -> Result<(), TestCaseError> {
-        prop_assert!(self.most <= OUTPUTS_MAX, "{} outputs for one input", self.most);
+        prop_assert!(
+            self.most <= OUTPUTS_MAX,
+            "{} outputs for one input",
+            self.most
+        );
         // It may have ended by itself already.
         let _ = self.script.admin(None, AdminCall::End);
         let (mut transports, mut forwarded) = (BTreeSet::new(), BTreeSet::new());
         let mut removed = false;
         for command in &self.script.commands {
             match command {
-                Command::AddTransport { transport, .. } => prop_assert!(transports.insert(*transport), "an id is used once"),
-                Command::Subscribe(subscription) => prop_assert!(forwarded.insert(subscription.id), "an id is used once"),
+                Command::AddTransport { transport, .. } => {
+                    prop_assert!(transports.insert(*transport), "an id is used once")
+                }
+                Command::Subscribe(subscription) => {
+                    prop_assert!(forwarded.insert(subscription.id), "an id is used once")
+                }
                 Command::RemoveRoom { .. } => removed = true,
                 _ => {}
             }

@@ -14,8 +14,8 @@ use media_core::ids::{PublicationId, RoomIndex, Ssrc, TransportId};
 use media_room::api::{AdminCall, Facts, Input, LobbyRule, Role, SessionId};
 use prost::Message as _;
 use script::{
-    Script, ad_hoc, audio_section, camera, chromium_offer, declared, firefox_offer, microphone, offer_message, screen, start, text,
-    video_section,
+    Script, ad_hoc, audio_section, camera, chromium_offer, declared, firefox_offer, microphone,
+    offer_message, screen, start, text, video_section,
 };
 
 /// Two in an ad-hoc room, both connected for receiving.
@@ -34,7 +34,17 @@ fn two() -> Script {
 fn publish_camera_and_microphone(script: &mut Script, session: u64) {
     script.request(session, microphone("mic"));
     script.request(session, camera("cam", "vp8"));
-    script.request(session, offer_message(chromium_offer(session, 1, &[audio_section("1", "mic"), video_section("2", "cam")]), 1));
+    script.request(
+        session,
+        offer_message(
+            chromium_offer(
+                session,
+                1,
+                &[audio_section("1", "mic"), video_section("2", "cam")],
+            ),
+            1,
+        ),
+    );
 }
 
 #[test]
@@ -44,7 +54,13 @@ fn join_and_first_connection() {
     script.answer(1);
     let transport = script.transports(Side::Subscriber)[0];
     script.connected(transport);
-    script.request(1, Request::PingReq(proto::Ping { timestamp: 42, rtt: 7 }));
+    script.request(
+        1,
+        Request::PingReq(proto::Ping {
+            timestamp: 42,
+            rtt: 7,
+        }),
+    );
     script.request(1, Request::Ping(42));
     script.check("join");
 }
@@ -104,14 +120,33 @@ fn mute_by_client_and_by_moderator() {
     publish_camera_and_microphone(&mut script, 1);
     script.answer(2);
     let sid = track(&script, 1, "mic");
-    script.request(1, Request::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted: true }));
-    script.request(1, Request::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted: false }));
+    script.request(
+        1,
+        Request::Mute(proto::MuteTrackRequest {
+            sid: sid.clone(),
+            muted: true,
+        }),
+    );
+    script.request(
+        1,
+        Request::Mute(proto::MuteTrackRequest {
+            sid: sid.clone(),
+            muted: false,
+        }),
+    );
     let call = |muted| {
-        let request = proto::MuteRoomTrackRequest { identity: "anna".into(), track_sid: sid.clone(), muted, ..Default::default() };
+        let request = proto::MuteRoomTrackRequest {
+            identity: "anna".into(),
+            track_sid: sid.clone(),
+            muted,
+            ..Default::default()
+        };
         AdminCall::MutePublishedTrack(request.encode_to_vec())
     };
     script.admin(None, call(true)).expect("muted");
-    script.admin(None, call(false)).expect_err("nobody is unmuted by others");
+    script
+        .admin(None, call(false))
+        .expect_err("nobody is unmuted by others");
     script.check("mute");
 }
 
@@ -122,10 +157,23 @@ fn unpublish_and_publish_again() {
     script.answer(2);
     let mut gone = video_section("2", "cam");
     gone.active = false;
-    script.request(1, offer_message(chromium_offer(1, 1, &[audio_section("1", "mic"), gone]), 2));
+    script.request(
+        1,
+        offer_message(chromium_offer(1, 1, &[audio_section("1", "mic"), gone]), 2),
+    );
     script.answer(2);
     script.request(1, camera("cam2", "vp8"));
-    script.request(1, offer_message(chromium_offer(1, 1, &[audio_section("1", "mic"), gone, video_section("3", "cam2")]), 3));
+    script.request(
+        1,
+        offer_message(
+            chromium_offer(
+                1,
+                1,
+                &[audio_section("1", "mic"), gone, video_section("3", "cam2")],
+            ),
+            3,
+        ),
+    );
     script.answer(2);
     script.check("unpublish");
 }
@@ -144,19 +192,38 @@ fn resume_keeps_the_connections() {
     publish_camera_and_microphone(&mut script, 1);
     script.answer(2);
     let sid = own_sid(&script, 1);
-    script.input("session 1 breaks", Input::SessionEnd { session: SessionId(1), clean: false });
+    script.input(
+        "session 1 breaks",
+        Input::SessionEnd {
+            session: SessionId(1),
+            clean: false,
+        },
+    );
     script.pass(Duration::from_secs(30));
     let mut again = start("anna", None);
     again.reconnect = true;
     again.participant_sid = sid;
     script.start(4, again);
-    script.request(4, offer_message(chromium_offer(1, 2, &[audio_section("1", "mic"), video_section("2", "cam")]), 2));
+    script.request(
+        4,
+        offer_message(
+            chromium_offer(
+                1,
+                2,
+                &[audio_section("1", "mic"), video_section("2", "cam")],
+            ),
+            2,
+        ),
+    );
     script.answer(4);
     let believes = |sid: String| {
         Request::SyncState(proto::SyncState {
             publish_tracks: vec![proto::TrackPublishedResponse {
                 cid: "cam".into(),
-                track: Some(proto::TrackInfo { sid, ..Default::default() }),
+                track: Some(proto::TrackInfo {
+                    sid,
+                    ..Default::default()
+                }),
             }],
             ..Default::default()
         })
@@ -175,7 +242,10 @@ fn own_sid(script: &Script, session: u64) -> String {
     script.responses[&session]
         .iter()
         .find_map(|message| match message {
-            proto::signal_response::Message::Join(join) => join.participant.as_ref().map(|participant| participant.sid.clone()),
+            proto::signal_response::Message::Join(join) => join
+                .participant
+                .as_ref()
+                .map(|participant| participant.sid.clone()),
             _ => None,
         })
         .expect("joined")
@@ -184,13 +254,25 @@ fn own_sid(script: &Script, session: u64) -> String {
 #[test]
 fn silence_of_signalling_and_media() {
     let mut script = two();
-    script.input("session 1 breaks", Input::SessionEnd { session: SessionId(1), clean: true });
+    script.input(
+        "session 1 breaks",
+        Input::SessionEnd {
+            session: SessionId(1),
+            clean: true,
+        },
+    );
     script.pass(Duration::from_secs(119));
     let transport = script.transports(Side::Subscriber)[0];
-    script.media(Event::Failed { transport: TransportId(transport), failure: TransportFailure::ConsentLost });
+    script.media(Event::Failed {
+        transport: TransportId(transport),
+        failure: TransportFailure::ConsentLost,
+    });
     script.pass(Duration::from_secs(15));
     let transport = script.transports(Side::Subscriber)[1];
-    script.media(Event::Failed { transport: TransportId(transport), failure: TransportFailure::ConsentLost });
+    script.media(Event::Failed {
+        transport: TransportId(transport),
+        failure: TransportFailure::ConsentLost,
+    });
     script.pass(Duration::from_secs(30));
     script.check("silence");
 }
@@ -201,7 +283,10 @@ fn data_from_client_to_clients() {
     publish_camera_and_microphone(&mut script, 1);
     let publisher = script.transports(Side::Publisher)[0];
     for transport in script.transports(Side::Subscriber) {
-        script.media(Event::ChannelOpen { transport: TransportId(transport), channel: media_core::api::Channel::Reliable });
+        script.media(Event::ChannelOpen {
+            transport: TransportId(transport),
+            channel: media_core::api::Channel::Reliable,
+        });
     }
     let mut first = text(Some("greetings"), "hello");
     first.sequence = 1;
@@ -229,23 +314,53 @@ fn speakers_and_quality() {
         .commands
         .iter()
         .find_map(|command| match command {
-            media_core::api::Command::Publish(publication) if publication.kind == media_core::api::Kind::Audio => Some(publication.id),
+            media_core::api::Command::Publish(publication)
+                if publication.kind == media_core::api::Kind::Audio =>
+            {
+                Some(publication.id)
+            }
             _ => None,
         })
         .expect("a microphone");
-    let opus = Format { codec: Codec::Opus, variant: 0 };
-    script.media(Event::EncodingBound { publication: microphone, encoding: 0, ssrc: Ssrc(2111), format: opus });
+    let opus = Format {
+        codec: Codec::Opus,
+        variant: 0,
+    };
+    script.media(Event::EncodingBound {
+        publication: microphone,
+        encoding: 0,
+        ssrc: Ssrc(2111),
+        format: opus,
+    });
     for (level, active) in [(0.6, true), (0.61, true), (0.0, false)] {
-        script.media(Event::Speakers { room: RoomIndex(3), levels: vec![SpeakerLevel { publication: microphone, level, active }] });
+        script.media(Event::Speakers {
+            room: RoomIndex(3),
+            levels: vec![SpeakerLevel {
+                publication: microphone,
+                level,
+                active,
+            }],
+        });
     }
     script.media(Event::Speakers {
         room: RoomIndex(3),
-        levels: vec![SpeakerLevel { publication: PublicationId(99), level: 1.0, active: true }],
+        levels: vec![SpeakerLevel {
+            publication: PublicationId(99),
+            level: 1.0,
+            active: true,
+        }],
     });
     script.pass(Duration::from_secs(5));
     for transport in script.transports(Side::Subscriber) {
-        let stats = TransportStats { remote_fraction_lost: 0.2, rtt_ms: 20, ..TransportStats::default() };
-        script.media(Event::Stats { transport: TransportId(transport), stats });
+        let stats = TransportStats {
+            remote_fraction_lost: 0.2,
+            rtt_ms: 20,
+            ..TransportStats::default()
+        };
+        script.media(Event::Stats {
+            transport: TransportId(transport),
+            stats,
+        });
     }
     script.pass(Duration::from_secs(1));
     script.check("speakers");
@@ -267,8 +382,13 @@ fn metadata_attributes_and_the_room() {
     script.request(1, update("", ("plenum.role", "Moderator"), 3));
     let long = "x".repeat(300);
     script.request(1, update(&long, ("a", "b"), 4));
-    let request = proto::UpdateRoomMetadataRequest { room: "council".into(), metadata: "agenda".into() };
-    script.admin(None, AdminCall::UpdateRoomMetadata(request.encode_to_vec())).expect("updated");
+    let request = proto::UpdateRoomMetadataRequest {
+        room: "council".into(),
+        metadata: "agenda".into(),
+    };
+    script
+        .admin(None, AdminCall::UpdateRoomMetadata(request.encode_to_vec()))
+        .expect("updated");
     script.check("metadata");
 }
 
@@ -292,8 +412,13 @@ fn subscription_permission_and_explicit_subscriptions() {
     script.answer(2);
     script.request(1, permission(true, Vec::new()));
     script.answer(2);
-    let subscription =
-        |subscribe| Request::Subscription(proto::UpdateSubscription { track_sids: vec![cam.clone()], subscribe, ..Default::default() });
+    let subscription = |subscribe| {
+        Request::Subscription(proto::UpdateSubscription {
+            track_sids: vec![cam.clone()],
+            subscribe,
+            ..Default::default()
+        })
+    };
     script.request(2, subscription(false));
     script.answer(2);
     script.request(2, subscription(true));
@@ -312,7 +437,13 @@ fn what_is_not_allowed_is_refused() {
     script.request(3, microphone("m"));
     script.request(3, microphone("m"));
     script.request(3, offer_message("v=0\r\n".into(), 1));
-    script.request(3, offer_message(chromium_offer(3, 1, &[video_section("1", "c"), audio_section("2", "m")]), 2));
+    script.request(
+        3,
+        offer_message(
+            chromium_offer(3, 1, &[video_section("1", "c"), audio_section("2", "m")]),
+            2,
+        ),
+    );
     // Muted on entry: told with the first packet.
     let microphone = script
         .commands
@@ -322,8 +453,16 @@ fn what_is_not_allowed_is_refused() {
             _ => None,
         })
         .expect("a microphone");
-    let opus = Format { codec: Codec::Opus, variant: 0 };
-    script.media(Event::EncodingBound { publication: microphone, encoding: 0, ssrc: Ssrc(2111), format: opus });
+    let opus = Format {
+        codec: Codec::Opus,
+        variant: 0,
+    };
+    script.media(Event::EncodingBound {
+        publication: microphone,
+        encoding: 0,
+        ssrc: Ssrc(2111),
+        format: opus,
+    });
     script.check("refused");
 }
 
@@ -334,7 +473,10 @@ fn lobby_and_moderation() {
     script.answer(1);
     let transport = script.transports(Side::Subscriber)[0];
     script.connected(transport);
-    script.media(Event::ChannelOpen { transport: TransportId(transport), channel: media_core::api::Channel::Reliable });
+    script.media(Event::ChannelOpen {
+        transport: TransportId(transport),
+        channel: media_core::api::Channel::Reliable,
+    });
     script.knock(1, "g_one", None);
     script.knock(2, "g_two", None);
     script.knock(3, "g_three", None);
@@ -344,12 +486,22 @@ fn lobby_and_moderation() {
         deny: deny.iter().map(|id| (*id).to_owned()).collect(),
         admit_all,
     };
-    script.admin(Some("g_one"), decide(&["g_one"], &[], false)).expect_err("a guest decides nothing");
-    script.admin(Some("mona"), decide(&["g_one"], &["g_two"], false)).expect("decided");
-    script.admin(Some("mona"), AdminCall::LobbyList).expect("a list");
-    script.admin(Some("mona"), decide(&[], &[], true)).expect("all");
+    script
+        .admin(Some("g_one"), decide(&["g_one"], &[], false))
+        .expect_err("a guest decides nothing");
+    script
+        .admin(Some("mona"), decide(&["g_one"], &["g_two"], false))
+        .expect("decided");
+    script
+        .admin(Some("mona"), AdminCall::LobbyList)
+        .expect("a list");
+    script
+        .admin(Some("mona"), decide(&[], &[], true))
+        .expect("all");
     script.start(3, start("g_one", Some(Role::Guest)));
-    script.admin(Some("mona"), AdminCall::Lock(true)).expect("locked");
+    script
+        .admin(Some("mona"), AdminCall::Lock(true))
+        .expect("locked");
     script.start(4, start("paul", Some(Role::Participant)));
     let role = |role: &str| {
         let request = proto::UpdateParticipantRequest {
@@ -359,10 +511,22 @@ fn lobby_and_moderation() {
         };
         AdminCall::UpdateParticipant(request.encode_to_vec())
     };
-    script.admin(Some("mona"), role("Presenter")).expect("promoted");
-    script.admin(Some("mona"), role("Moderator")).expect_err("a guest never moderates");
-    let remove = proto::RoomParticipantIdentity { identity: "g_one".into(), ..Default::default() };
-    script.admin(Some("mona"), AdminCall::RemoveParticipant(remove.encode_to_vec())).expect("removed");
+    script
+        .admin(Some("mona"), role("Presenter"))
+        .expect("promoted");
+    script
+        .admin(Some("mona"), role("Moderator"))
+        .expect_err("a guest never moderates");
+    let remove = proto::RoomParticipantIdentity {
+        identity: "g_one".into(),
+        ..Default::default()
+    };
+    script
+        .admin(
+            Some("mona"),
+            AdminCall::RemoveParticipant(remove.encode_to_vec()),
+        )
+        .expect("removed");
     script.start(5, start("g_one", Some(Role::Guest)));
     script.admin(Some("mona"), AdminCall::End).expect("ended");
     script.check("lobby");
@@ -372,7 +536,12 @@ fn lobby_and_moderation() {
 fn a_room_that_moves_says_so() {
     let mut script = Script::with_facts(
         declared(LobbyRule::Off),
-        Facts { room_sid: "RM_kept".into(), opened: true, created_unix_ms: 1_799_999_000_000, ..Facts::default() },
+        Facts {
+            room_sid: "RM_kept".into(),
+            opened: true,
+            created_unix_ms: 1_799_999_000_000,
+            ..Facts::default()
+        },
     );
     script.start(1, start("paul", Some(Role::Participant)));
     script.knock(1, "g_one", None);

@@ -104,7 +104,10 @@ impl Case {
         let policy = match self.defence {
             Defence::Room => declared(LobbyRule::Guests),
             // An ad-hoc room with roles lets everybody in.
-            Defence::Shard => Policy { declared: false, ..declared(LobbyRule::Off) },
+            Defence::Shard => Policy {
+                declared: false,
+                ..declared(LobbyRule::Off)
+            },
         };
         self.node = self.world.add_node(policy, facts);
         if self.defence == Defence::Shard {
@@ -202,10 +205,14 @@ impl Case {
             // A broken WebSocket, and back.
             5 if self.inside.contains(&person) => {
                 self.world.cut(person);
-                self.world.run_for(Duration::from_millis(self.random.below(3_000)));
+                self.world
+                    .run_for(Duration::from_millis(self.random.below(3_000)));
                 self.world.resume(person);
                 self.world.run_for(Duration::from_millis(200));
-                assert!(self.world.people[person].left().is_none(), "person {person} is kept over a broken WebSocket");
+                assert!(
+                    self.world.people[person].left().is_none(),
+                    "person {person} is kept over a broken WebSocket"
+                );
             }
             6 => {
                 if let Some(at) = self.inside.iter().position(|inside| *inside == person) {

@@ -41,7 +41,11 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn first_mid(&self) -> String {
-        self.offer.as_ref().and_then(|offer| offer.sections.first()).map(|section| section.mid.clone()).unwrap_or_default()
+        self.offer
+            .as_ref()
+            .and_then(|offer| offer.sections.first())
+            .map(|section| section.mid.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -50,46 +54,115 @@ impl Peer {
     pub(super) fn granted(&mut self, context: &mut Context<'_>, grant: GrantedTrack) {
         let track = grant.info.0.clone();
         let (muted, untold) = (track.muted || grant.on_entry, grant.on_entry);
-        self.send(context, Response::TrackPublished(proto::TrackPublishedResponse { cid: grant.cid.clone(), track: Some(track) }));
-        self.publisher.tracks.push(Published { grant, muted, untold, bound: None, codec: None });
+        self.send(
+            context,
+            Response::TrackPublished(proto::TrackPublishedResponse {
+                cid: grant.cid.clone(),
+                track: Some(track),
+            }),
+        );
+        self.publisher.tracks.push(Published {
+            grant,
+            muted,
+            untold,
+            bound: None,
+            codec: None,
+        });
         self.bind(context);
     }
 
     pub(super) fn unpublish(&mut self, context: &mut Context<'_>, sid: &str, tell: bool) {
-        let Some(at) = self.publisher.tracks.iter().position(|track| track.grant.info.0.sid == sid) else { return };
+        let Some(at) = self
+            .publisher
+            .tracks
+            .iter()
+            .position(|track| track.grant.info.0.sid == sid)
+        else {
+            return;
+        };
         let track = self.publisher.tracks.remove(at);
         if let Some((publication, _)) = track.bound {
             context.command(Command::Unpublish { publication });
         }
         if tell {
-            self.send(context, Response::TrackUnpublished(proto::TrackUnpublishedResponse { track_sid: sid.to_owned() }));
+            self.send(
+                context,
+                Response::TrackUnpublished(proto::TrackUnpublishedResponse {
+                    track_sid: sid.to_owned(),
+                }),
+            );
         }
     }
 
-    pub(super) fn set_muted(&mut self, context: &mut Context<'_>, sid: &str, muted: bool, tell: bool) {
-        let Some(track) = self.publisher.tracks.iter_mut().find(|track| track.grant.info.0.sid == sid) else { return };
-        track.muted = muted;
-        track.untold = false;
-        if let Some((publication, _)) = &track.bound {
-            context.command(Command::SetMuted { publication: *publication, muted });
-        }
-        if tell {
-            self.send(context, Response::Mute(proto::MuteTrackRequest { sid: sid.to_owned(), muted }));
-        }
-    }
-
-    pub(super) fn codec_seen(&mut self, context: &mut Context<'_>, publication: PublicationId, format: Format) {
-        let Some(track) =
-            self.publisher.tracks.iter_mut().find(|track| track.bound.as_ref().is_some_and(|(id, _)| *id == publication))
+    pub(super) fn set_muted(
+        &mut self,
+        context: &mut Context<'_>,
+        sid: &str,
+        muted: bool,
+        tell: bool,
+    ) {
+        let Some(track) = self
+            .publisher
+            .tracks
+            .iter_mut()
+            .find(|track| track.grant.info.0.sid == sid)
         else {
             return;
         };
+        track.muted = muted;
+        track.untold = false;
+        if let Some((publication, _)) = &track.bound {
+            context.command(Command::SetMuted {
+                publication: *publication,
+                muted,
+            });
+        }
+        if tell {
+            self.send(
+                context,
+                Response::Mute(proto::MuteTrackRequest {
+                    sid: sid.to_owned(),
+                    muted,
+                }),
+            );
+        }
+    }
+
+    pub(super) fn codec_seen(
+        &mut self,
+        context: &mut Context<'_>,
+        publication: PublicationId,
+        format: Format,
+    ) {
+        let Some(track) = self.publisher.tracks.iter_mut().find(|track| {
+            track
+                .bound
+                .as_ref()
+                .is_some_and(|(id, _)| *id == publication)
+        }) else {
+            return;
+        };
         let sid = track.grant.info.0.sid.clone();
-        let (changed, untold) = (track.codec != Some(format), std::mem::take(&mut track.untold));
+        let (changed, untold) = (
+            track.codec != Some(format),
+            std::mem::take(&mut track.untold),
+        );
         track.codec = Some(format);
         if untold {
-            self.send(context, Response::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted: true }));
-            self.tell(context, ToRoster::Mute { sid: sid.clone(), muted: true });
+            self.send(
+                context,
+                Response::Mute(proto::MuteTrackRequest {
+                    sid: sid.clone(),
+                    muted: true,
+                }),
+            );
+            self.tell(
+                context,
+                ToRoster::Mute {
+                    sid: sid.clone(),
+                    muted: true,
+                },
+            );
         }
         if changed {
             self.tell(context, ToRoster::Codec { sid, format });
@@ -97,20 +170,35 @@ impl Peer {
     }
 
     /// An offer of the client.
-    pub(super) fn offer(&mut self, context: &mut Context<'_>, description: &proto::SessionDescription) {
+    pub(super) fn offer(
+        &mut self,
+        context: &mut Context<'_>,
+        description: &proto::SessionDescription,
+    ) {
         let offer = match Description::parse(&description.sdp) {
-            Ok(offer) if description.r#type == "offer" && offer.sections.len() <= OFFER_SECTIONS_MAX => offer,
+            Ok(offer)
+                if description.r#type == "offer" && offer.sections.len() <= OFFER_SECTIONS_MAX =>
+            {
+                offer
+            }
             _ => return context.counters.drop(Dropped::Description),
         };
         let replaced = self.publisher.transport.as_ref().is_some_and(|transport| {
-            transport.remote.as_ref().is_some_and(|(_, fingerprint)| *fingerprint != offer.fingerprint)
+            transport
+                .remote
+                .as_ref()
+                .is_some_and(|(_, fingerprint)| *fingerprint != offer.fingerprint)
         });
         if replaced {
             self.drop_connection(context);
         }
         match &mut self.publisher.transport {
             Some(transport) => {
-                if transport.remote.as_ref().is_some_and(|(ice, _)| *ice != offer.ice) {
+                if transport
+                    .remote
+                    .as_ref()
+                    .is_some_and(|(ice, _)| *ice != offer.ice)
+                {
                     transport.restart(context);
                 }
                 transport.set_remote(context, &offer.ice, offer.fingerprint);
@@ -135,24 +223,38 @@ impl Peer {
                     context.command(Command::Unpublish { publication });
                 }
             }
-            context.command(Command::RemoveTransport { transport: transport.id });
+            context.command(Command::RemoveTransport {
+                transport: transport.id,
+            });
         }
         self.told_alive(context);
     }
 
     /// Matches granted tracks with the sections of the last offer.
     fn bind(&mut self, context: &mut Context<'_>) {
-        let (Some(offer), Some(transport)) = (self.publisher.offer.take(), self.publisher.transport.as_ref().map(|own| own.id)) else {
+        let (Some(offer), Some(transport)) = (
+            self.publisher.offer.take(),
+            self.publisher.transport.as_ref().map(|own| own.id),
+        ) else {
             return;
         };
-        let sends = |section: &&Section| is_received(section) && !section.mid.is_empty() && section.mid.len() <= MID_BYTES_MAX;
+        let sends = |section: &&Section| {
+            is_received(section) && !section.mid.is_empty() && section.mid.len() <= MID_BYTES_MAX
+        };
         let mut ended = Vec::new();
         let mut publish = Vec::new();
         // What is bound stays bound to its mid as long as the client sends there.
         for track in &mut self.publisher.tracks {
-            let Some((_, before)) = &track.bound else { continue };
+            let Some((_, before)) = &track.bound else {
+                continue;
+            };
             let kind = kind_of(&track.grant);
-            match offer.sections.iter().filter(sends).find(|section| section.mid == before.mid && section.kind == Some(kind)) {
+            match offer
+                .sections
+                .iter()
+                .filter(sends)
+                .find(|section| section.mid == before.mid && section.kind == Some(kind))
+            {
                 Some(section) if section == before => {}
                 Some(section) => publish.push((track.grant.info.0.sid.clone(), section.clone())),
                 None => ended.push(track.grant.info.0.sid.clone()),
@@ -167,7 +269,12 @@ impl Peer {
             .collect();
         // The msid names the client's id; where it does not (some browsers make their own), the newest section of the kind is meant.
         for by_name in [true, false] {
-            for track in self.publisher.tracks.iter().filter(|track| track.bound.is_none()) {
+            for track in self
+                .publisher
+                .tracks
+                .iter()
+                .filter(|track| track.bound.is_none())
+            {
                 let sid = &track.grant.info.0.sid;
                 if publish.iter().any(|(other, _)| other == sid) {
                     continue;
@@ -176,7 +283,11 @@ impl Peer {
                 let found = offer.sections.iter().rev().filter(sends).find(|section| {
                     section.kind == Some(kind)
                         && !taken.contains(&section.mid)
-                        && (!by_name || section.msid.as_ref().is_some_and(|(_, cid)| *cid == track.grant.cid))
+                        && (!by_name
+                            || section
+                                .msid
+                                .as_ref()
+                                .is_some_and(|(_, cid)| *cid == track.grant.cid))
                 });
                 if let Some(section) = found {
                     taken.push(section.mid.clone());
@@ -189,9 +300,22 @@ impl Peer {
             self.tell(context, ToRoster::Ended { sid });
         }
         for (sid, section) in publish {
-            let answered = offer.sections.iter().position(|other| *other == section).and_then(|at| self.publisher.answered.get(at));
-            let Some(track) = self.publisher.tracks.iter().find(|track| track.grant.info.0.sid == sid) else { continue };
-            let payloads = answered.cloned().unwrap_or_else(|| payloads(&section, Some(&track.grant), &self.codecs));
+            let answered = offer
+                .sections
+                .iter()
+                .position(|other| *other == section)
+                .and_then(|at| self.publisher.answered.get(at));
+            let Some(track) = self
+                .publisher
+                .tracks
+                .iter()
+                .find(|track| track.grant.info.0.sid == sid)
+            else {
+                continue;
+            };
+            let payloads = answered
+                .cloned()
+                .unwrap_or_else(|| payloads(&section, Some(&track.grant), &self.codecs));
             self.publish(context, transport, &sid, section, payloads);
         }
         self.publisher.offer = Some(offer);
@@ -206,13 +330,22 @@ impl Peer {
         payloads: Vec<PayloadBinding>,
     ) {
         let owner = self.id;
-        let Some(track) = self.publisher.tracks.iter_mut().find(|track| track.grant.info.0.sid == sid) else { return };
+        let Some(track) = self
+            .publisher
+            .tracks
+            .iter_mut()
+            .find(|track| track.grant.info.0.sid == sid)
+        else {
+            return;
+        };
         if payloads.is_empty() {
             return;
         }
         // A declaration may be replaced as long as the layers stay as many.
         let kept = match track.bound.take() {
-            Some((publication, before)) if before.encodings.len() == section.encodings.len() => Some(publication),
+            Some((publication, before)) if before.encodings.len() == section.encodings.len() => {
+                Some(publication)
+            }
             Some((publication, _)) => {
                 context.command(Command::Unpublish { publication });
                 None
@@ -230,7 +363,10 @@ impl Peer {
             extensions: section.extensions,
         })));
         if kept.is_none() && track.muted {
-            context.command(Command::SetMuted { publication, muted: true });
+            context.command(Command::SetMuted {
+                publication,
+                muted: true,
+            });
         }
         let bound = BoundTrack {
             sid: sid.to_owned(),
@@ -244,21 +380,33 @@ impl Peer {
     }
 
     fn answer(&mut self, context: &mut Context<'_>, id: u32) {
-        let (Some(offer), Some(transport)) = (&self.publisher.offer, &self.publisher.transport) else { return };
+        let (Some(offer), Some(transport)) = (&self.publisher.offer, &self.publisher.transport)
+        else {
+            return;
+        };
         let taken: Vec<Taken> = offer
             .sections
             .iter()
             .map(|section| {
                 let track = self.publisher.tracks.iter().find(|track| {
-                    track.bound.as_ref().is_some_and(|(_, bound)| bound.mid == section.mid) && section.kind.is_some()
+                    track
+                        .bound
+                        .as_ref()
+                        .is_some_and(|(_, bound)| bound.mid == section.mid)
+                        && section.kind.is_some()
                 });
                 let opus = match track {
-                    Some(track) if track.grant.stereo && track.grant.dtx => "usedtx=1;stereo=1;maxaveragebitrate=510000",
+                    Some(track) if track.grant.stereo && track.grant.dtx => {
+                        "usedtx=1;stereo=1;maxaveragebitrate=510000"
+                    }
                     Some(track) if track.grant.stereo => "stereo=1;maxaveragebitrate=510000",
                     Some(track) if track.grant.dtx => "usedtx=1",
                     _ => "",
                 };
-                Taken { payloads: payloads(section, track.map(|track| &track.grant), &self.codecs), opus }
+                Taken {
+                    payloads: payloads(section, track.map(|track| &track.grant), &self.codecs),
+                    opus,
+                }
             })
             .collect();
         self.publisher.version += 1;
@@ -273,7 +421,12 @@ impl Peer {
         self.publisher.answered = taken.into_iter().map(|taken| taken.payloads).collect();
         self.send(
             context,
-            Response::Answer(proto::SessionDescription { r#type: "answer".into(), sdp, id, ..Default::default() }),
+            Response::Answer(proto::SessionDescription {
+                r#type: "answer".into(),
+                sdp,
+                id,
+                ..Default::default()
+            }),
         );
         if first {
             self.trickle(context, Side::Publisher);
@@ -282,24 +435,50 @@ impl Peer {
 
     /// SIDs of the tracks that were granted.
     pub(super) fn granted_sids(&self) -> Vec<String> {
-        self.publisher.tracks.iter().map(|track| track.grant.info.0.sid.clone()).collect()
+        self.publisher
+            .tracks
+            .iter()
+            .map(|track| track.grant.info.0.sid.clone())
+            .collect()
     }
 
     /// Is this id of the client in use?
     pub(super) fn has_cid(&self, cid: &str) -> bool {
-        self.publisher.tracks.iter().any(|track| track.grant.cid == cid)
+        self.publisher
+            .tracks
+            .iter()
+            .any(|track| track.grant.cid == cid)
     }
 
     /// How many granted tracks wait for a description?
     pub(super) fn pending_tracks(&self) -> usize {
-        self.publisher.tracks.iter().filter(|track| track.bound.is_none()).count()
+        self.publisher
+            .tracks
+            .iter()
+            .filter(|track| track.bound.is_none())
+            .count()
     }
 
     /// The client's own mute: nothing is forwarded from now on, then the room hears of it.
-    pub(super) fn client_mute(&mut self, context: &mut Context<'_>, request: proto::MuteTrackRequest) {
-        if self.publisher.tracks.iter().any(|track| track.grant.info.0.sid == request.sid) {
+    pub(super) fn client_mute(
+        &mut self,
+        context: &mut Context<'_>,
+        request: proto::MuteTrackRequest,
+    ) {
+        if self
+            .publisher
+            .tracks
+            .iter()
+            .any(|track| track.grant.info.0.sid == request.sid)
+        {
             self.set_muted(context, &request.sid, request.muted, false);
-            self.tell(context, ToRoster::Mute { sid: request.sid, muted: request.muted });
+            self.tell(
+                context,
+                ToRoster::Mute {
+                    sid: request.sid,
+                    muted: request.muted,
+                },
+            );
         } else {
             context.counters.drop(Dropped::NotAllowed);
         }
@@ -308,16 +487,30 @@ impl Peer {
 
 fn kind_of(grant: &GrantedTrack) -> Kind {
     let Wire(info) = &grant.info;
-    if info.r#type == proto::TrackType::Audio as i32 { Kind::Audio } else { Kind::Video }
+    if info.r#type == proto::TrackType::Audio as i32 {
+        Kind::Audio
+    } else {
+        Kind::Video
+    }
 }
 
 /// Payload types that are taken of a section, in order of preference.
-fn payloads(section: &Section, grant: Option<&GrantedTrack>, enabled: &[String]) -> Vec<PayloadBinding> {
-    let mut payloads: Vec<PayloadBinding> =
-        section.payloads.iter().filter(|binding| sdp::is_enabled(enabled, binding.format.codec)).copied().collect();
+fn payloads(
+    section: &Section,
+    grant: Option<&GrantedTrack>,
+    enabled: &[String],
+) -> Vec<PayloadBinding> {
+    let mut payloads: Vec<PayloadBinding> = section
+        .payloads
+        .iter()
+        .filter(|binding| sdp::is_enabled(enabled, binding.format.codec))
+        .copied()
+        .collect();
     let Some(grant) = grant else { return payloads };
     match section.kind {
-        Some(Kind::Audio) if grant.disable_red => payloads.retain(|binding| binding.format.codec != Codec::Red),
+        Some(Kind::Audio) if grant.disable_red => {
+            payloads.retain(|binding| binding.format.codec != Codec::Red)
+        }
         // RED first; where a browser does not know it, it is not in the section.
         Some(Kind::Audio) => payloads.sort_by_key(|binding| binding.format.codec != Codec::Red),
         _ => {

@@ -38,7 +38,10 @@ impl Peer {
             Request::Leave(_) => self.tell(context, ToRoster::Leave),
             Request::SubscriptionPermission(request) => {
                 if request.track_permissions.len() > LIST_MAX
-                    || request.track_permissions.iter().any(|permission| permission.track_sids.len() > LIST_MAX)
+                    || request
+                        .track_permissions
+                        .iter()
+                        .any(|permission| permission.track_sids.len() > LIST_MAX)
                 {
                     return context.counters.drop(Dropped::Limit);
                 }
@@ -48,24 +51,35 @@ impl Peer {
             Request::Simulate(scenario) => self.tell(context, ToRoster::Simulate(Wire(scenario))),
             Request::Ping(_) => self.send(context, Response::Pong(unix_ms as i64)),
             Request::PingReq(ping) => {
-                let pong = proto::Pong { last_ping_timestamp: ping.timestamp, timestamp: unix_ms as i64 };
+                let pong = proto::Pong {
+                    last_ping_timestamp: ping.timestamp,
+                    timestamp: unix_ms as i64,
+                };
                 self.send(context, Response::PongResp(pong));
             }
-            Request::UpdateMetadata(request) => self.tell(context, ToRoster::Metadata(Wire(request))),
+            Request::UpdateMetadata(request) => {
+                self.tell(context, ToRoster::Metadata(Wire(request)))
+            }
             Request::UpdateAudioTrack(request) if request.features.len() <= 32 => {
                 self.tell(context, ToRoster::AudioFeatures(Wire(request)));
             }
-            Request::UpdateVideoTrack(request) => self.tell(context, ToRoster::Dimensions(Wire(request))),
+            Request::UpdateVideoTrack(request) => {
+                self.tell(context, ToRoster::Dimensions(Wire(request)))
+            }
             // Not served: data tracks and blobs time out in the client, media is unaffected.
             _ => {}
         }
     }
 
     fn add_track(&mut self, context: &mut Context<'_>, request: proto::AddTrackRequest) {
-        let too_long = [&request.cid, &request.name, &request.stream, &request.sid].iter().any(|text| text.len() > TRACK_TEXT_BYTES_MAX)
+        let too_long = [&request.cid, &request.name, &request.stream, &request.sid]
+            .iter()
+            .any(|text| text.len() > TRACK_TEXT_BYTES_MAX)
             || request.simulcast_codecs.len() > 4
             || request.simulcast_codecs.iter().any(|codec| {
-                codec.layers.len() > 3 || codec.codec.len() > TRACK_TEXT_BYTES_MAX || codec.cid.len() > TRACK_TEXT_BYTES_MAX
+                codec.layers.len() > 3
+                    || codec.codec.len() > TRACK_TEXT_BYTES_MAX
+                    || codec.cid.len() > TRACK_TEXT_BYTES_MAX
             })
             || request.layers.len() > 3
             || request.audio_features.len() > 32
@@ -86,14 +100,27 @@ impl Peer {
             None => self.tell(context, ToRoster::AddTrack(Wire(request))),
             Some(reason) => {
                 context.counters.drop(Dropped::Limit);
-                self.refuse(context, reason, proto::request_response::Request::AddTrack(sane_add_track(&request)));
+                self.refuse(
+                    context,
+                    reason,
+                    proto::request_response::Request::AddTrack(sane_add_track(&request)),
+                );
             }
         }
     }
 
-    fn refuse(&mut self, context: &mut Context<'_>, reason: Reason, request: proto::request_response::Request) {
+    fn refuse(
+        &mut self,
+        context: &mut Context<'_>,
+        reason: Reason,
+        request: proto::request_response::Request,
+    ) {
         if self.client.takes_unknown() {
-            let response = proto::RequestResponse { reason: reason as i32, request: Some(request), ..Default::default() };
+            let response = proto::RequestResponse {
+                reason: reason as i32,
+                request: Some(request),
+                ..Default::default()
+            };
             self.send(context, Response::RequestResponse(response));
         }
     }
@@ -128,7 +155,10 @@ impl Peer {
             self.subscribe(context, sids, subscription.subscribe);
         }
         for sid in state.track_sids_disabled.into_iter().take(LIST_MAX) {
-            let settings = Settings { disabled: true, ..self.settings.get(&sid).copied().unwrap_or_default() };
+            let settings = Settings {
+                disabled: true,
+                ..self.settings.get(&sid).copied().unwrap_or_default()
+            };
             if self.settings.len() < LIST_MAX || self.settings.contains_key(&sid) {
                 self.settings.insert(sid.clone(), settings);
                 self.set_layers(context, &sid, false);
@@ -147,10 +177,17 @@ impl Peer {
     }
 }
 
-fn flatten(track_sids: Vec<String>, participant_tracks: Vec<proto::ParticipantTracks>) -> Vec<String> {
+fn flatten(
+    track_sids: Vec<String>,
+    participant_tracks: Vec<proto::ParticipantTracks>,
+) -> Vec<String> {
     track_sids
         .into_iter()
-        .chain(participant_tracks.into_iter().flat_map(|tracks| tracks.track_sids))
+        .chain(
+            participant_tracks
+                .into_iter()
+                .flat_map(|tracks| tracks.track_sids),
+        )
         .filter(|sid| sid.len() <= TRACK_TEXT_BYTES_MAX)
         .take(LIST_MAX)
         .collect()
@@ -158,7 +195,13 @@ fn flatten(track_sids: Vec<String>, participant_tracks: Vec<proto::ParticipantTr
 
 /// A copy that can be sent back: bounded, and with numbers that protojson knows.
 pub(crate) fn sane_add_track(request: &proto::AddTrackRequest) -> proto::AddTrackRequest {
-    let text = |text: &String| if text.len() <= TRACK_TEXT_BYTES_MAX { text.clone() } else { String::new() };
+    let text = |text: &String| {
+        if text.len() <= TRACK_TEXT_BYTES_MAX {
+            text.clone()
+        } else {
+            String::new()
+        }
+    };
     proto::AddTrackRequest {
         cid: text(&request.cid),
         name: text(&request.name),

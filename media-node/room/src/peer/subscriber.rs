@@ -98,7 +98,11 @@ impl Subscriber {
 
 impl Peer {
     fn is_wanted(&self, track: &RemoteTrack) -> bool {
-        let wish = self.intents.get(&track.sid).copied().unwrap_or(self.client.auto_subscribe);
+        let wish = self
+            .intents
+            .get(&track.sid)
+            .copied()
+            .unwrap_or(self.client.auto_subscribe);
         wish && self.can_subscribe && track.allowed
     }
 
@@ -106,8 +110,14 @@ impl Peer {
     pub(super) fn reconcile(&mut self, context: &mut Context<'_>) {
         let mut gone = Vec::new();
         for index in 0..self.subscriber.lines.len() {
-            let Some(sid) = self.subscriber.lines[index].track().map(str::to_owned) else { continue };
-            if self.remotes.get(&sid).is_some_and(|remote| self.is_wanted(&remote.track)) {
+            let Some(sid) = self.subscriber.lines[index].track().map(str::to_owned) else {
+                continue;
+            };
+            if self
+                .remotes
+                .get(&sid)
+                .is_some_and(|remote| self.is_wanted(&remote.track))
+            {
                 continue;
             }
             let line = &mut self.subscriber.lines[index];
@@ -124,11 +134,18 @@ impl Peer {
             }
             self.tell_wanted(context, &sid);
         }
-        let assigned: BTreeSet<&str> = self.subscriber.lines.iter().filter_map(Line::track).collect();
+        let assigned: BTreeSet<&str> = self
+            .subscriber
+            .lines
+            .iter()
+            .filter_map(Line::track)
+            .collect();
         let missing: Vec<RemoteTrack> = self
             .remotes
             .values()
-            .filter(|remote| !assigned.contains(remote.track.sid.as_str()) && self.is_wanted(&remote.track))
+            .filter(|remote| {
+                !assigned.contains(remote.track.sid.as_str()) && self.is_wanted(&remote.track)
+            })
             .map(|remote| remote.track.clone())
             .collect();
         for track in missing {
@@ -137,13 +154,21 @@ impl Peer {
     }
 
     fn assign(&mut self, context: &mut Context<'_>, track: &RemoteTrack) {
-        let reused = self.subscriber.lines.iter().position(|line| line.free && line.sent.track.is_none() && line.sent.kind == track.kind);
+        let reused = self.subscriber.lines.iter().position(|line| {
+            line.free && line.sent.track.is_none() && line.sent.kind == track.kind
+        });
         if reused.is_none() && self.subscriber.lines.len() >= SUBSCRIBER_SECTIONS_MAX {
             // It stays wanted, and gets the next place that becomes free.
             return context.counters.drop(Dropped::Limit);
         }
-        let stream = if self.client.groups_streams() && !track.stream.is_empty() { &track.stream } else { &track.sid };
-        let ssrc = |context: &mut Context<'_>| Ssrc(random::number(context.entropy) & 0x7fff_fffe | 1 << 16);
+        let stream = if self.client.groups_streams() && !track.stream.is_empty() {
+            &track.stream
+        } else {
+            &track.sid
+        };
+        let ssrc = |context: &mut Context<'_>| {
+            Ssrc(random::number(context.entropy) & 0x7fff_fffe | 1 << 16)
+        };
         self.subscriber.mids += 1;
         let line = Line {
             sent: Sent {
@@ -188,7 +213,12 @@ impl Peer {
                 mid_to_track_id.insert(line.sent.mid.clone(), track.clone());
             }
         }
-        let sections: Vec<Sent> = self.subscriber.lines.iter().map(|line| line.sent.clone()).collect();
+        let sections: Vec<Sent> = self
+            .subscriber
+            .lines
+            .iter()
+            .map(|line| line.sent.clone())
+            .collect();
         let local = Local {
             ice: &self.subscriber.transport.local,
             fingerprint: context.host.fingerprint,
@@ -197,29 +227,56 @@ impl Peer {
         };
         let sdp = sdp::offer(&local, &sections);
         let (id, first) = (self.subscriber.offer, self.subscriber.offer == 1);
-        self.send(context, Response::Offer(proto::SessionDescription { r#type: "offer".into(), sdp, id, mid_to_track_id }));
+        self.send(
+            context,
+            Response::Offer(proto::SessionDescription {
+                r#type: "offer".into(),
+                sdp,
+                id,
+                mid_to_track_id,
+            }),
+        );
         if first {
             self.trickle(context, Side::Subscriber);
         }
     }
 
     /// An answer of the client. Clients that do not count descriptions answer with id 0.
-    pub(super) fn answered(&mut self, context: &mut Context<'_>, description: &proto::SessionDescription) {
-        if !self.subscriber.in_flight || (description.id != 0 && description.id != self.subscriber.offer) {
+    pub(super) fn answered(
+        &mut self,
+        context: &mut Context<'_>,
+        description: &proto::SessionDescription,
+    ) {
+        if !self.subscriber.in_flight
+            || (description.id != 0 && description.id != self.subscriber.offer)
+        {
             return;
         }
         let Ok(answer) = Description::parse(&description.sdp) else {
             return context.counters.drop(Dropped::Description);
         };
         self.subscriber.in_flight = false;
-        let known = self.subscriber.transport.remote.as_ref().map(|(_, fingerprint)| *fingerprint);
+        let known = self
+            .subscriber
+            .transport
+            .remote
+            .as_ref()
+            .map(|(_, fingerprint)| *fingerprint);
         if known.is_some_and(|known| known != answer.fingerprint) {
             // One connection has one certificate.
             context.counters.drop(Dropped::Description);
-            self.tell(context, ToRoster::MediaFailed { closed: false, unsupported: false });
+            self.tell(
+                context,
+                ToRoster::MediaFailed {
+                    closed: false,
+                    unsupported: false,
+                },
+            );
             return;
         }
-        self.subscriber.transport.set_remote(context, &answer.ice, answer.fingerprint);
+        self.subscriber
+            .transport
+            .set_remote(context, &answer.ice, answer.fingerprint);
         for index in 0..self.subscriber.lines.len() {
             let line = &mut self.subscriber.lines[index];
             if line.offered.is_none() {
@@ -241,14 +298,21 @@ impl Peer {
     fn forward(&mut self, context: &mut Context<'_>, index: usize, section: &Section) {
         let id = SubscriptionId(context.id(self.id));
         let line = &mut self.subscriber.lines[index];
-        let Some(track) = line.sent.track.clone() else { return };
-        let Some(remote) = self.remotes.get_mut(&track.track) else { return };
+        let Some(track) = line.sent.track.clone() else {
+            return;
+        };
+        let Some(remote) = self.remotes.get_mut(&track.track) else {
+            return;
+        };
         let payloads: Vec<_> = line
             .sent
             .payloads
             .iter()
             .filter_map(|binding| {
-                let answered = section.payloads.iter().find(|other| other.payload_type == binding.payload_type)?;
+                let answered = section
+                    .payloads
+                    .iter()
+                    .find(|other| other.payload_type == binding.payload_type)?;
                 let mut binding = *binding;
                 binding.rtx = binding.rtx.filter(|_| answered.rtx.is_some());
                 Some(binding)
@@ -270,7 +334,9 @@ impl Peer {
             transport: self.subscriber.transport.id,
             mid: line.sent.mid.clone(),
             ssrc: track.ssrc,
-            rtx_ssrc: track.rtx_ssrc.filter(|_| payloads.iter().any(|binding| binding.rtx.is_some())),
+            rtx_ssrc: track
+                .rtx_ssrc
+                .filter(|_| payloads.iter().any(|binding| binding.rtx.is_some())),
             payloads,
             extensions: both(offered, section.extensions),
         })));
@@ -284,7 +350,12 @@ impl Peer {
     /// Brings the client's settings of a track to the shard.
     pub(super) fn set_layers(&mut self, context: &mut Context<'_>, sid: &str, fresh: bool) {
         let settings = self.settings.get(sid).copied().unwrap_or_default();
-        let live = self.subscriber.lines.iter().find(|line| line.track() == Some(sid)).and_then(|line| line.live);
+        let live = self
+            .subscriber
+            .lines
+            .iter()
+            .find(|line| line.track() == Some(sid))
+            .and_then(|line| line.live);
         if let (Some(subscription), Some(remote)) = (live, self.remotes.get(sid)) {
             let wish = wish(&settings, &remote.track);
             // The shard begins with everything.
@@ -298,7 +369,9 @@ impl Peer {
     /// Tells the roster which quality of a video this client wants, when that changed.
     fn tell_wanted(&mut self, context: &mut Context<'_>, sid: &str) {
         let settings = self.settings.get(sid).copied().unwrap_or_default();
-        let Some(remote) = self.remotes.get_mut(sid) else { return };
+        let Some(remote) = self.remotes.get_mut(sid) else {
+            return;
+        };
         if remote.track.kind != Kind::Video {
             return;
         }
@@ -306,21 +379,45 @@ impl Peer {
         let quality = (remote.announced && wish.enabled).then_some(wish.max_encoding.min(2));
         if remote.told != Some(quality) && !(remote.told.is_none() && quality.is_none()) {
             remote.told = Some(quality);
-            self.tell(context, ToRoster::Wanted { sid: sid.to_owned(), quality });
+            self.tell(
+                context,
+                ToRoster::Wanted {
+                    sid: sid.to_owned(),
+                    quality,
+                },
+            );
         }
     }
 
     /// The shard forwards another layer, or none: the client hears of the latter.
-    pub(super) fn forwarded(&mut self, context: &mut Context<'_>, subscription: SubscriptionId, encoding: Option<u8>) {
-        let Some(sid) =
-            self.subscriber.lines.iter().find(|line| line.live == Some(subscription)).and_then(|line| line.track()).map(str::to_owned)
+    pub(super) fn forwarded(
+        &mut self,
+        context: &mut Context<'_>,
+        subscription: SubscriptionId,
+        encoding: Option<u8>,
+    ) {
+        let Some(sid) = self
+            .subscriber
+            .lines
+            .iter()
+            .find(|line| line.live == Some(subscription))
+            .and_then(|line| line.track())
+            .map(str::to_owned)
         else {
             return;
         };
-        let disabled = self.settings.get(&sid).is_some_and(|settings| settings.disabled);
-        let Some(remote) = self.remotes.get_mut(&sid) else { return };
+        let disabled = self
+            .settings
+            .get(&sid)
+            .is_some_and(|settings| settings.disabled);
+        let Some(remote) = self.remotes.get_mut(&sid) else {
+            return;
+        };
         // What the client itself or the publisher's mute stopped is no news.
-        let paused = encoding.is_none() && !disabled && !remote.track.muted && remote.track.kind == Kind::Video;
+        let paused = encoding.is_none()
+            && !disabled
+            && !remote.track.muted
+            && remote.track.kind == Kind::Video;
         if paused == remote.paused {
             return;
         }
@@ -328,22 +425,44 @@ impl Peer {
         let state = proto::StreamStateInfo {
             participant_sid: remote.track.publisher_sid.clone(),
             track_sid: sid,
-            state: if paused { proto::StreamState::Paused } else { proto::StreamState::Active } as i32,
+            state: if paused {
+                proto::StreamState::Paused
+            } else {
+                proto::StreamState::Active
+            } as i32,
         };
-        self.send(context, Response::StreamStateUpdate(proto::StreamStateUpdate { stream_states: vec![state] }));
+        self.send(
+            context,
+            Response::StreamStateUpdate(proto::StreamStateUpdate {
+                stream_states: vec![state],
+            }),
+        );
     }
 }
 
-const ALL: LayerWish = LayerWish { enabled: true, max_encoding: u8::MAX, max_temporal: u8::MAX };
+const ALL: LayerWish = LayerWish {
+    enabled: true,
+    max_encoding: u8::MAX,
+    max_temporal: u8::MAX,
+};
 
 /// The shard's form of what the client asked for.
 fn wish(settings: &Settings, track: &RemoteTrack) -> LayerWish {
     let highest = track.encodings.saturating_sub(1);
     let wanted = if settings.width > 0 && settings.height > 0 {
         // The smallest layer that covers the picture on the screen; sides may be swapped.
-        let (long, short) = (settings.width.max(settings.height), settings.width.min(settings.height));
-        let covers = |(width, height): &(u32, u32)| *width.max(height) >= long && *width.min(height) >= short;
-        track.layers.iter().position(covers).map_or(u8::MAX, |layer| layer as u8)
+        let (long, short) = (
+            settings.width.max(settings.height),
+            settings.width.min(settings.height),
+        );
+        let covers = |(width, height): &(u32, u32)| {
+            *width.max(height) >= long && *width.min(height) >= short
+        };
+        track
+            .layers
+            .iter()
+            .position(covers)
+            .map_or(u8::MAX, |layer| layer as u8)
     } else {
         settings.quality.unwrap_or(u8::MAX)
     };
@@ -353,13 +472,22 @@ fn wish(settings: &Settings, track: &RemoteTrack) -> LayerWish {
         fps if fps <= 16 => 1,
         _ => u8::MAX,
     };
-    let max_encoding = if track.encodings > 1 && wanted < highest { wanted } else { u8::MAX };
-    LayerWish { enabled: !settings.disabled, max_encoding, max_temporal }
+    let max_encoding = if track.encodings > 1 && wanted < highest {
+        wanted
+    } else {
+        u8::MAX
+    };
+    LayerWish {
+        enabled: !settings.disabled,
+        max_encoding,
+        max_temporal,
+    }
 }
 
 /// Extensions that both sides named, under the offered ids.
 fn both(offered: ExtensionMap, answered: ExtensionMap) -> ExtensionMap {
-    let keep = |one: ExtensionId, other: ExtensionId| if one == other { one } else { ExtensionId(0) };
+    let keep =
+        |one: ExtensionId, other: ExtensionId| if one == other { one } else { ExtensionId(0) };
     ExtensionMap {
         mid: keep(offered.mid, answered.mid),
         rid: keep(offered.rid, answered.rid),
@@ -369,7 +497,10 @@ fn both(offered: ExtensionMap, answered: ExtensionMap) -> ExtensionMap {
         abs_send_time: keep(offered.abs_send_time, answered.abs_send_time),
         video_orientation: keep(offered.video_orientation, answered.video_orientation),
         playout_delay: keep(offered.playout_delay, answered.playout_delay),
-        dependency_descriptor: keep(offered.dependency_descriptor, answered.dependency_descriptor),
+        dependency_descriptor: keep(
+            offered.dependency_descriptor,
+            answered.dependency_descriptor,
+        ),
     }
 }
 
@@ -396,7 +527,17 @@ mod tests {
     #[test]
     fn the_smallest_layer_that_covers_the_picture_is_wanted() {
         let track = track(&[(320, 180), (640, 360), (1280, 720)]);
-        let at = |width, height| wish(&Settings { width, height, ..Settings::default() }, &track).max_encoding;
+        let at = |width, height| {
+            wish(
+                &Settings {
+                    width,
+                    height,
+                    ..Settings::default()
+                },
+                &track,
+            )
+            .max_encoding
+        };
         assert_eq!(at(160, 90), 0);
         assert_eq!(at(320, 180), 0);
         assert_eq!(at(180, 320), 0, "portrait");
@@ -407,8 +548,14 @@ mod tests {
 
     #[test]
     fn a_low_quality_is_the_lowest_layer_and_one_layer_is_always_had() {
-        let low = Settings { quality: Some(0), ..Settings::default() };
-        assert_eq!(wish(&low, &track(&[(320, 180), (640, 360)])).max_encoding, 0);
+        let low = Settings {
+            quality: Some(0),
+            ..Settings::default()
+        };
+        assert_eq!(
+            wish(&low, &track(&[(320, 180), (640, 360)])).max_encoding,
+            0
+        );
         assert_eq!(wish(&low, &track(&[(1280, 720)])).max_encoding, u8::MAX);
     }
 }

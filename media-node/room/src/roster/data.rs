@@ -30,11 +30,19 @@ pub(crate) enum Route {
 
 impl Roster {
     /// A message of a client.
-    pub(super) fn data(&mut self, context: &mut Context<'_>, id: MemberId, channel: Channel, payload: &[u8]) {
+    pub(super) fn data(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        channel: Channel,
+        payload: &[u8],
+    ) {
         if !self.facts.opened {
             return context.counters.drop(Dropped::DataNotAllowed);
         }
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let effective = self.effective(member);
         if !effective.can_publish_data {
             return context.counters.drop(Dropped::DataNotAllowed);
@@ -76,10 +84,14 @@ impl Roster {
                 }
             }
             // Only agents transcribe, only the server names speakers, and metrics go to nobody.
-            Some(Value::Transcription(_)) if !is_agent => return context.counters.drop(Dropped::DataNotAllowed),
+            Some(Value::Transcription(_)) if !is_agent => {
+                return context.counters.drop(Dropped::DataNotAllowed);
+            }
             #[expect(deprecated, reason = "a client may send it all the same")]
             Some(Value::Speaker(_)) => return context.counters.drop(Dropped::DataNotAllowed),
-            Some(Value::Metrics(_)) | None => return context.counters.drop(Dropped::DataNotAllowed),
+            Some(Value::Metrics(_)) | None => {
+                return context.counters.drop(Dropped::DataNotAllowed);
+            }
             Some(_) => {}
         }
         if wished.len() + wished_sids.len() > LIST_MAX {
@@ -87,7 +99,15 @@ impl Roster {
         }
         let speaks_for_another = is_agent
             && !packet.participant_identity.is_empty()
-            && matches!(&packet.value, Some(Value::ChatMessage(_) | Value::StreamHeader(_) | Value::StreamChunk(_) | Value::StreamTrailer(_)));
+            && matches!(
+                &packet.value,
+                Some(
+                    Value::ChatMessage(_)
+                        | Value::StreamHeader(_)
+                        | Value::StreamChunk(_)
+                        | Value::StreamTrailer(_)
+                )
+            );
         if !speaks_for_another {
             packet.participant_identity = identity;
         }
@@ -105,14 +125,24 @@ impl Roster {
             .values()
             .filter(|other| other.id != id)
             .filter(|other| match route {
-                Route::AsWished => everybody || wished.contains(&other.identity) || wished_sids.contains(&other.sid),
+                Route::AsWished => {
+                    everybody
+                        || wished.contains(&other.identity)
+                        || wished_sids.contains(&other.sid)
+                }
                 Route::Moderators => self.effective(other).moderate,
                 Route::Nowhere => false,
             })
             .map(|other| other.id)
             .collect();
         if !to.is_empty() {
-            context.down.push_back(Down::Many(to, ToPeer::Data { channel, payload: packet.encode_to_vec() }));
+            context.down.push_back(Down::Many(
+                to,
+                ToPeer::Data {
+                    channel,
+                    payload: packet.encode_to_vec(),
+                },
+            ));
         }
     }
 
@@ -139,24 +169,36 @@ impl Roster {
             Some(Value::StreamHeader(header)) => {
                 let route = of_topic(&header.topic);
                 if let Some(member) = self.members.get_mut(&id) {
-                    member.streams.retain(|(stream, _)| *stream != header.stream_id);
+                    member
+                        .streams
+                        .retain(|(stream, _)| *stream != header.stream_id);
                     if member.streams.len() >= STREAMS_MAX {
                         member.streams.pop_front();
                     }
-                    member.streams.push_back((super::join::bounded(header.stream_id.clone(), 256), route));
+                    member
+                        .streams
+                        .push_back((super::join::bounded(header.stream_id.clone(), 256), route));
                 }
                 route
             }
-            Some(Value::StreamChunk(chunk)) => self.route_of_stream(id, &chunk.stream_id, chat, false),
-            Some(Value::StreamTrailer(trailer)) => self.route_of_stream(id, &trailer.stream_id, chat, true),
+            Some(Value::StreamChunk(chunk)) => {
+                self.route_of_stream(id, &chunk.stream_id, chat, false)
+            }
+            Some(Value::StreamTrailer(trailer)) => {
+                self.route_of_stream(id, &trailer.stream_id, chat, true)
+            }
             _ => Route::AsWished,
         }
     }
 
     /// A stream goes where its header went; one without a header that is remembered goes where chat goes.
     fn route_of_stream(&mut self, id: MemberId, stream: &str, chat: Route, last: bool) -> Route {
-        let Some(member) = self.members.get_mut(&id) else { return Route::Nowhere };
-        let Some(at) = member.streams.iter().position(|(other, _)| other == stream) else { return chat };
+        let Some(member) = self.members.get_mut(&id) else {
+            return Route::Nowhere;
+        };
+        let Some(at) = member.streams.iter().position(|(other, _)| other == stream) else {
+            return chat;
+        };
         let route = member.streams[at].1;
         if last {
             member.streams.remove(at);
@@ -165,7 +207,9 @@ impl Roster {
     }
 
     fn is_fresh(&mut self, id: MemberId, nonce: &[u8]) -> bool {
-        let Some(member) = self.members.get_mut(&id) else { return false };
+        let Some(member) = self.members.get_mut(&id) else {
+            return false;
+        };
         let nonce = &nonce[..nonce.len().min(64)];
         if member.nonces.iter().any(|other| other == nonce) {
             return false;

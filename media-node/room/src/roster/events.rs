@@ -26,7 +26,11 @@ impl Roster {
         match serde_json::to_vec(&event) {
             Ok(body) => {
                 self.events += 1;
-                context.out.push_back(Output::Event { seq: self.events, name, body });
+                context.out.push_back(Output::Event {
+                    seq: self.events,
+                    name,
+                    body,
+                });
             }
             Err(error) => tracing::warn!(name, %error, "an event cannot be written"),
         }

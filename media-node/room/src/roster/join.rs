@@ -4,15 +4,20 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use livekit_protocol as proto;
+use livekit_protocol::DisconnectReason;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::{Kind as ParticipantKind, State};
 use livekit_protocol::signal_response::Message as Response;
-use livekit_protocol::DisconnectReason;
 use prost::Message as _;
 
 use super::{Context, Farewell, Member, Roster};
-use crate::api::{ClientParameters, JoinRefusal, LobbyRule, Output, Role, SessionId, SessionStart, TokenFacts};
-use crate::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, BECOME_ACTIVE, METADATA_BYTES_MAX, NAME_BYTES_MAX, PARTICIPANTS_MAX, TOKEN_REFRESH};
+use crate::api::{
+    ClientParameters, JoinRefusal, LobbyRule, Output, Role, SessionId, SessionStart, TokenFacts,
+};
+use crate::limits::{
+    ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, BECOME_ACTIVE, METADATA_BYTES_MAX, NAME_BYTES_MAX,
+    PARTICIPANTS_MAX, TOKEN_REFRESH,
+};
 use crate::link::{Client, MemberId, Start, ToPeer, Wire};
 use crate::random;
 use crate::signal;
@@ -35,7 +40,12 @@ pub(crate) const PROTOCOL: i32 = 17;
 
 impl Roster {
     /// A WebSocket came. The member it belongs to, unless it was refused.
-    pub(crate) fn session_start(&mut self, context: &mut Context<'_>, session: SessionId, start: SessionStart) -> Option<MemberId> {
+    pub(crate) fn session_start(
+        &mut self,
+        context: &mut Context<'_>,
+        session: SessionId,
+        start: SessionStart,
+    ) -> Option<MemberId> {
         if start.reconnect {
             return self.resume(context, session, &start);
         }
@@ -83,27 +93,45 @@ impl Roster {
             0 => PARTICIPANTS_MAX,
             limit => (limit as usize).min(PARTICIPANTS_MAX),
         };
-        if !present && (self.members.len() >= PARTICIPANTS_MAX || (counted && self.participants() as usize >= limit)) {
+        if !present
+            && (self.members.len() >= PARTICIPANTS_MAX
+                || (counted && self.participants() as usize >= limit))
+        {
             return Err(JoinRefusal::RoomFull);
         }
         Ok(())
     }
 
     pub(super) fn is_revoked(&self, identity: &str, issued: i64) -> bool {
-        self.facts.revoked.iter().any(|revocation| revocation.identity == identity && issued <= revocation.not_before_unix_s)
+        self.facts.revoked.iter().any(|revocation| {
+            revocation.identity == identity && issued <= revocation.not_before_unix_s
+        })
     }
 
     /// The role that was given in the room comes before that of the token.
     fn role_of(&self, identity: &str, token: Option<Role>) -> Option<Role> {
         token.map(|token| {
-            self.facts.role_changes.iter().find(|(other, _)| other == identity).map_or(token, |(_, changed)| *changed)
+            self.facts
+                .role_changes
+                .iter()
+                .find(|(other, _)| other == identity)
+                .map_or(token, |(_, changed)| *changed)
         })
     }
 
-    fn join(&mut self, context: &mut Context<'_>, session: SessionId, mut start: SessionStart) -> MemberId {
+    fn join(
+        &mut self,
+        context: &mut Context<'_>,
+        session: SessionId,
+        mut start: SessionStart,
+    ) -> MemberId {
         if !start.client.publish_only_suffix.is_empty() {
             // An extra connection that publishes and receives nothing.
-            start.identity = format!("{}#{}", start.identity, bounded(start.client.publish_only_suffix.clone(), 64));
+            start.identity = format!(
+                "{}#{}",
+                start.identity,
+                bounded(start.client.publish_only_suffix.clone(), 64)
+            );
             start.grants.can_subscribe = false;
         }
         if let Some(old) = self.by_identity(&start.identity) {
@@ -115,7 +143,8 @@ impl Roster {
         *context.next_member = context.next_member.wrapping_add(1);
         let id = MemberId(u64::from(self.index.0) << 32 | u64::from(*context.next_member));
         let role = self.role_of(&start.identity, start.role);
-        let client_info = proto::ClientInfo::decode(start.client.client_info.as_slice()).unwrap_or_default();
+        let client_info =
+            proto::ClientInfo::decode(start.client.client_info.as_slice()).unwrap_or_default();
         let mut attributes = self.own_attributes(start.attributes);
         if let Some(role) = role {
             attributes.insert(ROLE.to_owned(), role.as_str().to_owned());
@@ -124,7 +153,12 @@ impl Roster {
             attributes.insert(GUEST.to_owned(), "true".to_owned());
         }
         let joined_unix_ms = self.unix_ms(context.now) as i64;
-        let sid = format!("PA_{}_{}_{}", self.site, self.node_id, random::name(context.entropy, 12));
+        let sid = format!(
+            "PA_{}_{}_{}",
+            self.site,
+            self.node_id,
+            random::name(context.entropy, 12)
+        );
         let member = Member {
             id,
             sid: sid.clone(),
@@ -170,9 +204,17 @@ impl Roster {
         id
     }
 
-    fn send_start(&mut self, context: &mut Context<'_>, id: MemberId, session: SessionId, text: bool) {
+    fn send_start(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        session: SessionId,
+        text: bool,
+    ) {
         // The join response still says JOINING, as clients know it.
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let effective = self.effective(member);
         let others: Vec<_> = self
             .members
@@ -184,7 +226,12 @@ impl Roster {
             .members
             .values()
             .filter(|other| other.id != id)
-            .flat_map(|other| other.tracks.iter().filter_map(|track| self.remote_track(other, track, member)))
+            .flat_map(|other| {
+                other
+                    .tracks
+                    .iter()
+                    .filter_map(|track| self.remote_track(other, track, member))
+            })
             .collect();
         let join = proto::JoinResponse {
             room: Some(self.room_info()),
@@ -208,7 +255,12 @@ impl Roster {
             sid: member.sid.clone(),
             client: member.client.clone(),
             can_subscribe: effective.can_subscribe,
-            codecs: self.policy.codecs.iter().map(|codec| codec.to_ascii_lowercase()).collect(),
+            codecs: self
+                .policy
+                .codecs
+                .iter()
+                .map(|codec| codec.to_ascii_lowercase())
+                .collect(),
             join: Wire(join),
             tracks,
         };
@@ -230,20 +282,37 @@ impl Roster {
     }
 
     /// A client comes back to its participant with `reconnect=1`.
-    fn resume(&mut self, context: &mut Context<'_>, session: SessionId, start: &SessionStart) -> Option<MemberId> {
+    fn resume(
+        &mut self,
+        context: &mut Context<'_>,
+        session: SessionId,
+        start: &SessionStart,
+    ) -> Option<MemberId> {
         if self.is_revoked(&start.identity, start.token_issued_unix_s) {
-            context.out.push_back(Output::Refused { session, refusal: JoinRefusal::Revoked });
+            context.out.push_back(Output::Refused {
+                session,
+                refusal: JoinRefusal::Revoked,
+            });
             return None;
         }
-        let found = self.members.values().find(|member| member.sid == start.participant_sid && member.identity == start.identity);
+        let found = self.members.values().find(|member| {
+            member.sid == start.participant_sid && member.identity == start.identity
+        });
         // Without living media there is no connection that an ICE restart could save, unless it was never made.
         let Some(member) = found.filter(|member| member.media_alive || !member.ever_active) else {
             if let Some(id) = found.map(|member| member.id) {
                 self.remove(context, id, Farewell::Replaced);
             }
             let leave = signal::leave(DisconnectReason::StateMismatch, Action::Reconnect);
-            context.out.push_back(Output::Frame { session, frame: signal::encode(start.text_frames, leave) });
-            context.out.push_back(Output::Close { session, code: 1000, reason: "state mismatch" });
+            context.out.push_back(Output::Frame {
+                session,
+                frame: signal::encode(start.text_frames, leave),
+            });
+            context.out.push_back(Output::Close {
+                session,
+                code: 1000,
+                reason: "state mismatch",
+            });
             return None;
         };
         let (id, last_message_seq) = (member.id, member.last_sequence);
@@ -265,12 +334,27 @@ impl Roster {
         if let Some(member) = self.members.get_mut(&id) {
             member.session = Some(session);
             member.token_issued_unix_s = member.token_issued_unix_s.max(start.token_issued_unix_s);
-            member.deadline = (!member.ever_active).then(|| (context.now + BECOME_ACTIVE, Farewell::NeverConnected));
+            member.deadline = (!member.ever_active)
+                .then(|| (context.now + BECOME_ACTIVE, Farewell::NeverConnected));
         }
-        context.send(id, ToPeer::Attach { session, text: start.text_frames });
+        context.send(
+            id,
+            ToPeer::Attach {
+                session,
+                text: start.text_frames,
+            },
+        );
         context.respond(id, Response::Reconnect(reconnect));
-        context.respond(id, Response::Update(proto::ParticipantUpdate { participants: infos }));
-        context.respond(id, Response::RoomUpdate(proto::RoomUpdate { room: Some(room) }));
+        context.respond(
+            id,
+            Response::Update(proto::ParticipantUpdate {
+                participants: infos,
+            }),
+        );
+        context.respond(
+            id,
+            Response::RoomUpdate(proto::RoomUpdate { room: Some(room) }),
+        );
         context.send(id, ToPeer::Resumed);
         self.token_facts(context, id);
         self.lobby_to(context, &[id]);
@@ -279,12 +363,19 @@ impl Roster {
 
     /// What the gateway signs into the client's next token.
     pub(super) fn token_facts(&mut self, context: &mut Context<'_>, id: MemberId) {
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let facts = TokenFacts {
             identity: member.identity.clone(),
             name: member.name.clone(),
             metadata: member.metadata.clone(),
-            attributes: member.attributes.iter().filter(|(key, _)| !key.starts_with(RESERVED) || *key == HAND).map(|(key, value)| (key.clone(), value.clone())).collect(),
+            attributes: member
+                .attributes
+                .iter()
+                .filter(|(key, _)| !key.starts_with(RESERVED) || *key == HAND)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             grants: self.effective(member).to_grants(&member.grants),
             role: member.role,
             guest: member.guest,
@@ -312,7 +403,10 @@ impl Roster {
 }
 
 fn client_configuration() -> proto::ClientConfiguration {
-    proto::ClientConfiguration { resume_connection: proto::ClientConfigSetting::Enabled as i32, ..Default::default() }
+    proto::ClientConfiguration {
+        resume_connection: proto::ClientConfigSetting::Enabled as i32,
+        ..Default::default()
+    }
 }
 
 fn client(parameters: &ClientParameters, info: &proto::ClientInfo) -> Client {
@@ -329,7 +423,12 @@ fn client(parameters: &ClientParameters, info: &proto::ClientInfo) -> Client {
 }
 
 fn sane_capabilities(capabilities: &[i32]) -> Vec<i32> {
-    capabilities.iter().copied().filter(|number| proto::client_info::Capability::try_from(*number).is_ok()).take(16).collect()
+    capabilities
+        .iter()
+        .copied()
+        .filter(|number| proto::client_info::Capability::try_from(*number).is_ok())
+        .take(16)
+        .collect()
 }
 
 fn kind_number(kind: &str) -> i32 {
@@ -348,7 +447,10 @@ fn kind_number(kind: &str) -> i32 {
 /// At most `max` bytes, cut at a character.
 pub(super) fn bounded(mut text: String, max: usize) -> String {
     if text.len() > max {
-        let end = (0..=max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=max)
+            .rev()
+            .find(|end| text.is_char_boundary(*end))
+            .unwrap_or(0);
         text.truncate(end);
     }
     text

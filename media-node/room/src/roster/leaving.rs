@@ -50,17 +50,26 @@ impl Farewell {
             Self::DuplicateIdentity => DisconnectReason::DuplicateIdentity,
             Self::Removed => DisconnectReason::ParticipantRemoved,
             Self::Replaced | Self::Mismatch => DisconnectReason::StateMismatch,
-            Self::Ended(reason) => DisconnectReason::try_from(reason).unwrap_or(DisconnectReason::RoomClosed),
+            Self::Ended(reason) => {
+                DisconnectReason::try_from(reason).unwrap_or(DisconnectReason::RoomClosed)
+            }
             Self::GivenUp => DisconnectReason::ServerShutdown,
         }
     }
 
     fn action(self) -> Action {
         match self {
-            Self::MediaLost | Self::Mismatch | Self::GivenUp | Self::Replaced | Self::SignalLost => Action::Reconnect,
-            Self::Left | Self::Unsupported | Self::NeverConnected | Self::DuplicateIdentity | Self::Removed | Self::Ended(_) => {
-                Action::Disconnect
-            }
+            Self::MediaLost
+            | Self::Mismatch
+            | Self::GivenUp
+            | Self::Replaced
+            | Self::SignalLost => Action::Reconnect,
+            Self::Left
+            | Self::Unsupported
+            | Self::NeverConnected
+            | Self::DuplicateIdentity
+            | Self::Removed
+            | Self::Ended(_) => Action::Disconnect,
         }
     }
 }
@@ -68,7 +77,9 @@ impl Farewell {
 impl Roster {
     /// Takes a member out and tells everybody.
     pub(super) fn remove(&mut self, context: &mut Context<'_>, id: MemberId, farewell: Farewell) {
-        let Some(mut member) = self.members.remove(&id) else { return };
+        let Some(mut member) = self.members.remove(&id) else {
+            return;
+        };
         self.speaking.remove(&id);
         let tracks: Vec<_> = std::mem::take(&mut member.tracks);
         for track in &tracks {
@@ -99,21 +110,42 @@ impl Roster {
             let all: Vec<_> = self
                 .members
                 .values()
-                .filter(|other| farewell != Farewell::DuplicateIdentity || other.client.protocol < 12)
+                .filter(|other| {
+                    farewell != Farewell::DuplicateIdentity || other.client.protocol < 12
+                })
                 .map(|other| other.id)
                 .collect();
             self.remember_departure(context.now, &info);
-            let update = Response::Update(proto::ParticipantUpdate { participants: vec![info.clone()] });
-            context.down.push_back(Down::Many(all, ToPeer::Send(Wire(proto::SignalResponse { message: Some(update) }))));
+            let update = Response::Update(proto::ParticipantUpdate {
+                participants: vec![info.clone()],
+            });
+            context.down.push_back(Down::Many(
+                all,
+                ToPeer::Send(Wire(proto::SignalResponse {
+                    message: Some(update),
+                })),
+            ));
         }
         for track in tracks {
             if track.bound.is_some() {
-                self.event(context, "track_unpublished", Some(&info), Some(&track.info.0));
+                self.event(
+                    context,
+                    "track_unpublished",
+                    Some(&info),
+                    Some(&track.info.0),
+                );
             }
         }
-        let name = if member.ever_active { "participant_left" } else { "participant_connection_aborted" };
+        let name = if member.ever_active {
+            "participant_left"
+        } else {
+            "participant_connection_aborted"
+        };
         self.event(context, name, Some(&info), None);
-        if self.ended.is_none() && !self.members.values().any(Self::counts) && self.empty_since.is_none() {
+        if self.ended.is_none()
+            && !self.members.values().any(Self::counts)
+            && self.empty_since.is_none()
+        {
             self.empty_since = Some(context.now);
         }
         self.counts_changed(context.now);
@@ -121,38 +153,64 @@ impl Roster {
 
     /// The WebSocket ended: the participant stays for a while.
     pub(super) fn signal_lost(&mut self, context: &mut Context<'_>, id: MemberId) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.session = None;
-        let limit = if member.media_alive { SIGNAL_AWAY } else { SIGNAL_AND_MEDIA_AWAY };
+        let limit = if member.media_alive {
+            SIGNAL_AWAY
+        } else {
+            SIGNAL_AND_MEDIA_AWAY
+        };
         member.deadline = Some((context.now + limit, Farewell::SignalLost));
     }
 
     pub(super) fn became_active(&mut self, context: &mut Context<'_>, id: MemberId) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.state = ACTIVE;
         member.ever_active = true;
         if member.session.is_some() {
             member.deadline = None;
         }
         self.touch(context, id);
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let info = self.info(member);
         self.event(context, "participant_joined", Some(&info), None);
     }
 
     pub(super) fn media_alive(&mut self, context: &mut Context<'_>, id: MemberId, alive: bool) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.media_alive = alive;
         if member.session.is_none() {
-            let limit = if alive { SIGNAL_AWAY } else { SIGNAL_AND_MEDIA_AWAY };
+            let limit = if alive {
+                SIGNAL_AWAY
+            } else {
+                SIGNAL_AND_MEDIA_AWAY
+            };
             let at = context.now + limit;
-            let at = member.deadline.map_or(at, |(before, _)| if alive { at } else { before.min(at) });
+            let at = member
+                .deadline
+                .map_or(at, |(before, _)| if alive { at } else { before.min(at) });
             member.deadline = Some((at, Farewell::SignalLost));
         }
     }
 
-    pub(super) fn media_failed(&mut self, context: &mut Context<'_>, id: MemberId, closed: bool, unsupported: bool) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+    pub(super) fn media_failed(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        closed: bool,
+        unsupported: bool,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         if unsupported {
             return self.remove(context, id, Farewell::Unsupported);
         }
@@ -172,32 +230,56 @@ impl Roster {
 
     /// Refuses the person's tokens issued up to now.
     pub(super) fn revoke(&mut self, identity: &str, not_before_unix_s: i64) {
-        let before = self.facts.revoked.iter().find(|other| other.identity == identity).map_or(i64::MIN, |other| other.not_before_unix_s);
-        self.facts.revoked.retain(|other| other.identity != identity);
+        let before = self
+            .facts
+            .revoked
+            .iter()
+            .find(|other| other.identity == identity)
+            .map_or(i64::MIN, |other| other.not_before_unix_s);
+        self.facts
+            .revoked
+            .retain(|other| other.identity != identity);
         if self.facts.revoked.len() >= REVOKED_MAX {
             self.facts.revoked.remove(0);
         }
-        self.facts.revoked.push(Revocation { identity: identity.to_owned(), not_before_unix_s: before.max(not_before_unix_s) });
+        self.facts.revoked.push(Revocation {
+            identity: identity.to_owned(),
+            not_before_unix_s: before.max(not_before_unix_s),
+        });
         self.facts.admitted.retain(|other| other != identity);
     }
 
     /// The room ends for everybody; a declared one is closed again.
-    pub(super) fn finish(&mut self, context: &mut Context<'_>, reason: &'static str, told: DisconnectReason) {
+    pub(super) fn finish(
+        &mut self,
+        context: &mut Context<'_>,
+        reason: &'static str,
+        told: DisconnectReason,
+    ) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(reason);
-        context.out.push_back(Output::Media(Command::SetGate { room: self.index, open: false }));
+        context.out.push_back(Output::Media(Command::SetGate {
+            room: self.index,
+            open: false,
+        }));
         for id in self.members.keys().copied().collect::<Vec<_>>() {
             self.remove(context, id, Farewell::Ended(told as i32));
         }
         for waiting in std::mem::take(&mut self.knocks) {
-            context.out.push_back(Output::Knock { knock: waiting.knock, update: KnockUpdate::Refused(KnockRefusal::Closing) });
+            context.out.push_back(Output::Knock {
+                knock: waiting.knock,
+                update: KnockUpdate::Refused(KnockRefusal::Closing),
+            });
         }
         if self.facts.created_unix_ms != 0 {
             self.event(context, "room_finished", None, None);
         }
-        let mut facts = crate::api::Facts { revoked: std::mem::take(&mut self.facts.revoked), ..Default::default() };
+        let mut facts = crate::api::Facts {
+            revoked: std::mem::take(&mut self.facts.revoked),
+            ..Default::default()
+        };
         facts.metadata = std::mem::take(&mut self.facts.metadata);
         facts.opened = !self.policy.declared;
         self.facts = facts;
@@ -226,7 +308,12 @@ impl Roster {
                 action: farewell.action() as i32,
                 regions: None,
             };
-            context.send(id, ToPeer::End { leave: Some(Wire(leave)) });
+            context.send(
+                id,
+                ToPeer::End {
+                    leave: Some(Wire(leave)),
+                },
+            );
         }
     }
 

@@ -63,23 +63,40 @@ impl Roster {
             None
         };
         if let Some(refusal) = refusal {
-            context.out.push_back(Output::Knock { knock, update: KnockUpdate::Refused(refusal) });
+            context.out.push_back(Output::Knock {
+                knock,
+                update: KnockUpdate::Refused(refusal),
+            });
             return;
         }
         if !self.must_wait(&entry) {
             self.admit(&entry.entry_id);
-            context.out.push_back(Output::Knock { knock, update: KnockUpdate::Admitted });
+            context.out.push_back(Output::Knock {
+                knock,
+                update: KnockUpdate::Admitted,
+            });
             return;
         }
         entry.name = super::join::bounded(entry.name, NAME_BYTES_MAX);
-        self.knocks.push(Waiting { knock, entry, since: context.now });
+        self.knocks.push(Waiting {
+            knock,
+            entry,
+            since: context.now,
+        });
         let position = self.knocks.len() as u32;
-        context.out.push_back(Output::Knock { knock, update: KnockUpdate::Position(position) });
+        context.out.push_back(Output::Knock {
+            knock,
+            update: KnockUpdate::Position(position),
+        });
         self.lobby_changed(context, self.knocks.len());
     }
 
     pub(crate) fn knock_end(&mut self, context: &mut Context<'_>, knock: KnockId) {
-        if let Some(at) = self.knocks.iter().position(|waiting| waiting.knock == knock) {
+        if let Some(at) = self
+            .knocks
+            .iter()
+            .position(|waiting| waiting.knock == knock)
+        {
             self.knocks.remove(at);
             self.lobby_changed(context, at);
             if self.knocks.is_empty() && self.empty_since.is_some() {
@@ -90,7 +107,13 @@ impl Roster {
     }
 
     /// A moderator decides. How many were found.
-    pub(super) fn decide(&mut self, context: &mut Context<'_>, admit: &[String], deny: &[String], admit_all: bool) -> usize {
+    pub(super) fn decide(
+        &mut self,
+        context: &mut Context<'_>,
+        admit: &[String],
+        deny: &[String],
+        admit_all: bool,
+    ) -> usize {
         let mut first = None;
         let mut decided = 0;
         let mut kept = Vec::new();
@@ -107,7 +130,10 @@ impl Roster {
             };
             first = first.or(Some(at));
             decided += 1;
-            context.out.push_back(Output::Knock { knock: waiting.knock, update });
+            context.out.push_back(Output::Knock {
+                knock: waiting.knock,
+                update,
+            });
         }
         self.knocks = kept;
         if let Some(first) = first {
@@ -118,8 +144,12 @@ impl Roster {
 
     /// The rules changed: who need not wait any more is let in.
     pub(super) fn reconsider_lobby(&mut self, context: &mut Context<'_>) {
-        let free: Vec<String> =
-            self.knocks.iter().filter(|waiting| !self.must_wait(&waiting.entry)).map(|waiting| waiting.entry.entry_id.clone()).collect();
+        let free: Vec<String> = self
+            .knocks
+            .iter()
+            .filter(|waiting| !self.must_wait(&waiting.entry))
+            .map(|waiting| waiting.entry.entry_id.clone())
+            .collect();
         if !free.is_empty() {
             self.decide(context, &free, &[], false);
         }
@@ -128,7 +158,10 @@ impl Roster {
     /// Positions from `from` on moved, moderators get the new list.
     fn lobby_changed(&mut self, context: &mut Context<'_>, from: usize) {
         for (at, waiting) in self.knocks.iter().enumerate().skip(from) {
-            context.out.push_back(Output::Knock { knock: waiting.knock, update: KnockUpdate::Position(at as u32 + 1) });
+            context.out.push_back(Output::Knock {
+                knock: waiting.knock,
+                update: KnockUpdate::Position(at as u32 + 1),
+            });
         }
         let moderators: Vec<MemberId> = self.members.keys().copied().collect();
         self.lobby_to(context, &moderators);
@@ -142,11 +175,17 @@ impl Roster {
             .map(|waiting| Entry {
                 id: &waiting.entry.entry_id,
                 name: &waiting.entry.name,
-                since: self.unix_ms(now).saturating_sub(now.since(waiting.since).as_millis() as u64),
+                since: self
+                    .unix_ms(now)
+                    .saturating_sub(now.since(waiting.since).as_millis() as u64),
                 guest: waiting.entry.guest,
             })
             .collect();
-        serde_json::to_vec(&Entries { entries, locked: self.facts.locked }).unwrap_or_default()
+        serde_json::to_vec(&Entries {
+            entries,
+            locked: self.facts.locked,
+        })
+        .unwrap_or_default()
     }
 
     /// Sends the list to those of `members` who moderate.
@@ -157,7 +196,11 @@ impl Roster {
         let moderators: Vec<MemberId> = members
             .iter()
             .copied()
-            .filter(|id| self.members.get(id).is_some_and(|member| self.effective(member).moderate))
+            .filter(|id| {
+                self.members
+                    .get(id)
+                    .is_some_and(|member| self.effective(member).moderate)
+            })
             .collect();
         if moderators.is_empty() {
             return;
@@ -170,6 +213,12 @@ impl Roster {
             })),
             ..Default::default()
         };
-        context.down.push_back(Down::Many(moderators, ToPeer::Data { channel: Channel::Reliable, payload: packet.encode_to_vec() }));
+        context.down.push_back(Down::Many(
+            moderators,
+            ToPeer::Data {
+                channel: Channel::Reliable,
+                payload: packet.encode_to_vec(),
+            },
+        ));
     }
 }

@@ -23,7 +23,10 @@ impl Roster {
         match message {
             ToRoster::Active => self.became_active(context, id),
             ToRoster::MediaAlive(alive) => self.media_alive(context, id, alive),
-            ToRoster::MediaFailed { closed, unsupported } => self.media_failed(context, id, closed, unsupported),
+            ToRoster::MediaFailed {
+                closed,
+                unsupported,
+            } => self.media_failed(context, id, closed, unsupported),
             ToRoster::SignalLost => self.signal_lost(context, id),
             ToRoster::AddTrack(Wire(request)) => self.add_track(context, id, &request),
             ToRoster::Bound(bound) => self.bound(context, id, bound),
@@ -46,25 +49,49 @@ impl Roster {
     }
 
     /// The client changes its own name, metadata, attributes.
-    fn own_metadata(&mut self, context: &mut Context<'_>, id: MemberId, request: proto::UpdateParticipantMetadata) {
-        let Some(member) = self.members.get(&id) else { return };
+    fn own_metadata(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        request: proto::UpdateParticipantMetadata,
+    ) {
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let may = self.effective(member).can_update_metadata;
         // A hand is everybody's own; the server's attributes are nobody's.
-        let hand_only = request.metadata.is_empty() && request.name.is_empty() && request.attributes.keys().all(|key| key == HAND);
-        let reserved = request.attributes.keys().any(|key| key.starts_with(RESERVED) && key != HAND);
-        let (reason, message) = if reserved || !(may || hand_only && !request.attributes.is_empty()) {
+        let hand_only = request.metadata.is_empty()
+            && request.name.is_empty()
+            && request.attributes.keys().all(|key| key == HAND);
+        let reserved = request
+            .attributes
+            .keys()
+            .any(|key| key.starts_with(RESERVED) && key != HAND);
+        let (reason, message) = if reserved || !(may || hand_only && !request.attributes.is_empty())
+        {
             (Reason::NotAllowed, "may not change this")
         } else if self.fits(id, &request.name, &request.metadata, &request.attributes) {
             (Reason::Ok, "")
         } else {
-            (Reason::LimitExceeded, "name, metadata or attributes are too long")
+            (
+                Reason::LimitExceeded,
+                "name, metadata or attributes are too long",
+            )
         };
         if reason == Reason::Ok {
-            self.set_metadata(context, id, &request.name, &request.metadata, request.attributes.clone());
+            self.set_metadata(
+                context,
+                id,
+                &request.name,
+                &request.metadata,
+                request.attributes.clone(),
+            );
         } else {
             context.counters.drop(Dropped::NotAllowed);
         }
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         // OK is told to those who know it.
         if reason != Reason::Ok || member.client.protocol >= 15 {
             let response = proto::RequestResponse {
@@ -72,20 +99,44 @@ impl Roster {
                 reason: reason as i32,
                 message: message.to_owned(),
                 request: (reason != Reason::Ok).then(|| {
-                    Request::UpdateMetadata(proto::UpdateParticipantMetadata { request_id: request.request_id, ..Default::default() })
+                    Request::UpdateMetadata(proto::UpdateParticipantMetadata {
+                        request_id: request.request_id,
+                        ..Default::default()
+                    })
                 }),
             };
             context.respond(id, Response::RequestResponse(response));
         }
     }
 
-    pub(super) fn fits(&self, id: MemberId, name: &str, metadata: &str, attributes: &HashMap<String, String>) -> bool {
-        let Some(member) = self.members.get(&id) else { return false };
-        let kept = member.attributes.iter().filter(|(key, _)| !attributes.contains_key(*key));
+    pub(super) fn fits(
+        &self,
+        id: MemberId,
+        name: &str,
+        metadata: &str,
+        attributes: &HashMap<String, String>,
+    ) -> bool {
+        let Some(member) = self.members.get(&id) else {
+            return false;
+        };
+        let kept = member
+            .attributes
+            .iter()
+            .filter(|(key, _)| !attributes.contains_key(*key));
         let all = kept.map(|(key, value)| (key.len(), value.len()));
-        let fresh = attributes.iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.len(), value.len()));
-        let (count, bytes) = all.chain(fresh).fold((0, 0), |(count, bytes), (key, value)| (count + 1, bytes + key + value));
-        name.len() <= NAME_BYTES_MAX && metadata.len() <= METADATA_BYTES_MAX && count <= ATTRIBUTES_MAX && bytes <= ATTRIBUTES_BYTES_MAX
+        let fresh = attributes
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.len(), value.len()));
+        let (count, bytes) = all
+            .chain(fresh)
+            .fold((0, 0), |(count, bytes), (key, value)| {
+                (count + 1, bytes + key + value)
+            });
+        name.len() <= NAME_BYTES_MAX
+            && metadata.len() <= METADATA_BYTES_MAX
+            && count <= ATTRIBUTES_MAX
+            && bytes <= ATTRIBUTES_BYTES_MAX
     }
 
     /// Empty texts change nothing; an attribute with an empty value goes.
@@ -97,7 +148,9 @@ impl Roster {
         metadata: &str,
         attributes: HashMap<String, String>,
     ) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         if name.is_empty() && metadata.is_empty() && attributes.is_empty() {
             return;
         }
@@ -120,7 +173,9 @@ impl Roster {
 
     /// Rights changed: everybody sees it, tracks that are not allowed any more end, the next token says so.
     pub(super) fn permissions_changed(&mut self, context: &mut Context<'_>, id: MemberId) {
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let can_subscribe = self.effective(member).can_subscribe;
         self.enforce_sources(context, id);
         context.send(id, ToPeer::CanSubscribe(can_subscribe));
@@ -129,16 +184,34 @@ impl Roster {
     }
 
     /// Scenarios of test clients. They end nothing but the caller's own connection.
-    fn simulate(&mut self, context: &mut Context<'_>, id: MemberId, scenario: &proto::SimulateScenario) {
+    fn simulate(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        scenario: &proto::SimulateScenario,
+    ) {
         match scenario.scenario {
             Some(Scenario::SpeakerUpdate(seconds)) if seconds > 0 => {
-                let Some(member) = self.members.get(&id) else { return };
-                let speaker = proto::SpeakerInfo { sid: member.sid.clone(), level: 0.9, active: true };
+                let Some(member) = self.members.get(&id) else {
+                    return;
+                };
+                let speaker = proto::SpeakerInfo {
+                    sid: member.sid.clone(),
+                    level: 0.9,
+                    active: true,
+                };
                 let all = self.members.keys().copied().collect();
-                context.down.push_back(super::Down::Many(all, ToPeer::Speakers(vec![Wire(speaker)])));
+                context.down.push_back(super::Down::Many(
+                    all,
+                    ToPeer::Speakers(vec![Wire(speaker)]),
+                ));
             }
             Some(Scenario::ServerLeave(true)) => self.remove(context, id, Farewell::Removed),
-            Some(Scenario::NodeFailure(true) | Scenario::LeaveRequestFullReconnect(true) | Scenario::Migration(true)) => {
+            Some(
+                Scenario::NodeFailure(true)
+                | Scenario::LeaveRequestFullReconnect(true)
+                | Scenario::Migration(true),
+            ) => {
                 self.remove(context, id, Farewell::Mismatch);
             }
             _ => {}

@@ -34,13 +34,23 @@ pub(crate) struct Track {
 
 impl Track {
     pub(super) fn kind(&self) -> Kind {
-        if self.info.0.r#type == proto::TrackType::Audio as i32 { Kind::Audio } else { Kind::Video }
+        if self.info.0.r#type == proto::TrackType::Audio as i32 {
+            Kind::Audio
+        } else {
+            Kind::Video
+        }
     }
 
     /// Widths and heights per layer, low to high.
     #[expect(deprecated, reason = "clients before codec layers fill `layers` alone")]
     pub(super) fn layers(&self) -> Vec<(u32, u32)> {
-        let mut layers: Vec<_> = self.info.0.layers.iter().map(|layer| (layer.quality, (layer.width, layer.height))).collect();
+        let mut layers: Vec<_> = self
+            .info
+            .0
+            .layers
+            .iter()
+            .map(|layer| (layer.quality, (layer.width, layer.height)))
+            .collect();
         layers.sort_unstable();
         layers.into_iter().map(|(_, size)| size).collect()
     }
@@ -84,8 +94,15 @@ impl Sharing {
 
 impl Roster {
     /// A client wants to publish.
-    pub(super) fn add_track(&mut self, context: &mut Context<'_>, id: MemberId, request: &proto::AddTrackRequest) {
-        let Some(member) = self.members.get(&id) else { return };
+    pub(super) fn add_track(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        request: &proto::AddTrackRequest,
+    ) {
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let effective = self.effective(member);
         let kind = proto::TrackType::try_from(request.r#type);
         let source = proto::TrackSource::try_from(request.source);
@@ -95,22 +112,35 @@ impl Roster {
                 if !effective.allows(kind, source) {
                     Some((Reason::NotAllowed, "this source may not be published"))
                 } else if self.policy.e2ee_required && encryption == proto::encryption::Type::None {
-                    Some((Reason::NotAllowed, "tracks of this conference must be end-to-end encrypted"))
+                    Some((
+                        Reason::NotAllowed,
+                        "tracks of this conference must be end-to-end encrypted",
+                    ))
                 } else if self.policy.max_publishers > 0
                     && member.tracks.is_empty()
                     && self.publishers() >= self.policy.max_publishers
                 {
-                    Some((Reason::LimitExceeded, "the conference has as many publishers as it may have"))
+                    Some((
+                        Reason::LimitExceeded,
+                        "the conference has as many publishers as it may have",
+                    ))
                 } else if member.tracks.len() >= TRACKS_PER_PARTICIPANT_MAX {
                     Some((Reason::LimitExceeded, "too many tracks"))
                 } else {
                     None
                 }
             }
-            _ => Some((Reason::InvalidRequest, "type, source or encryption is unknown")),
+            _ => Some((
+                Reason::InvalidRequest,
+                "type, source or encryption is unknown",
+            )),
         };
         if let Some((reason, message)) = reason {
-            context.counters.drop(if reason == Reason::LimitExceeded { Dropped::Limit } else { Dropped::NotAllowed });
+            context.counters.drop(if reason == Reason::LimitExceeded {
+                Dropped::Limit
+            } else {
+                Dropped::NotAllowed
+            });
             let response = proto::RequestResponse {
                 reason: reason as i32,
                 message: message.to_owned(),
@@ -120,7 +150,9 @@ impl Roster {
             return context.respond(id, Response::RequestResponse(response));
         }
         let grant = self.grant(context, member, request, effective.enter_muted);
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.tracks.push(Track {
             info: grant.info.clone(),
             bound: None,
@@ -134,7 +166,13 @@ impl Roster {
     }
 
     #[expect(deprecated, reason = "older clients read the deprecated fields")]
-    fn grant(&self, context: &mut Context<'_>, member: &Member, request: &proto::AddTrackRequest, enter_muted: bool) -> GrantedTrack {
+    fn grant(
+        &self,
+        context: &mut Context<'_>,
+        member: &Member,
+        request: &proto::AddTrackRequest,
+        enter_muted: bool,
+    ) -> GrantedTrack {
         let source = proto::TrackSource::try_from(request.source).unwrap_or_default();
         let audio = request.r#type == proto::TrackType::Audio as i32;
         let letters = match (audio, source) {
@@ -148,38 +186,64 @@ impl Roster {
         let stream = match source {
             _ if !request.stream.is_empty() => request.stream.replace(['|', ' ', '\r', '\n'], "_"),
             proto::TrackSource::Camera | proto::TrackSource::Microphone => "camera".to_owned(),
-            proto::TrackSource::ScreenShare | proto::TrackSource::ScreenShareAudio => "screen".to_owned(),
+            proto::TrackSource::ScreenShare | proto::TrackSource::ScreenShareAudio => {
+                "screen".to_owned()
+            }
             proto::TrackSource::Unknown => String::new(),
         };
         let first = request.simulcast_codecs.first();
         let codec = first
             .and_then(|codec| sdp::codec_of(&codec.codec))
-            .filter(|codec| self.codec_enabled(sdp::mime_type(*codec).rsplit('/').next().unwrap_or_default()));
+            .filter(|codec| {
+                self.codec_enabled(
+                    sdp::mime_type(*codec)
+                        .rsplit('/')
+                        .next()
+                        .unwrap_or_default(),
+                )
+            });
         let layers = sane_layers(match first {
             Some(codec) if !codec.layers.is_empty() => &codec.layers,
             _ => &request.layers,
         });
-        let mime_type = codec.map(|codec| sdp::mime_type(codec).to_owned()).unwrap_or_default();
+        let mime_type = codec
+            .map(|codec| sdp::mime_type(codec).to_owned())
+            .unwrap_or_default();
         let codecs = request
             .simulcast_codecs
             .iter()
             .map(|one| proto::SimulcastCodecInfo {
-                mime_type: sdp::codec_of(&one.codec).map(|codec| sdp::mime_type(codec).to_owned()).unwrap_or_default(),
+                mime_type: sdp::codec_of(&one.codec)
+                    .map(|codec| sdp::mime_type(codec).to_owned())
+                    .unwrap_or_default(),
                 cid: one.cid.clone(),
-                layers: sane_layers(if one.layers.is_empty() { &request.layers } else { &one.layers }),
-                video_layer_mode: proto::video_layer::Mode::try_from(one.video_layer_mode).unwrap_or(proto::video_layer::Mode::Unused) as i32,
+                layers: sane_layers(if one.layers.is_empty() {
+                    &request.layers
+                } else {
+                    &one.layers
+                }),
+                video_layer_mode: proto::video_layer::Mode::try_from(one.video_layer_mode)
+                    .unwrap_or(proto::video_layer::Mode::Unused)
+                    as i32,
                 ..Default::default()
             })
             .filter(|one| !one.mime_type.is_empty())
             .collect();
-        let features: Vec<i32> =
-            request.audio_features.iter().copied().filter(|feature| proto::AudioTrackFeature::try_from(*feature).is_ok()).collect();
+        let features: Vec<i32> = request
+            .audio_features
+            .iter()
+            .copied()
+            .filter(|feature| proto::AudioTrackFeature::try_from(*feature).is_ok())
+            .collect();
         let has = |feature: proto::AudioTrackFeature| features.contains(&(feature as i32));
         let no_dtx = request.disable_dtx || has(proto::AudioTrackFeature::TfNoDtx);
         let stereo = request.stereo || has(proto::AudioTrackFeature::TfStereo);
         let first_microphone = source == proto::TrackSource::Microphone
             && context.now.since(member.joined) <= ON_ENTRY
-            && !member.tracks.iter().any(|track| track.info.0.source == source as i32);
+            && !member
+                .tracks
+                .iter()
+                .any(|track| track.info.0.source == source as i32);
         let on_entry = enter_muted && first_microphone && !request.muted;
         let info = proto::TrackInfo {
             sid: format!("TR_{letters}{}", random::name(context.entropy, 12)),
@@ -200,7 +264,8 @@ impl Roster {
             stream,
             version: Some(self.version(context.now)),
             audio_features: features,
-            backup_codec_policy: proto::BackupCodecPolicy::try_from(request.backup_codec_policy).unwrap_or_default() as i32,
+            backup_codec_policy: proto::BackupCodecPolicy::try_from(request.backup_codec_policy)
+                .unwrap_or_default() as i32,
             packet_trailer_features: request
                 .packet_trailer_features
                 .iter()
@@ -209,21 +274,38 @@ impl Roster {
                 .collect(),
             ..Default::default()
         };
-        GrantedTrack { info: Wire(info), cid: request.cid.clone(), codec, dtx: audio && !no_dtx, stereo: audio && stereo, disable_red: request.disable_red, on_entry }
+        GrantedTrack {
+            info: Wire(info),
+            cid: request.cid.clone(),
+            codec,
+            dtx: audio && !no_dtx,
+            stereo: audio && stereo,
+            disable_red: request.disable_red,
+            on_entry,
+        }
     }
 
     fn version(&self, now: Timestamp) -> proto::TimedVersion {
-        proto::TimedVersion { unix_micro: (self.unix_ms(now) * 1000) as i64, ticks: 0 }
+        proto::TimedVersion {
+            unix_micro: (self.unix_ms(now) * 1000) as i64,
+            ticks: 0,
+        }
     }
 
     fn track_mut(&mut self, id: MemberId, sid: &str) -> Option<&mut Track> {
-        self.members.get_mut(&id)?.tracks.iter_mut().find(|track| track.info.0.sid == sid)
+        self.members
+            .get_mut(&id)?
+            .tracks
+            .iter_mut()
+            .find(|track| track.info.0.sid == sid)
     }
 
     /// The description declares the track: now others may have it.
     pub(super) fn bound(&mut self, context: &mut Context<'_>, id: MemberId, bound: BoundTrack) {
         let version = self.version(context.now);
-        let Some(track) = self.track_mut(id, &bound.sid) else { return };
+        let Some(track) = self.track_mut(id, &bound.sid) else {
+            return;
+        };
         let first = track.bound.is_none();
         track.info.0.mid.clone_from(&bound.mid);
         if let Some(format) = bound.formats.first()
@@ -250,8 +332,12 @@ impl Roster {
 
     /// Tells every other peer of a track as it is now.
     pub(super) fn announce(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str) {
-        let Some(member) = self.members.get(&id) else { return };
-        let Some(track) = member.tracks.iter().find(|track| track.info.0.sid == sid) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
+        let Some(track) = member.tracks.iter().find(|track| track.info.0.sid == sid) else {
+            return;
+        };
         for other in self.members.values().filter(|other| other.id != id) {
             if let Some(remote) = self.remote_track(member, track, other) {
                 context.send(other.id, ToPeer::Track(Box::new(remote)));
@@ -260,31 +346,76 @@ impl Roster {
     }
 
     pub(super) fn announce_gone(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str) {
-        let others = self.members.keys().copied().filter(|other| *other != id).collect();
-        context.down.push_back(super::Down::Many(others, ToPeer::TrackGone { sid: sid.to_owned() }));
+        let others = self
+            .members
+            .keys()
+            .copied()
+            .filter(|other| *other != id)
+            .collect();
+        context.down.push_back(super::Down::Many(
+            others,
+            ToPeer::TrackGone {
+                sid: sid.to_owned(),
+            },
+        ));
     }
 
     /// A track is over; `tell` = its client does not know yet.
-    pub(super) fn end_track(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str, tell: Option<bool>) {
-        let Some(member) = self.members.get_mut(&id) else { return };
-        let Some(at) = member.tracks.iter().position(|track| track.info.0.sid == sid) else { return };
+    pub(super) fn end_track(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        sid: &str,
+        tell: Option<bool>,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let Some(at) = member
+            .tracks
+            .iter()
+            .position(|track| track.info.0.sid == sid)
+        else {
+            return;
+        };
         let track = member.tracks.remove(at);
         if let Some(tell) = tell {
-            context.send(id, ToPeer::Unpublish { sid: sid.to_owned(), tell });
+            context.send(
+                id,
+                ToPeer::Unpublish {
+                    sid: sid.to_owned(),
+                    tell,
+                },
+            );
         }
         self.announce_gone(context, id, sid);
         self.touch(context, id);
         self.counts_changed(context.now);
-        if track.bound.is_some() && let Some(member) = self.members.get(&id) {
+        if track.bound.is_some()
+            && let Some(member) = self.members.get(&id)
+        {
             let info = self.info(member);
-            self.event(context, "track_unpublished", Some(&info), Some(&track.info.0));
+            self.event(
+                context,
+                "track_unpublished",
+                Some(&info),
+                Some(&track.info.0),
+            );
         }
     }
 
     /// Mute by the client itself.
-    pub(super) fn muted(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str, muted: bool) {
+    pub(super) fn muted(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        sid: &str,
+        muted: bool,
+    ) {
         let version = self.version(context.now);
-        let Some(track) = self.track_mut(id, sid) else { return };
+        let Some(track) = self.track_mut(id, sid) else {
+            return;
+        };
         if track.info.0.muted == muted {
             return;
         }
@@ -294,8 +425,16 @@ impl Roster {
         self.announce(context, id, sid);
     }
 
-    pub(super) fn codec_seen(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str, format: media_core::api::Format) {
-        let Some(track) = self.track_mut(id, sid) else { return };
+    pub(super) fn codec_seen(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        sid: &str,
+        format: media_core::api::Format,
+    ) {
+        let Some(track) = self.track_mut(id, sid) else {
+            return;
+        };
         let mime_type = sdp::mime_type(format.codec);
         // RED is how Opus travels; the track stays what it was announced as.
         if track.info.0.mime_type == mime_type || format.codec == media_core::api::Codec::Red {
@@ -305,28 +444,61 @@ impl Roster {
         self.touch(context, id);
     }
 
-    pub(super) fn audio_features(&mut self, context: &mut Context<'_>, id: MemberId, request: &proto::UpdateLocalAudioTrack) {
-        let Some(track) = self.track_mut(id, &request.track_sid) else { return };
-        track.info.0.audio_features =
-            request.features.iter().copied().filter(|feature| proto::AudioTrackFeature::try_from(*feature).is_ok()).collect();
+    pub(super) fn audio_features(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        request: &proto::UpdateLocalAudioTrack,
+    ) {
+        let Some(track) = self.track_mut(id, &request.track_sid) else {
+            return;
+        };
+        track.info.0.audio_features = request
+            .features
+            .iter()
+            .copied()
+            .filter(|feature| proto::AudioTrackFeature::try_from(*feature).is_ok())
+            .collect();
         self.touch(context, id);
     }
 
-    pub(super) fn dimensions(&mut self, context: &mut Context<'_>, id: MemberId, request: &proto::UpdateLocalVideoTrack) {
-        let Some(track) = self.track_mut(id, &request.track_sid) else { return };
+    pub(super) fn dimensions(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        request: &proto::UpdateLocalVideoTrack,
+    ) {
+        let Some(track) = self.track_mut(id, &request.track_sid) else {
+            return;
+        };
         (track.info.0.width, track.info.0.height) = (request.width, request.height);
         self.touch(context, id);
     }
 
     /// Who may have the member's tracks changed.
-    pub(super) fn sharing(&mut self, context: &mut Context<'_>, id: MemberId, permissions: proto::SubscriptionPermission) {
-        let Some(member) = self.members.get_mut(&id) else { return };
-        let before = member.sharing.replace(Sharing { permissions: Wire(permissions) });
-        let Some(member) = self.members.get(&id) else { return };
+    pub(super) fn sharing(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        permissions: proto::SubscriptionPermission,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let before = member.sharing.replace(Sharing {
+            permissions: Wire(permissions),
+        });
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         for other in self.members.values().filter(|other| other.id != id) {
             for track in &member.tracks {
                 let sid = &track.info.0.sid;
-                let allowed = |sharing: &Option<Sharing>| sharing.as_ref().is_none_or(|sharing| sharing.allows(other, sid));
+                let allowed = |sharing: &Option<Sharing>| {
+                    sharing
+                        .as_ref()
+                        .is_none_or(|sharing| sharing.allows(other, sid))
+                };
                 let (was, is) = (allowed(&before), allowed(&member.sharing));
                 if was != is && !other.grants.recorder {
                     if let Some(remote) = self.remote_track(member, track, other) {
@@ -344,23 +516,45 @@ impl Roster {
     }
 
     fn publisher_of(&self, sid: &str) -> Option<MemberId> {
-        self.members.values().find(|member| member.tracks.iter().any(|track| track.info.0.sid == sid)).map(|member| member.id)
+        self.members
+            .values()
+            .find(|member| member.tracks.iter().any(|track| track.info.0.sid == sid))
+            .map(|member| member.id)
     }
 
     /// Somebody has a track: its publisher hears of the first.
     pub(super) fn subscribed(&mut self, context: &mut Context<'_>, sid: &str) {
-        let Some(publisher) = self.publisher_of(sid) else { return };
-        let Some(track) = self.track_mut(publisher, sid) else { return };
+        let Some(publisher) = self.publisher_of(sid) else {
+            return;
+        };
+        let Some(track) = self.track_mut(publisher, sid) else {
+            return;
+        };
         if !std::mem::replace(&mut track.told_subscribed, true) {
-            context.respond(publisher, Response::TrackSubscribed(proto::TrackSubscribed { track_sid: sid.to_owned() }));
+            context.respond(
+                publisher,
+                Response::TrackSubscribed(proto::TrackSubscribed {
+                    track_sid: sid.to_owned(),
+                }),
+            );
         }
     }
 
     /// A subscriber wants another quality.
-    pub(super) fn wanted(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str, quality: Option<u8>) {
-        let Some(publisher) = self.publisher_of(sid) else { return };
+    pub(super) fn wanted(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        sid: &str,
+        quality: Option<u8>,
+    ) {
+        let Some(publisher) = self.publisher_of(sid) else {
+            return;
+        };
         let now = context.now;
-        let Some(track) = self.track_mut(publisher, sid) else { return };
+        let Some(track) = self.track_mut(publisher, sid) else {
+            return;
+        };
         match quality {
             Some(_) => track.wanted.insert(id, quality),
             None => track.wanted.remove(&id),
@@ -383,15 +577,26 @@ impl Roster {
                     continue;
                 }
                 track.told_wanted = Some(best);
-                let qualities: Vec<_> = [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High]
-                    .into_iter()
-                    .enumerate()
-                    .map(|(index, quality)| proto::SubscribedQuality {
-                        quality: quality as i32,
-                        enabled: best.is_some_and(|best| index <= usize::from(best)),
-                    })
-                    .collect();
-                let codec = track.info.0.mime_type.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+                let qualities: Vec<_> = [
+                    proto::VideoQuality::Low,
+                    proto::VideoQuality::Medium,
+                    proto::VideoQuality::High,
+                ]
+                .into_iter()
+                .enumerate()
+                .map(|(index, quality)| proto::SubscribedQuality {
+                    quality: quality as i32,
+                    enabled: best.is_some_and(|best| index <= usize::from(best)),
+                })
+                .collect();
+                let codec = track
+                    .info
+                    .0
+                    .mime_type
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or_default()
+                    .to_ascii_lowercase();
                 #[expect(deprecated, reason = "older clients read `subscribed_qualities`")]
                 let update = proto::SubscribedQualityUpdate {
                     track_sid: track.info.0.sid.clone(),
@@ -405,7 +610,9 @@ impl Roster {
 
     /// Rights changed: what is not allowed any more ends.
     pub(super) fn enforce_sources(&mut self, context: &mut Context<'_>, id: MemberId) {
-        let Some(member) = self.members.get(&id) else { return };
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
         let effective = self.effective(member);
         let gone: Vec<String> = member
             .tracks
@@ -430,6 +637,9 @@ fn sane_layers(layers: &[proto::VideoLayer]) -> Vec<proto::VideoLayer> {
         .iter()
         .take(3)
         .filter(|layer| proto::VideoQuality::try_from(layer.quality).is_ok())
-        .map(|layer| proto::VideoLayer { rid: super::join::bounded(layer.rid.clone(), 16), ..layer.clone() })
+        .map(|layer| proto::VideoLayer {
+            rid: super::join::bounded(layer.rid.clone(), 16),
+            ..layer.clone()
+        })
         .collect()
 }

@@ -23,12 +23,18 @@ impl Roster {
     /// Something about a member changed. Publishers' changes go out with this step, others may be gathered.
     pub(super) fn touch(&mut self, context: &mut Context<'_>, id: MemberId) {
         let prompt = self.members.len() <= PROMPT_UPDATES_MAX;
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         if !member.dirty {
             member.version += 1;
             member.dirty = true;
         }
-        let at = if prompt || !member.tracks.is_empty() { context.now } else { context.now + UPDATE_BATCH };
+        let at = if prompt || !member.tracks.is_empty() {
+            context.now
+        } else {
+            context.now + UPDATE_BATCH
+        };
         self.updates_due = Some(self.updates_due.map_or(at, |before| before.min(at)));
     }
 
@@ -44,37 +50,70 @@ impl Roster {
             self.updates_due = None;
             let mut chunk = Vec::new();
             let mut bytes = 0;
-            let dirty: Vec<MemberId> = self.members.values().filter(|member| member.dirty).map(|member| member.id).collect();
+            let dirty: Vec<MemberId> = self
+                .members
+                .values()
+                .filter(|member| member.dirty)
+                .map(|member| member.id)
+                .collect();
             for id in dirty {
-                let Some(member) = self.members.get_mut(&id) else { continue };
+                let Some(member) = self.members.get_mut(&id) else {
+                    continue;
+                };
                 member.dirty = false;
                 let hidden = member.grants.hidden;
-                let Some(member) = self.members.get(&id) else { continue };
+                let Some(member) = self.members.get(&id) else {
+                    continue;
+                };
                 let info = self.info(member);
                 if hidden {
-                    context.respond(id, Response::Update(proto::ParticipantUpdate { participants: vec![info] }));
+                    context.respond(
+                        id,
+                        Response::Update(proto::ParticipantUpdate {
+                            participants: vec![info],
+                        }),
+                    );
                     continue;
                 }
                 let size = prost::Message::encoded_len(&info);
                 if bytes + size > UPDATE_BYTES {
-                    self.broadcast(context, Response::Update(proto::ParticipantUpdate { participants: std::mem::take(&mut chunk) }));
+                    self.broadcast(
+                        context,
+                        Response::Update(proto::ParticipantUpdate {
+                            participants: std::mem::take(&mut chunk),
+                        }),
+                    );
                     bytes = 0;
                 }
                 bytes += size;
                 chunk.push(info);
             }
             if !chunk.is_empty() {
-                self.broadcast(context, Response::Update(proto::ParticipantUpdate { participants: chunk }));
+                self.broadcast(
+                    context,
+                    Response::Update(proto::ParticipantUpdate {
+                        participants: chunk,
+                    }),
+                );
             }
             self.counts_changed(context.now);
         }
     }
 
     pub(super) fn broadcast(&self, context: &mut Context<'_>, message: Response) {
-        let all: Vec<MemberId> =
-            self.members.values().filter(|member| member.state >= JOINED && member.state != DISCONNECTED).map(|member| member.id).collect();
+        let all: Vec<MemberId> = self
+            .members
+            .values()
+            .filter(|member| member.state >= JOINED && member.state != DISCONNECTED)
+            .map(|member| member.id)
+            .collect();
         if !all.is_empty() {
-            context.down.push_back(Down::Many(all, ToPeer::Send(Wire(proto::SignalResponse { message: Some(message) }))));
+            context.down.push_back(Down::Many(
+                all,
+                ToPeer::Send(Wire(proto::SignalResponse {
+                    message: Some(message),
+                })),
+            ));
         }
     }
 
@@ -99,21 +138,37 @@ impl Roster {
                 .values_mut()
                 .filter_map(|member| {
                     let (quality, score) = member.quality.take()?;
-                    Some(Wire(proto::ConnectionQualityInfo { participant_sid: member.sid.clone(), quality, score }))
+                    Some(Wire(proto::ConnectionQualityInfo {
+                        participant_sid: member.sid.clone(),
+                        quality,
+                        score,
+                    }))
                 })
                 .collect();
             if !updates.is_empty() {
                 let all = self.members.keys().copied().collect();
-                context.down.push_back(Down::Many(all, ToPeer::Qualities(updates)));
+                context
+                    .down
+                    .push_back(Down::Many(all, ToPeer::Qualities(updates)));
             }
         }
     }
 
-    pub(super) fn quality(&mut self, context: &mut Context<'_>, id: MemberId, quality: i32, score: f32) {
-        let Some(member) = self.members.get_mut(&id) else { return };
+    pub(super) fn quality(
+        &mut self,
+        context: &mut Context<'_>,
+        id: MemberId,
+        quality: i32,
+        score: f32,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.quality = Some((quality, score));
         // Gathered shortly: the peers' figures come at about the same time.
-        self.quality_due = self.quality_due.or(Some(context.now + QUALITY_INTERVAL / 10));
+        self.quality_due = self
+            .quality_due
+            .or(Some(context.now + QUALITY_INTERVAL / 10));
     }
 
     /// Levels of publications from the shard: only those that changed.
@@ -123,7 +178,10 @@ impl Roster {
             let mut now: Option<(f32, bool)> = None;
             for level in levels {
                 let own = member.tracks.iter().any(|track| {
-                    track.bound.as_ref().is_some_and(|bound| bound.publication == level.publication.0)
+                    track
+                        .bound
+                        .as_ref()
+                        .is_some_and(|bound| bound.publication == level.publication.0)
                 });
                 if own {
                     let (loudest, active) = now.unwrap_or((0.0, false));
@@ -131,8 +189,16 @@ impl Roster {
                 }
             }
             let Some((level, active)) = now else { continue };
-            let level = if active { (level * 8.0).ceil() / 8.0 } else { 0.0 };
-            let before = self.speaking.get(&member.id).copied().unwrap_or((0.0, false));
+            let level = if active {
+                (level * 8.0).ceil() / 8.0
+            } else {
+                0.0
+            };
+            let before = self
+                .speaking
+                .get(&member.id)
+                .copied()
+                .unwrap_or((0.0, false));
             if before == (level, active) {
                 continue;
             }
@@ -141,11 +207,17 @@ impl Roster {
             } else {
                 self.speaking.remove(&member.id);
             }
-            changed.push(Wire(proto::SpeakerInfo { sid: member.sid.clone(), level, active }));
+            changed.push(Wire(proto::SpeakerInfo {
+                sid: member.sid.clone(),
+                level,
+                active,
+            }));
         }
         if !changed.is_empty() {
             let all = self.members.keys().copied().collect();
-            context.down.push_back(Down::Many(all, ToPeer::Speakers(changed)));
+            context
+                .down
+                .push_back(Down::Many(all, ToPeer::Speakers(changed)));
         }
     }
 
@@ -153,13 +225,23 @@ impl Roster {
         if self.departures.len() >= DEPARTURES_MAX {
             self.departures.pop_front();
         }
-        self.departures.push_back((now, proto::ParticipantInfo { tracks: Vec::new(), ..info.clone() }));
+        self.departures.push_back((
+            now,
+            proto::ParticipantInfo {
+                tracks: Vec::new(),
+                ..info.clone()
+            },
+        ));
     }
 
     /// Who left while somebody's signalling may have been away.
     pub(super) fn recent_departures(&mut self, now: Timestamp) -> Vec<proto::ParticipantInfo> {
         let limit = SIGNAL_AWAY + QUALITY_INTERVAL;
-        while self.departures.front().is_some_and(|(at, _)| now.since(*at) > limit) {
+        while self
+            .departures
+            .front()
+            .is_some_and(|(at, _)| now.since(*at) > limit)
+        {
             self.departures.pop_front();
         }
         // Who is here again under the same identity has not left.

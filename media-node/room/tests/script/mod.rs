@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Plays clients against a room and writes down what comes out, in a form that people can read and compare.
-#![allow(dead_code, unreachable_pub, reason = "shared by several tests, each of which takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared by several tests, each of which takes what it needs"
+)]
+
+mod sdp;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,11 +22,13 @@ use media_core::ids::{RoomIndex, ShardId, TransportId};
 use media_core::io::{Path, Protocol};
 use media_core::time::{Timestamp, WallAnchor};
 use media_room::api::{
-    AdminCall, AdminRefusal, Candidate, ChatRule, ClientParameters, Entropy, Facts, Frame, Grants, Input, Knock, KnockId, LobbyRule,
-    Output, Permission, Policy, RequestId, Role, RoomConfig, SessionId, SessionStart,
+    AdminCall, AdminRefusal, Candidate, ChatRule, ClientParameters, Entropy, Facts, Frame, Grants,
+    Input, Knock, KnockId, LobbyRule, Output, Permission, Policy, RequestId, Role, RoomConfig,
+    SessionId, SessionStart,
 };
 use media_room::room::Room;
 use prost::Message as _;
+pub use sdp::{Offered, answer_to, audio_section, chromium_offer, firefox_offer, video_section};
 
 /// Counts, so that transcripts repeat.
 struct Counting(u64);
@@ -28,7 +36,10 @@ struct Counting(u64);
 impl Entropy for Counting {
     fn fill(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             *byte = (self.0 >> 56) as u8;
         }
     }
@@ -68,7 +79,12 @@ pub fn start(identity: &str, role: Option<Role>) -> SessionStart {
         guest: role == Some(Role::Guest),
         opener: role == Some(Role::Moderator),
         token_issued_unix_s: 1_800_000_000,
-        client: ClientParameters { client_info: info.encode_to_vec(), protocol: 17, auto_subscribe: true, ..ClientParameters::default() },
+        client: ClientParameters {
+            client_info: info.encode_to_vec(),
+            protocol: 17,
+            auto_subscribe: true,
+            ..ClientParameters::default()
+        },
         reconnect: false,
         participant_sid: String::new(),
         reconnect_reason: 0,
@@ -109,10 +125,22 @@ pub fn declared(lobby: LobbyRule) -> Policy {
         declared: true,
         lobby,
         permissions: BTreeMap::from([
-            (Role::Moderator, permission(true, true, ChatRule::Everyone, true, false)),
-            (Role::Presenter, permission(true, true, ChatRule::Everyone, false, true)),
-            (Role::Participant, permission(true, false, ChatRule::Off, false, false)),
-            (Role::Guest, permission(false, false, ChatRule::Moderators, false, true)),
+            (
+                Role::Moderator,
+                permission(true, true, ChatRule::Everyone, true, false),
+            ),
+            (
+                Role::Presenter,
+                permission(true, true, ChatRule::Everyone, false, true),
+            ),
+            (
+                Role::Participant,
+                permission(true, false, ChatRule::Off, false, false),
+            ),
+            (
+                Role::Guest,
+                permission(false, false, ChatRule::Moderators, false, true),
+            ),
         ]),
         ..ad_hoc()
     }
@@ -149,8 +177,20 @@ impl Script {
             node_id: "n1".into(),
             shard: ShardId(1),
             fingerprint: Fingerprint([0xab; 32]),
-            candidates: vec![Candidate { protocol: Protocol::Udp, address }, Candidate { protocol: Protocol::Tcp, address }],
-            wall: WallAnchor { at: now, unix_nanos: 1_800_000_000_000_000_000 },
+            candidates: vec![
+                Candidate {
+                    protocol: Protocol::Udp,
+                    address,
+                },
+                Candidate {
+                    protocol: Protocol::Tcp,
+                    address,
+                },
+            ],
+            wall: WallAnchor {
+                at: now,
+                unix_nanos: 1_800_000_000_000_000_000,
+            },
         };
         let mut room = Room::new(config, Box::new(Counting(1)), now);
         room.by_wire();
@@ -181,14 +221,36 @@ impl Script {
     }
 
     pub fn start(&mut self, session: u64, start: SessionStart) {
-        let what = format!("session {session}: {} as {} ({:?})", if start.reconnect { "resume" } else { "join" }, start.identity, start.role);
-        self.input(&what, Input::SessionStart { session: SessionId(session), start: Box::new(start) });
+        let what = format!(
+            "session {session}: {} as {} ({:?})",
+            if start.reconnect { "resume" } else { "join" },
+            start.identity,
+            start.role
+        );
+        self.input(
+            &what,
+            Input::SessionStart {
+                session: SessionId(session),
+                start: Box::new(start),
+            },
+        );
     }
 
     pub fn request(&mut self, session: u64, message: Request) {
         let what = format!("session {session}: {}", request_line(&message));
-        let frame = Frame::Binary(proto::SignalRequest { message: Some(message) }.encode_to_vec());
-        self.input(&what, Input::Frame { session: SessionId(session), frame });
+        let frame = Frame::Binary(
+            proto::SignalRequest {
+                message: Some(message),
+            }
+            .encode_to_vec(),
+        );
+        self.input(
+            &what,
+            Input::Frame {
+                session: SessionId(session),
+                frame,
+            },
+        );
     }
 
     pub fn media(&mut self, event: Event) {
@@ -202,12 +264,20 @@ impl Script {
             local: "192.0.2.7:20000".parse().expect("address"),
             remote: "198.51.100.1:4000".parse().expect("address"),
         };
-        self.media(Event::Connected { transport: id(transport), profile: SrtpProfile::AeadAes256Gcm, path });
+        self.media(Event::Connected {
+            transport: id(transport),
+            profile: SrtpProfile::AeadAes256Gcm,
+            path,
+        });
     }
 
     pub fn data(&mut self, transport: u64, packet: &proto::DataPacket) {
         let what = format!("transport {transport}: data {}", json(packet));
-        let event = Event::Data { transport: id(transport), channel: Channel::Reliable, payload: packet.encode_to_vec().into() };
+        let event = Event::Data {
+            transport: id(transport),
+            channel: Channel::Reliable,
+            payload: packet.encode_to_vec().into(),
+        };
         self.input(&what, Input::Media(event));
     }
 
@@ -216,19 +286,40 @@ impl Script {
         let request = RequestId(self.requests);
         let name = format!("{call:?}");
         let name = name.split(['(', ' ']).next().unwrap_or_default();
-        self.input(&format!("admin {name} by {}", actor.unwrap_or("the API")), Input::Admin { request, actor: actor.map(str::to_owned), call });
+        self.input(
+            &format!("admin {name} by {}", actor.unwrap_or("the API")),
+            Input::Admin {
+                request,
+                actor: actor.map(str::to_owned),
+                call,
+            },
+        );
         self.last
             .iter()
             .find_map(|output| match output {
-                Output::Admin { request: other, result } if *other == request => Some(result.clone()),
+                Output::Admin {
+                    request: other,
+                    result,
+                } if *other == request => Some(result.clone()),
                 _ => None,
             })
             .expect("every call is answered")
     }
 
     pub fn knock(&mut self, knock: u64, entry_id: &str, role: Option<Role>) {
-        let entry = Knock { entry_id: entry_id.into(), name: entry_id.into(), guest: role.is_none(), role };
-        self.input(&format!("knock {knock}: {entry_id}"), Input::Knock { knock: KnockId(knock), entry });
+        let entry = Knock {
+            entry_id: entry_id.into(),
+            name: entry_id.into(),
+            guest: role.is_none(),
+            role,
+        };
+        self.input(
+            &format!("knock {knock}: {entry_id}"),
+            Input::Knock {
+                knock: KnockId(knock),
+                entry,
+            },
+        );
     }
 
     pub fn pass(&mut self, duration: Duration) {
@@ -250,11 +341,16 @@ impl Script {
             let line = match &output {
                 Output::Frame { session, frame } => {
                     let response = match frame {
-                        Frame::Binary(bytes) => proto::SignalResponse::decode(bytes.as_slice()).expect("a response"),
+                        Frame::Binary(bytes) => {
+                            proto::SignalResponse::decode(bytes.as_slice()).expect("a response")
+                        }
                         Frame::Text(bytes) => serde_json::from_slice(bytes).expect("a response"),
                     };
                     let line = format!("session {}: {}", session.0, json(&response));
-                    self.responses.entry(session.0).or_default().extend(response.message);
+                    self.responses
+                        .entry(session.0)
+                        .or_default()
+                        .extend(response.message);
                     line
                 }
                 Output::Media(command) => {
@@ -264,13 +360,19 @@ impl Script {
                 Output::Event { seq, name, .. } => format!("event {seq}: {name}"),
                 Output::Admin { request, result } => match result {
                     Ok(bytes) => format!("answer {}: {} bytes", request.0, bytes.len()),
-                    Err(refusal) => format!("answer {}: {} ({refusal})", request.0, refusal.reason()),
+                    Err(refusal) => {
+                        format!("answer {}: {} ({refusal})", request.0, refusal.reason())
+                    }
                 },
                 Output::Report(report) => format!("report: {report:?}"),
                 other => format!("{other:?}"),
             };
             for (number, part) in line.replace("\\r\\n", "\n").lines().enumerate() {
-                let _ = writeln!(self.text, "{} {part}", if number == 0 { "<" } else { "    " });
+                let _ = writeln!(
+                    self.text,
+                    "{} {part}",
+                    if number == 0 { "<" } else { "    " }
+                );
             }
             self.last.push(output);
         }
@@ -296,7 +398,15 @@ impl Script {
     pub fn answer(&mut self, session: u64) {
         let offer = self.offer_of(session);
         let sdp = answer_to(&offer.sdp, session);
-        self.request(session, Request::Answer(proto::SessionDescription { r#type: "answer".into(), sdp, id: offer.id, ..Default::default() }));
+        self.request(
+            session,
+            Request::Answer(proto::SessionDescription {
+                r#type: "answer".into(),
+                sdp,
+                id: offer.id,
+                ..Default::default()
+            }),
+        );
     }
 
     /// Numbers of a session's transports, by side, in order of their making.
@@ -304,7 +414,11 @@ impl Script {
         self.commands
             .iter()
             .filter_map(|command| match command {
-                Command::AddTransport { transport, side: other, .. } if *other == side => Some(transport.0),
+                Command::AddTransport {
+                    transport,
+                    side: other,
+                    ..
+                } if *other == side => Some(transport.0),
                 _ => None,
             })
             .collect()
@@ -313,16 +427,29 @@ impl Script {
     /// Compares with the golden file; `GOLDEN=write` writes it.
     #[expect(clippy::disallowed_methods, reason = "a test's golden files")]
     pub fn check(&self, name: &str) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(format!("{name}.txt"));
         if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
             std::fs::write(&path, &self.text).expect("the golden file can be written");
             return;
         }
         let golden = std::fs::read_to_string(&path).unwrap_or_default();
         for (number, (now, before)) in self.text.lines().zip(golden.lines()).enumerate() {
-            assert_eq!(now, before, "{}:{}; GOLDEN=write accepts the new transcript", path.display(), number + 1);
+            assert_eq!(
+                now,
+                before,
+                "{}:{}; GOLDEN=write accepts the new transcript",
+                path.display(),
+                number + 1
+            );
         }
-        assert_eq!(self.text.lines().count(), golden.lines().count(), "{}", path.display());
+        assert_eq!(
+            self.text.lines().count(),
+            golden.lines().count(),
+            "{}",
+            path.display()
+        );
     }
 }
 
@@ -335,11 +462,16 @@ fn json<T: serde::Serialize>(message: &T) -> String {
     fn sorted(value: serde_json::Value) -> serde_json::Value {
         match value {
             serde_json::Value::Object(map) => {
-                let mut pairs: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+                let mut pairs: Vec<_> = map
+                    .into_iter()
+                    .map(|(key, value)| (key, sorted(value)))
+                    .collect();
                 pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
                 serde_json::Value::Object(pairs.into_iter().collect())
             }
-            serde_json::Value::Array(list) => serde_json::Value::Array(list.into_iter().map(sorted).collect()),
+            serde_json::Value::Array(list) => {
+                serde_json::Value::Array(list.into_iter().map(sorted).collect())
+            }
             other => other,
         }
     }
@@ -351,149 +483,43 @@ fn request_line(message: &Request) -> String {
         Request::Offer(description) => format!("offer {}", description.id),
         Request::Answer(description) => format!("answer {}", description.id),
         other => {
-            let request = proto::SignalRequest { message: Some(other.clone()) };
+            let request = proto::SignalRequest {
+                message: Some(other.clone()),
+            };
             // Clients may send numbers that protojson does not know; the room never does.
-            if serde_json::to_value(&request).is_ok() { json(&request) } else { format!("{request:?}") }
+            if serde_json::to_value(&request).is_ok() {
+                json(&request)
+            } else {
+                format!("{request:?}")
+            }
         }
     }
 }
 
 fn command_line(command: &Command) -> String {
     match command {
-        Command::SendData { transports, channel, payload } => {
+        Command::SendData {
+            transports,
+            channel,
+            payload,
+        } => {
             let packet = proto::DataPacket::decode(&payload[..]).expect("a packet");
-            format!("to shard: SendData to {transports:?} on {channel:?}: {}", json(&packet))
+            format!(
+                "to shard: SendData to {transports:?} on {channel:?}: {}",
+                json(&packet)
+            )
         }
         other => format!("to shard: {other:?}"),
     }
 }
 
-const HEAD: &str = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
-const FINGERPRINT: &str = "12:34:56:78:9A:BC:DE:F0:12:34:56:78:9A:BC:DE:F0:12:34:56:78:9A:BC:DE:F0:12:34:56:78:9A:BC:DE:F0";
-
-/// One track of a client's offer.
-#[derive(Clone, Copy)]
-pub struct Offered<'a> {
-    pub mid: &'a str,
-    pub cid: &'a str,
-    pub video: bool,
-    pub simulcast: bool,
-    pub active: bool,
-}
-
-/// A publisher's offer as Chromium writes it. `generation` tells ICE restarts apart.
-pub fn chromium_offer(session: u64, generation: u32, tracks: &[Offered<'_>]) -> String {
-    let mids: Vec<&str> = std::iter::once("0").chain(tracks.iter().map(|track| track.mid)).collect();
-    let mut sdp = format!("{HEAD}a=group:BUNDLE {}\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n", mids.join(" "));
-    let transport = format!(
-        "c=IN IP4 0.0.0.0\r\na=ice-ufrag:u{session}g{generation}\r\na=ice-pwd:asd88fgpdd777uzjYhagZg{generation}\r\na=ice-options:trickle\r\n\
-         a=fingerprint:sha-256 {FINGERPRINT}\r\na=setup:actpass\r\n"
-    );
-    let _ = write!(
-        sdp,
-        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}a=mid:0\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n"
-    );
-    for track in tracks {
-        let direction = if track.active { "sendonly" } else { "inactive" };
-        if track.video {
-            let _ = write!(
-                sdp,
-                "m=video 9 UDP/TLS/RTP/SAVPF 96 97 103 104 45 46 98 99 119 120 116\r\n{transport}a=mid:{mid}\r\n\
-                 a=extmap:1 urn:ietf:params:rtp-hdrext:toffset\r\n\
-                 a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
-                 a=extmap:3 urn:3gpp:video-orientation\r\n\
-                 a=extmap:4 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
-                 a=extmap:9 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
-                 a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
-                 a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
-                 a={direction}\r\na=msid:- {cid}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
-                 a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 goog-remb\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 ccm fir\r\n\
-                 a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
-                 a=rtpmap:103 H264/90000\r\na=fmtp:103 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
-                 a=rtpmap:104 rtx/90000\r\na=fmtp:104 apt=103\r\n\
-                 a=rtpmap:45 AV1/90000\r\na=fmtp:45 level-idx=5;profile=0;tier=0\r\na=rtpmap:46 rtx/90000\r\na=fmtp:46 apt=45\r\n\
-                 a=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\na=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\n\
-                 a=rtpmap:119 red/90000\r\na=rtpmap:120 rtx/90000\r\na=fmtp:120 apt=119\r\na=rtpmap:116 ulpfec/90000\r\n",
-                mid = track.mid,
-                cid = track.cid,
-            );
-            if track.simulcast {
-                sdp.push_str("a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n");
-            } else {
-                sdp.push_str("a=ssrc-group:FID 3111 3112\r\na=ssrc:3111 cname:x\r\na=ssrc:3112 cname:x\r\n");
-            }
-        } else {
-            let _ = write!(
-                sdp,
-                "m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126\r\n{transport}a=mid:{mid}\r\n\
-                 a=extmap:14 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n\
-                 a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
-                 a=extmap:4 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
-                 a=extmap:9 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
-                 a={direction}\r\na=msid:- {cid}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
-                 a=rtpmap:111 opus/48000/2\r\na=rtcp-fb:111 transport-cc\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
-                 a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\na=rtpmap:9 G722/8000\r\na=rtpmap:0 PCMU/8000\r\n\
-                 a=rtpmap:8 PCMA/8000\r\na=rtpmap:13 CN/8000\r\na=rtpmap:110 telephone-event/48000\r\na=rtpmap:126 telephone-event/8000\r\n\
-                 a=ssrc:2111 cname:x\r\na=ssrc:2111 msid:- {cid}\r\n",
-                mid = track.mid,
-                cid = track.cid,
-            );
-        }
-    }
-    sdp
-}
-
-/// A publisher's offer with simulcast as Firefox writes it: SSRC lines beside RIDs, extensions by direction, own track ids.
-pub fn firefox_offer() -> String {
-    let transport = "c=IN IP4 0.0.0.0\r\na=ice-pwd:9ee7f61cc2b4bd8ba36db87dc9efd4a4\r\na=ice-ufrag:c5b7ed4a\r\n";
-    format!(
-        "v=0\r\no=mozilla...THIS_IS_SDPARTA-99.0 3456789 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=sendrecv\r\n\
-         a=fingerprint:sha-256 {FINGERPRINT}\r\na=group:BUNDLE 0 1\r\na=ice-options:trickle\r\na=msid-semantic:WMS *\r\n\
-         m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}a=sendrecv\r\na=mid:0\r\na=setup:actpass\r\n\
-         a=sctp-port:5000\r\na=max-message-size:1073741823\r\n\
-         m=video 9 UDP/TLS/RTP/SAVPF 120 124 121 125 126 127\r\n{transport}a=sendonly\r\n\
-         a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=extmap:4 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
-         a=extmap:7 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
-         a=extmap:9/sendonly urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n\
-         a=extmap:10/sendonly urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n\
-         a=fmtp:126 profile-level-id=42e01f;level-asymmetry-allowed=1;packetization-mode=1\r\n\
-         a=fmtp:120 max-fs=12288;max-fr=60\r\na=fmtp:124 apt=120\r\na=fmtp:121 max-fs=12288;max-fr=60\r\na=fmtp:125 apt=121\r\n\
-         a=fmtp:127 apt=126\r\na=mid:1\r\na=msid:{{b1}} {{3c4c}}\r\na=rid:f send\r\na=rid:h send\r\na=rid:q send\r\n\
-         a=rtcp-fb:120 nack\r\na=rtcp-fb:120 nack pli\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
-         a=rtpmap:120 VP8/90000\r\na=rtpmap:124 rtx/90000\r\na=rtpmap:121 VP9/90000\r\na=rtpmap:125 rtx/90000\r\n\
-         a=rtpmap:126 H264/90000\r\na=rtpmap:127 rtx/90000\r\na=setup:actpass\r\na=simulcast:send f;h;q\r\n\
-         a=ssrc:1001 cname:x\r\na=ssrc:1002 cname:x\r\na=ssrc:1003 cname:x\r\na=ssrc:2001 cname:x\r\na=ssrc:2002 cname:x\r\n\
-         a=ssrc:2003 cname:x\r\na=ssrc-group:FID 1001 2001\r\na=ssrc-group:FID 1002 2002\r\na=ssrc-group:FID 1003 2003\r\n"
-    )
-}
-
-/// An answer to an offer of the node that takes everything, with the same numbers.
-pub fn answer_to(offer: &str, session: u64) -> String {
-    let mut sdp = String::new();
-    for line in offer.lines() {
-        match line {
-            line if line.starts_with("a=candidate") || line.starts_with("a=ice-lite") || line.starts_with("a=ssrc") => {}
-            line if line.starts_with("a=msid:") => {}
-            line if line.starts_with("a=ice-ufrag") => {
-                let _ = write!(sdp, "a=ice-ufrag:s{session}xx\r\n");
-            }
-            line if line.starts_with("a=ice-pwd") => sdp.push_str("a=ice-pwd:asd88fgpdd777uzjYhagZg\r\n"),
-            line if line.starts_with("a=fingerprint") => {
-                let _ = write!(sdp, "a=fingerprint:sha-256 {FINGERPRINT}\r\n");
-            }
-            "a=setup:actpass" => sdp.push_str("a=setup:active\r\n"),
-            "a=sendonly" => sdp.push_str("a=recvonly\r\n"),
-            line => {
-                sdp.push_str(line);
-                sdp.push_str("\r\n");
-            }
-        }
-    }
-    sdp
-}
-
 pub fn offer_message(sdp: String, id: u32) -> Request {
-    Request::Offer(proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() })
+    Request::Offer(proto::SessionDescription {
+        r#type: "offer".into(),
+        sdp,
+        id,
+        ..Default::default()
+    })
 }
 
 pub fn microphone(cid: &str) -> Request {
@@ -509,7 +535,12 @@ pub fn microphone(cid: &str) -> Request {
 pub fn camera(cid: &str, codec: &str) -> Request {
     let layers: Vec<_> = [(0, 320, 180), (1, 640, 360), (2, 1280, 720)]
         .into_iter()
-        .map(|(quality, width, height)| proto::VideoLayer { quality, width, height, ..Default::default() })
+        .map(|(quality, width, height)| proto::VideoLayer {
+            quality,
+            width,
+            height,
+            ..Default::default()
+        })
         .collect();
     Request::AddTrack(proto::AddTrackRequest {
         cid: cid.into(),
@@ -519,7 +550,12 @@ pub fn camera(cid: &str, codec: &str) -> Request {
         width: 1280,
         height: 720,
         layers: layers.clone(),
-        simulcast_codecs: vec![proto::SimulcastCodec { codec: codec.into(), cid: cid.into(), layers, ..Default::default() }],
+        simulcast_codecs: vec![proto::SimulcastCodec {
+            codec: codec.into(),
+            cid: cid.into(),
+            layers,
+            ..Default::default()
+        }],
         ..Default::default()
     })
 }
@@ -533,14 +569,6 @@ pub fn screen(cid: &str) -> Request {
         height: 1080,
         ..Default::default()
     })
-}
-
-pub fn audio_section<'a>(mid: &'a str, cid: &'a str) -> Offered<'a> {
-    Offered { mid, cid, video: false, simulcast: false, active: true }
-}
-
-pub fn video_section<'a>(mid: &'a str, cid: &'a str) -> Offered<'a> {
-    Offered { mid, cid, video: true, simulcast: true, active: true }
 }
 
 pub fn text(topic: Option<&str>, text: &str) -> proto::DataPacket {
