@@ -15,9 +15,10 @@ use media_room::api::{AdminCall, Frame, Input, KnockId, LobbyRule, Role, Session
 use media_room::sdp::{self, Description, Local, Sent, SentTrack, Taken};
 use proptest::prelude::*;
 use prost::Message as _;
+use script::sdp::Offered;
 use script::{
-    Offered, Script, answer_to, camera, chromium_offer, declared, firefox_offer, microphone,
-    offer_message, screen, start, text,
+    Script, answer_to, camera, chromium_offer, declared, firefox_offer, microphone, offer_message,
+    screen, start, text,
 };
 
 /// Outputs that one input may cause in a room of six.

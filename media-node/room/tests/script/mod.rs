@@ -6,7 +6,7 @@
     reason = "shared by several tests, each of which takes what it needs"
 )]
 
-mod sdp;
+pub mod sdp;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ use media_room::api::{
 };
 use media_room::room::Room;
 use prost::Message as _;
-pub use sdp::{Offered, answer_to, audio_section, chromium_offer, firefox_offer, video_section};
+pub use sdp::{answer_to, audio_section, chromium_offer, firefox_offer, video_section};
 
 /// Counts, so that transcripts repeat.
 struct Counting(u64);
