@@ -26,6 +26,7 @@ use crate::limits::{
     RTX_BUDGET_MAX, RUN_BYTES_MAX, SUBSCRIPTIONS_MAX, TRANSPORTS_MAX,
 };
 use crate::rewrite::Rewriter;
+use crate::rtp::rtcp::Report;
 use crate::rtp::twcc::Feedback;
 use crate::srtp;
 use crate::time::{Timestamp, WallAnchor};
@@ -52,6 +53,29 @@ impl Default for ShardConfig {
             audio_ring_bytes: 32 * 1024,
             pad_runs: true,
         }
+    }
+}
+
+/// Room of a control packet: what one datagram holds.
+const CONTROL_BYTES: usize = 1500;
+/// Control packets whose memory is kept.
+const SPARE_MAX: usize = 256;
+
+/// What a compound RTCP packet said, kept between packets for its memory.
+#[derive(Default)]
+struct Heard {
+    wanted: Vec<(Ssrc, u16, u16)>,
+    key_frames: Vec<Ssrc>,
+    reports: Vec<Report>,
+    senders: Vec<(Ssrc, u64, u32)>,
+}
+
+impl Heard {
+    fn clear(&mut self) {
+        self.wanted.clear();
+        self.key_frames.clear();
+        self.reports.clear();
+        self.senders.clear();
     }
 }
 
@@ -82,6 +106,10 @@ pub struct Shard<C: Crypto> {
     timers: BinaryHeap<Timer>,
     control: VecDeque<(Path, Vec<u8>)>,
     control_now: Vec<u8>,
+    /// Emptied buffers of control packets, so that reports and feedback allocate nothing in the long run.
+    spare: Vec<Vec<u8>>,
+    heard: Heard,
+    report_blocks: Vec<Report>,
     retransmissions: VecDeque<(usize, u16)>,
     /// Subscriptions whose publication is not here (any more): in a hand-over participants move one after the other.
     detached: Vec<usize>,
@@ -119,6 +147,9 @@ impl<C: Crypto> Shard<C> {
             timers: BinaryHeap::new(),
             control: VecDeque::new(),
             control_now: Vec::new(),
+            spare: Vec::new(),
+            heard: Heard::default(),
+            report_blocks: Vec::new(),
             retransmissions: VecDeque::new(),
             detached: Vec::new(),
             queue: VecDeque::new(),
@@ -157,7 +188,8 @@ impl<C: Crypto> Shard<C> {
     /// Next run of datagrams to one destination. To be drained after every `handle_*`.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
         if let Some((path, datagram)) = self.control.pop_front() {
-            self.control_now = datagram;
+            let sent = std::mem::replace(&mut self.control_now, datagram);
+            self.recycle(sent);
             return Some(Transmit {
                 path,
                 bytes: &self.control_now,
@@ -170,6 +202,21 @@ impl<C: Crypto> Shard<C> {
             bytes: &self.run[..bytes],
             segment,
         })
+    }
+
+    /// An empty buffer for a control packet.
+    fn buffer(&mut self) -> Vec<u8> {
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(CONTROL_BYTES))
+    }
+
+    /// Keeps the memory of a control packet for another.
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX && (CONTROL_BYTES..=4 * CONTROL_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 
     /// One command. Refusals come as [`Event::Refused`].

@@ -51,9 +51,14 @@ impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
+        // In 64 bits: durations here are far below the 584 years that fit, and this runs per packet.
         Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+            self.0.saturating_add(
+                duration
+                    .as_secs()
+                    .saturating_mul(1_000_000_000)
+                    .saturating_add(u64::from(duration.subsec_nanos())),
+            ),
         )
     }
 }

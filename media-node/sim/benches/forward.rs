@@ -34,8 +34,11 @@ const TAG: usize = 16;
 /// Fixed header and `abs-send-time`.
 const HEADER: usize = 20;
 const PAYLOAD: usize = DATAGRAM_BYTES - HEADER - TAG;
-/// Time between two frames.
-const FRAME: Duration = Duration::from_millis(33);
+/// Time per packet towards one subscriber: 200 packets per second, a camera of 2 Mbit/s. What belongs to seconds and not to packets
+/// (reports, feedback, checks) is spread over that many.
+const PER_PACKET: Duration = Duration::from_millis(5);
+/// Packets towards one subscriber per second.
+const PER_SECOND: usize = 200;
 /// Forwarded packets per measurement.
 const PACKETS: usize = 4000;
 
@@ -318,7 +321,7 @@ impl Forwarder {
     fn prepare(&mut self, frames: usize, run: usize) -> Vec<(Timestamp, RecvBatch)> {
         (0..frames)
             .map(|_| {
-                self.now = self.now + FRAME;
+                self.now = self.now + PER_PACKET * run as u32;
                 self.frames += 1;
                 self.picture = self.picture.wrapping_add(1) & 0x7fff;
                 let mut batch = RecvBatch::default();
@@ -351,24 +354,25 @@ impl Forwarder {
                     batch.push(path, &datagram);
                 }
                 // Each subscriber reports once a second and checks its path every 2.5 s, and so does the publisher.
+                let (report, check) = (PER_SECOND / run, PER_SECOND * 5 / 2 / run);
                 for (position, (client, ssrc)) in self.subscribers.iter().enumerate() {
-                    if (self.frames + position).is_multiple_of(30) {
+                    if (self.frames + position).is_multiple_of(report) {
                         let mut compound = Vec::new();
-                        let report = rtcp::Report {
+                        let block = rtcp::Report {
                             ssrc: ssrc.0,
                             highest: self.frames as u32,
                             ..rtcp::Report::default()
                         };
-                        rtcp::receiver_report(&mut compound, Ssrc(1), &[report]);
+                        rtcp::receiver_report(&mut compound, Ssrc(1), &[block]);
                         let (path, datagram) = self.world.sealed_rtcp(*client, compound);
                         batch.push(path, &datagram);
                     }
-                    if (self.frames + position).is_multiple_of(75) {
+                    if (self.frames + position).is_multiple_of(check) {
                         let (path, datagram) = self.world.check(*client);
                         batch.push(path, &datagram);
                     }
                 }
-                if self.frames.is_multiple_of(75) {
+                if self.frames.is_multiple_of(check) {
                     let (path, datagram) = self.world.check(self.publisher);
                     batch.push(path, &datagram);
                 }
@@ -460,9 +464,17 @@ fn main() {
     pin();
     let quick = words.iter().any(|word| word == "quick");
     let rounds = if quick { 7 } else { 41 };
-    let wanted = |name: &str| {
-        words.iter().all(|word| word == "quick") || words.iter().any(|word| word == name)
-    };
+    // `50x8` picks one fan-out and run length.
+    let pairs: Vec<(usize, usize)> = words
+        .iter()
+        .filter_map(|word| word.split_once('x'))
+        .filter_map(|(fan_out, run)| Some((fan_out.parse().ok()?, run.parse().ok()?)))
+        .collect();
+    let names: Vec<&String> = words
+        .iter()
+        .filter(|word| *word != "quick" && !word.contains('x'))
+        .collect();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|word| *word == name);
     println!(
         "forwarding a datagram of {DATAGRAM_BYTES} bytes, AES-256-GCM, one core; {}",
         machine()
@@ -493,6 +505,9 @@ fn main() {
         );
         for fan_out in fan_outs {
             for run in [1, 4, 8] {
+                if !pairs.is_empty() && !pairs.contains(&(*fan_out, run)) {
+                    continue;
+                }
                 let (floor, forward, ratio, allocations) =
                     measure(&mut sink, *fan_out, run, rounds);
                 println!(

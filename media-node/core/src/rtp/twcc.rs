@@ -26,6 +26,8 @@ pub struct Feedback {
     count: u8,
     /// To be added to arrival times: the clock of the node that began to speak of them.
     clock_offset: i64,
+    /// Of the message that is written, kept for its memory.
+    deltas: Vec<u8>,
 }
 
 /// What goes along when a receiver moves: numbers and the clock, so that the sender's estimator sees no jump.
@@ -90,6 +92,7 @@ impl Feedback {
             highest: state.highest,
             next: state.next,
             count: state.count,
+            deltas: Vec::new(),
             clock_offset: (state.clock_nanos as i64).wrapping_sub(now.as_nanos() as i64),
         }
     }
@@ -119,7 +122,7 @@ impl Feedback {
         self.count = self.count.wrapping_add(1);
         // Status chunks: seven two-bit symbols each (§3.1.4).
         let mut time = reference * REFERENCE_NANOS / TICK_NANOS;
-        let mut deltas = Vec::with_capacity(2 * span as usize);
+        self.deltas.clear();
         let mut chunk = 0_u16;
         for index in 0..span {
             let mut symbol = 0;
@@ -131,11 +134,11 @@ impl Feedback {
                 let delta = ticks as i64 - time as i64;
                 if let Ok(small) = u8::try_from(delta) {
                     symbol = 1;
-                    deltas.push(small);
+                    self.deltas.push(small);
                     time = ticks;
                 } else if let Ok(large) = i16::try_from(delta) {
                     symbol = 2;
-                    deltas.extend_from_slice(&large.to_be_bytes());
+                    self.deltas.extend_from_slice(&large.to_be_bytes());
                     time = ticks;
                 }
             }
@@ -146,7 +149,7 @@ impl Feedback {
                 chunk = 0;
             }
         }
-        out.extend_from_slice(&deltas);
+        out.extend_from_slice(&self.deltas);
         while !(out.len() - start).is_multiple_of(4) {
             out.push(0);
         }

@@ -2,7 +2,7 @@
 //! From rings to subscribers: layer decisions, numbers, headers, sealing, runs.
 
 use super::receive::{ENCODING_ALIVE, ENCODING_BEHIND};
-use super::state::Published;
+use super::state::{Published, Subscribed};
 use super::{DropReason, Job, Shard};
 use crate::api::{ExtensionMap, Kind};
 use crate::crypto::Crypto;
@@ -66,9 +66,11 @@ fn write(out: &mut [u8], packet: &Outgoing<'_>, pad_to: usize) -> (usize, usize)
     if let Some(orientation) = packet.slot.orientation {
         writer.extension(map.video_orientation, &[orientation]);
     }
-    // 24 bits, 6.18 fixed point.
-    let send_time = ((packet.now.as_nanos() as u128) << 18) / 1_000_000_000;
-    writer.extension(map.abs_send_time, &(send_time as u32).to_be_bytes()[1..]);
+    if map.abs_send_time.0 != 0 {
+        // 24 bits, 6.18 fixed point: it wraps after 64 s.
+        let send_time = ((packet.now.as_nanos() % 64_000_000_000) << 18) / 1_000_000_000;
+        writer.extension(map.abs_send_time, &(send_time as u32).to_be_bytes()[1..]);
+    }
     writer.extension(map.transport_cc, &packet.transport_sequence.to_be_bytes());
     writer.extension(map.dependency_descriptor, packet.descriptor);
     let mut at = writer.finish();
@@ -104,6 +106,79 @@ fn write(out: &mut [u8], packet: &Outgoing<'_>, pad_to: usize) -> (usize, usize)
     (payload_at, at)
 }
 
+/// Begins or changes the encoding of a subscription when this packet allows it. True when it is to be forwarded as the current.
+fn choose(
+    subscribed: &mut Subscribed,
+    published: &Published,
+    now: Timestamp,
+    target: Option<u8>,
+    encoding: u8,
+    slot: &Slot,
+) -> bool {
+    if subscribed.current == Some(encoding) {
+        return true;
+    }
+    if target != Some(encoding) || !slot.key_frame {
+        return false;
+    }
+    let clock = published
+        .encodings
+        .get(usize::from(encoding))
+        .map_or(90_000, |state| state.clock_rate);
+    let in_timestamp = slot.timestamp;
+    let playing = subscribed.current.is_some();
+    let timestamp = match subscribed.rewriter.last_timestamp() {
+        None => in_timestamp,
+        Some(last) => {
+            let elapsed =
+                now.since(subscribed.last_at).as_nanos() * u128::from(clock) / 1_000_000_000;
+            let by_arrival = last.wrapping_add((elapsed as u32).max(clock / 1000));
+            // Both encodings' sender reports tell the same instant in both clocks; arrival times only guess it.
+            // The same one after a pause has its offset still.
+            let by_report = subscribed.rewriter.timing().and_then(|(before, offset)| {
+                if before == encoding {
+                    return Some(in_timestamp.wrapping_add(offset));
+                }
+                let old = published.encodings.get(usize::from(before))?.report?;
+                let new = published.encodings.get(usize::from(encoding))?.report?;
+                let ntp =
+                    (new.ntp.wrapping_sub(old.ntp) as i64 as i128 * i128::from(clock)) >> 32;
+                let delta = i128::from(in_timestamp.wrapping_sub(new.rtp) as i32) + ntp;
+                Some(old.rtp.wrapping_add(delta as u32).wrapping_add(offset))
+            });
+            let plausible =
+                |exact: &u32| (exact.wrapping_sub(by_arrival) as i32).unsigned_abs() < clock;
+            let millisecond = (clock / 1000) as i32;
+            match by_report.filter(plausible) {
+                None => by_arrival,
+                Some(exact) => match exact.wrapping_sub(last) as i32 {
+                    // The key frame was repaired and is older than what plays already: time does not go back for it, the
+                    // next one will do.
+                    late if playing && late < -millisecond => return false,
+                    // The same picture in another layer.
+                    same if same < millisecond => last.wrapping_add(millisecond as u32),
+                    _ => exact,
+                },
+            }
+        }
+    };
+    let picture = slot
+        .vp8
+        .and_then(|vp8| vp8.picture)
+        .map(|(_, picture, _)| picture);
+    let tl0 = slot.vp8.and_then(|vp8| vp8.tl0).map(|(_, tl0)| tl0);
+    subscribed.rewriter.switch(
+        encoding,
+        slot.sequence,
+        in_timestamp,
+        timestamp,
+        picture,
+        tl0,
+    );
+    subscribed.current = Some(encoding);
+    true
+}
+
 impl<C: Crypto> Shard<C> {
     /// Highest living encoding within the wish; the lowest declared one while none lives.
     pub(super) fn target(&self, subscription: usize) -> Option<u8> {
@@ -120,8 +195,8 @@ impl<C: Crypto> Shard<C> {
         let mut target = None;
         for (index, encoding) in published.encodings.iter().enumerate() {
             let alive = encoding.highest.is_some()
-                && self.now.since(encoding.last_packet) < ENCODING_ALIVE
-                && newest.since(encoding.last_packet) < ENCODING_BEHIND;
+                && self.now < encoding.last_packet + ENCODING_ALIVE
+                && newest < encoding.last_packet + ENCODING_BEHIND;
             if alive && (target.is_none() || index <= usize::from(subscribed.wish.max_encoding)) {
                 target = Some(index as u8);
             }
@@ -177,86 +252,6 @@ impl<C: Crypto> Shard<C> {
         }
     }
 
-    /// Begins or changes the encoding of a subscription when this packet allows it. True when it is to be forwarded as the current.
-    fn choose(
-        &mut self,
-        subscription: usize,
-        target: Option<u8>,
-        encoding: u8,
-        slot: &Slot,
-    ) -> bool {
-        let now = self.now;
-        let Some(subscribed) = self.subscriptions.get_mut(subscription) else {
-            return false;
-        };
-        if subscribed.current == Some(encoding) {
-            return true;
-        }
-        if target != Some(encoding) || !slot.key_frame {
-            return false;
-        }
-        let Some(published) = self.publications.get(subscribed.publication) else {
-            return false;
-        };
-        let clock = published
-            .encodings
-            .get(usize::from(encoding))
-            .map_or(90_000, |state| state.clock_rate);
-        let in_timestamp = slot.timestamp;
-        let playing = subscribed.current.is_some();
-        let timestamp = match subscribed.rewriter.last_timestamp() {
-            None => in_timestamp,
-            Some(last) => {
-                let elapsed =
-                    now.since(subscribed.last_at).as_nanos() * u128::from(clock) / 1_000_000_000;
-                let by_arrival = last.wrapping_add((elapsed as u32).max(clock / 1000));
-                // Both encodings' sender reports tell the same instant in both clocks; arrival times only guess it.
-                // The same one after a pause has its offset still.
-                let by_report = subscribed.rewriter.timing().and_then(|(before, offset)| {
-                    if before == encoding {
-                        return Some(in_timestamp.wrapping_add(offset));
-                    }
-                    let old = published.encodings.get(usize::from(before))?.report?;
-                    let new = published.encodings.get(usize::from(encoding))?.report?;
-                    let ntp =
-                        (new.ntp.wrapping_sub(old.ntp) as i64 as i128 * i128::from(clock)) >> 32;
-                    let delta = i128::from(in_timestamp.wrapping_sub(new.rtp) as i32) + ntp;
-                    Some(old.rtp.wrapping_add(delta as u32).wrapping_add(offset))
-                });
-                let plausible =
-                    |exact: &u32| (exact.wrapping_sub(by_arrival) as i32).unsigned_abs() < clock;
-                let millisecond = (clock / 1000) as i32;
-                match by_report.filter(plausible) {
-                    None => by_arrival,
-                    Some(exact) => match exact.wrapping_sub(last) as i32 {
-                        // The key frame was repaired and is older than what plays already: time does not go back for it, the
-                        // next one will do.
-                        late if playing && late < -millisecond => return false,
-                        // The same picture in another layer.
-                        same if same < millisecond => last.wrapping_add(millisecond as u32),
-                        _ => exact,
-                    },
-                }
-            }
-        };
-        let picture = slot
-            .vp8
-            .and_then(|vp8| vp8.picture)
-            .map(|(_, picture, _)| picture);
-        let tl0 = slot.vp8.and_then(|vp8| vp8.tl0).map(|(_, tl0)| tl0);
-        subscribed.rewriter.switch(
-            encoding,
-            slot.sequence,
-            in_timestamp,
-            timestamp,
-            picture,
-            tl0,
-        );
-        subscribed.current = Some(encoding);
-        self.announce(subscription);
-        true
-    }
-
     /// Writes as many packets of the batch from `at` on as make one run. Returns the run and where to go on.
     fn run_for(
         &mut self,
@@ -265,74 +260,43 @@ impl<C: Crypto> Shard<C> {
     ) -> (Option<(Path, usize, usize)>, usize) {
         let end = self.batch.len();
         let now = self.now;
-        let Some((peer, publication)) = self
-            .subscriptions
-            .get(subscription)
-            .map(|s| (s.peer, s.publication))
-        else {
-            return (None, end);
-        };
-        let Some((path, tag_bytes)) = self
-            .peers
-            .get(peer)
-            .and_then(|peer| Some((peer.ice.path()?, peer.keys.as_ref()?.local.tag_bytes())))
-        else {
-            return (None, end);
-        };
-        let Some(kind) = self
-            .publications
-            .get(publication)
-            .map(|published| published.declared.kind)
-        else {
-            return (None, end);
-        };
         let target = self.target(subscription);
-        let wanted = self
-            .subscriptions
-            .get(subscription)
-            .is_some_and(|subscribed| subscribed.current != target);
-        if wanted && let Some(target) = target {
-            self.request_key_frame(publication, target);
-        }
+        let Some(subscribed) = self.subscriptions.get_mut(subscription) else {
+            return (None, end);
+        };
+        let (index, publication) = (subscribed.peer, subscribed.publication);
+        let (Some(peer), Some(published)) = (
+            self.peers.get_mut(index),
+            self.publications.get(publication),
+        ) else {
+            return (None, end);
+        };
+        let (Some(path), Some(keys)) = (peer.ice.path(), &peer.keys) else {
+            return (None, end);
+        };
+        let before = subscribed.current;
+        let tag_bytes = keys.local.tag_bytes();
+        let kind = published.declared.kind;
+        let pad = self.config.pad_runs && kind == Kind::Video;
+        let has_transport_cc = subscribed.declared.extensions.transport_cc.0 != 0;
         let (mut bytes, mut segment, mut count) = (0, 0, 0);
-        let (mut packets_out, mut bytes_out) = (0_u32, 0_u32);
+        let mut bytes_out = 0_u32;
         while at < end && count < RUN_DATAGRAMS_MAX && bytes + 2048 < RUN_BYTES_MAX {
             let (encoding, sequence) = self.batch[at];
-            let slot = self.publications.get(publication).and_then(|published| {
-                let ring = published
-                    .encodings
-                    .get(usize::from(encoding))?
-                    .ring
-                    .as_ref()?;
-                ring.get(sequence).map(|(slot, ..)| *slot)
-            });
-            let Some(slot) = slot else {
+            let found = published
+                .encodings
+                .get(usize::from(encoding))
+                .and_then(|state| state.ring.as_ref()?.get(sequence));
+            let Some((slot, descriptor, payload)) = found else {
                 // Padding without payload, or overwritten already: its number is not used.
-                if let Some(subscribed) = self.subscriptions.get_mut(subscription) {
-                    subscribed.rewriter.leave_out(encoding, sequence, false);
-                }
+                subscribed.rewriter.leave_out(encoding, sequence, false);
                 at += 1;
                 continue;
             };
-            if !self.choose(subscription, target, encoding, &slot) {
+            if !choose(subscribed, published, now, target, encoding, slot) {
                 at += 1;
                 continue;
             }
-            let (Some(subscribed), Some(peer), Some(published)) = (
-                self.subscriptions.get_mut(subscription),
-                self.peers.get_mut(peer),
-                self.publications.get(publication),
-            ) else {
-                break;
-            };
-            let ring = published
-                .encodings
-                .get(usize::from(encoding))
-                .and_then(|state| state.ring.as_ref());
-            let Some((_, descriptor, payload)) = ring.and_then(|ring| ring.get(sequence)) else {
-                at += 1;
-                continue;
-            };
             let Some((binding, unpack)) = subscribed.binding(slot.format) else {
                 at += 1;
                 continue;
@@ -350,7 +314,8 @@ impl<C: Crypto> Shard<C> {
             } else {
                 payload
             };
-            if let Some(vp8) = slot.vp8 {
+            let (mut picture, mut tl0) = (None, None);
+            if let Some(vp8) = &slot.vp8 {
                 if slot.key_frame {
                     subscribed.temporal = subscribed.wish.max_temporal;
                 } else if vp8.start && vp8.sync && vp8.tid <= subscribed.wish.max_temporal {
@@ -361,32 +326,22 @@ impl<C: Crypto> Shard<C> {
                     at += 1;
                     continue;
                 }
+                picture = vp8.picture.map(|(_, picture, _)| picture);
+                tl0 = vp8.tl0.map(|(_, tl0)| tl0);
             }
-            let picture = slot
-                .vp8
-                .and_then(|vp8| vp8.picture)
-                .map(|(_, picture, _)| picture);
-            let tl0 = slot.vp8.and_then(|vp8| vp8.tl0).map(|(_, tl0)| tl0);
             // The size decides first whether it belongs to this run: a number once given must be sealed.
             let estimate =
-                header_bytes(&subscribed.declared.extensions, &slot, descriptor) + payload.len();
-            let pad_to = if count == 0 {
-                if self.config.pad_runs && kind == Kind::Video {
-                    estimate + largest_of_run(published, &self.batch[at + 1..], payload.len())
-                        - payload.len()
-                } else {
-                    0
-                }
-            } else if self.config.pad_runs && kind == Kind::Video {
-                segment - tag_bytes
-            } else {
-                0
-            };
+                header_bytes(&subscribed.declared.extensions, slot, descriptor) + payload.len();
             if count > 0 && estimate + tag_bytes > segment {
                 break;
             }
-            let Some(subscribed) = self.subscriptions.get_mut(subscription) else {
-                break;
+            let pad_to = match (pad, count) {
+                (false, _) => 0,
+                (true, 0) => {
+                    estimate + largest_of_run(published, &self.batch[at + 1..], payload.len())
+                        - payload.len()
+                }
+                (true, _) => segment - tag_bytes,
             };
             let Some(numbers) =
                 subscribed
@@ -397,11 +352,11 @@ impl<C: Crypto> Shard<C> {
                 continue;
             };
             let transport_sequence = peer.next_transport_sequence;
-            if subscribed.declared.extensions.transport_cc.0 != 0 {
+            if has_transport_cc {
                 peer.next_transport_sequence = transport_sequence.wrapping_add(1);
             }
             let outgoing = Outgoing {
-                slot: &slot,
+                slot,
                 descriptor,
                 payload,
                 numbers,
@@ -411,21 +366,18 @@ impl<C: Crypto> Shard<C> {
                 original: None,
                 extensions: &subscribed.declared.extensions,
                 transport_sequence,
-                now: sent_at(kind, &slot, now),
+                now: sent_at(kind, slot, now),
             };
             let room = &mut self.run[bytes..];
             let (payload_at, length) = write(room, &outgoing, pad_to);
-            let Some(keys) = &peer.keys else { break };
+            let size = length + tag_bytes;
             keys.local.seal_rtp(
                 outgoing.ssrc,
                 outgoing.sequence,
-                &mut room[..length + tag_bytes],
+                &mut room[..size],
                 payload_at,
             );
-            let size = length + tag_bytes;
-            subscribed.last_at = now;
-            packets_out += 1;
-            bytes_out += payload.len() as u32;
+            bytes_out = bytes_out.wrapping_add(payload.len() as u32);
             at += 1;
             if count == 0 {
                 segment = size;
@@ -437,25 +389,30 @@ impl<C: Crypto> Shard<C> {
                 break;
             }
         }
-        if count == 0 {
-            return (None, at);
-        }
-        if let Some(subscribed) = self.subscriptions.get_mut(subscription) {
-            subscribed.packets = subscribed.packets.wrapping_add(packets_out);
+        if count > 0 {
+            subscribed.last_at = now;
+            subscribed.packets = subscribed.packets.wrapping_add(count as u32);
             subscribed.bytes = subscribed.bytes.wrapping_add(bytes_out);
             subscribed.rtx_budget =
-                RTX_BUDGET_MAX.min(subscribed.rtx_budget.saturating_add(packets_out as u16));
-        }
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.stats.sent_packets += u64::from(packets_out);
+                RTX_BUDGET_MAX.min(subscribed.rtx_budget.saturating_add(count as u16));
+            peer.stats.sent_packets += count as u64;
             peer.stats.sent_bytes += bytes as u64;
+            self.counters.runs += 1;
+            self.counters.segmented_runs += u64::from(count > 1);
+            self.counters.forwarded_packets += count as u64;
+            self.counters.forwarded_bytes += bytes as u64;
         }
-        self.counters.runs += 1;
-        self.counters.segmented_runs += u64::from(count > 1);
-        self.counters.forwarded_packets += count as u64;
-        self.counters.forwarded_bytes += bytes as u64;
-        self.arm_reports(now, peer);
-        (Some((path, bytes, segment)), at)
+        let current = subscribed.current;
+        if peer.reports_armed.is_none() && count > 0 {
+            self.arm_reports(now, index);
+        }
+        if current != before {
+            self.announce(subscription);
+        }
+        if let Some(target) = target.filter(|target| current != Some(*target)) {
+            self.request_key_frame(publication, target);
+        }
+        ((count > 0).then_some((path, bytes, segment)), at)
     }
 
     fn retransmit(&mut self, subscription: usize, wanted: u16) -> Option<(Path, usize, usize)> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::state::{Missing, SenderReport, Stream};
 use super::timers::REORDER;
-use super::{DropReason, Shard};
+use super::{DropReason, Heard, Shard};
 use crate::api::{Event, Kind};
 use crate::crypto::Crypto;
 use crate::ids::{ExtSeq, Ssrc};
@@ -477,7 +477,7 @@ impl<C: Crypto> Shard<C> {
         if !repaired {
             // Interarrival jitter (RFC 3550 §6.4.1).
             let arrival =
-                (now.as_nanos() as u128 * u128::from(state.clock_rate) / 1_000_000_000) as i64;
+                (now.as_nanos() / 1000).wrapping_mul(u64::from(state.clock_rate)) as i64 / 1_000_000;
             let transit = arrival.wrapping_sub(i64::from(header.timestamp));
             if let Some(before) = state.transit {
                 let difference = (transit.wrapping_sub(before) as i32).unsigned_abs() as f32;
@@ -569,24 +569,31 @@ impl<C: Crypto> Shard<C> {
             return Err(DropReason::Replay);
         }
         keys.rtcp_replay.accept(u64::from(rtcp_index));
-        let mut whole = true;
         // Messages are few and small; they are copied out so that answering may touch everything.
-        let mut wanted: Vec<(Ssrc, u16, u16)> = Vec::new();
-        let mut key_frames: Vec<Ssrc> = Vec::new();
-        let mut reports = Vec::new();
-        let mut senders = Vec::new();
-        whole &= rtcp::parse(&datagram[..length], |message| match message {
-            Message::SenderReport { ssrc, ntp, rtp } => senders.push((ssrc, ntp, rtp)),
-            Message::Report(report) => reports.push(report),
-            Message::Nack { ssrc, pid, mask } => wanted.push((ssrc, pid, mask)),
-            Message::KeyFrameRequest { ssrc } => key_frames.push(ssrc),
+        let mut heard = std::mem::take(&mut self.heard);
+        heard.clear();
+        let whole = rtcp::parse(&datagram[..length], |message| match message {
+            Message::SenderReport { ssrc, ntp, rtp } => heard.senders.push((ssrc, ntp, rtp)),
+            Message::Report(report) => heard.reports.push(report),
+            Message::Nack { ssrc, pid, mask } => heard.wanted.push((ssrc, pid, mask)),
+            Message::KeyFrameRequest { ssrc } => heard.key_frames.push(ssrc),
             Message::Bye { .. } | Message::TransportFeedback(_) => {}
         });
-        for (ssrc, ntp, rtp) in senders {
+        self.answer(now, index, &heard);
+        self.heard = heard;
+        if whole {
+            Ok(())
+        } else {
+            Err(DropReason::Malformed)
+        }
+    }
+
+    fn answer(&mut self, now: Timestamp, index: usize, heard: &Heard) {
+        for &(ssrc, ntp, rtp) in &heard.senders {
             self.publisher_report(now, index, ssrc, ntp, rtp);
         }
         let ntp_now = (self.wall.ntp(now) >> 16) as u32;
-        for report in reports {
+        for report in &heard.reports {
             let Some(peer) = self.peers.get_mut(index) else {
                 break;
             };
@@ -602,7 +609,7 @@ impl<C: Crypto> Shard<C> {
                 }
             }
         }
-        for (ssrc, pid, mask) in wanted {
+        for &(ssrc, pid, mask) in &heard.wanted {
             let Some(subscription) = self.subscription_of(index, ssrc) else {
                 continue;
             };
@@ -617,7 +624,7 @@ impl<C: Crypto> Shard<C> {
                 }
             }
         }
-        for ssrc in key_frames {
+        for &ssrc in &heard.key_frames {
             if let Some(subscription) = self.subscription_of(index, ssrc)
                 && let Some(subscribed) = self.subscriptions.get(subscription)
                 && let Some(encoding) = subscribed.current.or_else(|| self.target(subscription))
@@ -625,11 +632,6 @@ impl<C: Crypto> Shard<C> {
                 let publication = subscribed.publication;
                 self.request_key_frame(publication, encoding);
             }
-        }
-        if whole {
-            Ok(())
-        } else {
-            Err(DropReason::Malformed)
         }
     }
 

@@ -166,13 +166,18 @@ impl<C: Crypto> Shard<C> {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        let mut packet = Vec::with_capacity(256);
-        rtcp::receiver_report(&mut packet, peer.reporter, &[]);
+        let reporter = peer.reporter;
+        let mut packet = self.buffer();
+        rtcp::receiver_report(&mut packet, reporter, &[]);
         let before = packet.len();
-        peer.feedback
-            .write(&mut packet, peer.reporter, peer.feedback_media);
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.feedback
+                .write(&mut packet, reporter, peer.feedback_media);
+        }
         if packet.len() > before {
             self.send_rtcp(index, packet);
+        } else {
+            self.recycle(packet);
         }
     }
 
@@ -190,7 +195,8 @@ impl<C: Crypto> Shard<C> {
         };
         let reporter = peer.reporter;
         let (publications, subscriptions) = (peer.publications.len(), peer.subscriptions.len());
-        let mut reports = Vec::new();
+        let mut reports = std::mem::take(&mut self.report_blocks);
+        reports.clear();
         let (mut lost_all, mut flowing) = (0, false);
         for position in 0..publications {
             let Some(published) = self
@@ -238,10 +244,11 @@ impl<C: Crypto> Shard<C> {
                 }
             }
         }
-        let mut packet = Vec::new();
+        let mut packet = self.buffer();
         if !reports.is_empty() {
             rtcp::receiver_report(&mut packet, reporter, &reports);
         }
+        self.report_blocks = reports;
         for position in 0..subscriptions {
             let Some(at) = self
                 .peers
@@ -255,13 +262,16 @@ impl<C: Crypto> Shard<C> {
             };
             flowing = true;
             if packet.len() + 64 > rtcp::PACKET_BYTES_MAX {
-                let full = std::mem::take(&mut packet);
+                let empty = self.buffer();
+                let full = std::mem::replace(&mut packet, empty);
                 self.send_rtcp(index, full);
             }
             rtcp::sender_report(&mut packet, ssrc, ntp, rtp, packets, bytes);
             rtcp::source_description(&mut packet, ssrc);
         }
-        if !packet.is_empty() {
+        if packet.is_empty() {
+            self.recycle(packet);
+        } else {
             self.send_rtcp(index, packet);
         }
         if let Some(peer) = self.peers.get_mut(index) {
@@ -378,6 +388,14 @@ impl<C: Crypto> Shard<C> {
             return;
         };
         let (publication, current) = (subscribed.publication, subscribed.current);
+        // Whoever has no keys yet would miss the key frame, and the next one may be asked for only after KEY_FRAME_GAP.
+        if self
+            .peers
+            .get(subscribed.peer)
+            .is_none_or(|peer| peer.keys.is_none())
+        {
+            return;
+        }
         if let Some(target) = self.target(subscription)
             && current != Some(target)
         {
@@ -411,7 +429,7 @@ impl<C: Crypto> Shard<C> {
         }
         if let (Some(ssrc), Some(reporter)) = (send, self.peers.get(peer).map(|peer| peer.reporter))
         {
-            let mut packet = Vec::with_capacity(64);
+            let mut packet = self.buffer();
             rtcp::receiver_report(&mut packet, reporter, &[]);
             rtcp::picture_loss(&mut packet, reporter, ssrc);
             self.counters.key_frame_requests += 1;
