@@ -82,7 +82,18 @@ export class Guest extends Person {
   async join(link, options = {}) {
     await this.knock(link, options);
     await this.inside(options.seconds);
+    if (options.mic !== false) await this.talk();
     return this;
+  }
+
+  /** Turns the microphone on: a guest enters muted, a moment after the page has shown the call. */
+  async talk() {
+    let calm = 0;
+    await until(`${this.label}'s microphone is on`, async () => {
+      calm = (await this.page.$(hook('mic', '[aria-pressed="true"]'))) === null ? 0 : calm + 1;
+      if (calm === 0) await this.page.$eval(hook('mic', ':not([aria-busy="true"])'), (element) => element.click()).catch(() => {});
+      return calm > 5;
+    });
   }
 
   async openPanel(id) {

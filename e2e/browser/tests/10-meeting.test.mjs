@@ -37,7 +37,10 @@ meeting.test('three people meet: everybody sees the films and hears the tones of
   if (!(await ada.has('lobby-entry'))) await ada.click('people');
   await until('both wait', async () => (await ada.page.$$(hook('lobby-entry'))).length === 2);
   await ada.click('admit-all');
-  for (const page of [ben, cleo]) await page.inside();
+  for (const page of [ben, cleo]) {
+    await page.inside();
+    await page.talk();
+  }
   await meet([ada, ben, cleo]);
 }, { seconds: 240 });
 
@@ -81,7 +84,7 @@ meeting.test('a moderator mutes somebody: the others stop hearing him, and he kn
   const since = await cleo.now();
   await sleep(2000);
   for (const track of await cleo.tones(since)) assert.equal(track.heard[PEOPLE.ben.tone] ?? 0, 0, 'the muted tone is still heard');
-  await ben.click('mic');
+  await ben.talk();
   await hears(cleo, [ada, ben]);
 });
 
@@ -129,7 +132,7 @@ meeting.test('a cut WebSocket is resumed, and media flow all the while', async (
   // The resumed signalling works: something sent through it has an effect.
   await ada.moderate(cleo, 'mute-person');
   await cleo.find('mic', '[aria-pressed="false"]');
-  await cleo.click('mic');
+  await cleo.talk();
   await meet(pages);
 });
 
@@ -140,6 +143,7 @@ meeting.test('Firefox joins, publishes and receives in the same room', async () 
   await ada.find('lobby-entry');
   await ada.click('admit');
   await fox.inside();
+  await fox.talk();
   await meet([ada, ben, cleo, fox]);
   console.log(`firefox: ${await ciphers(fox)}`);
   await ownHostOnly(fox, HOST);

@@ -25,6 +25,7 @@ door.test('a guest who comes before the opener waits on a page that says so, and
   ada = await door.arrive(PEOPLE.ada);
   await ada.join(openerLink);
   await ben.inside();
+  await ben.talk();
   await meet([ada, ben]);
 }, { seconds: 200 });
 
@@ -70,6 +71,7 @@ door.test('in the lobby: one is let in, one is turned away', async () => {
   };
   await decide(ben, 'admit');
   await ben.inside();
+  await ben.talk();
   await decide(cleo, 'deny');
   await cleo.screen('end');
   await meet([ada, ben]);
