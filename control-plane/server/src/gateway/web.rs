@@ -29,7 +29,7 @@ const BROTLI_QUALITY: u32 = 9;
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Features of the browser that the page may use.
 const PERMISSIONS: &str = "camera=(self), microphone=(self), display-capture=(self), fullscreen=(self), screen-wake-lock=(self), \
-     speaker-selection=(self), autoplay=(self), geolocation=(), payment=(), usb=(), serial=(), bluetooth=(), midi=(), hid=(), \
+     speaker-selection=(self), autoplay=(self), geolocation=(), payment=(), usb=(), serial=(), midi=(), hid=(), \
      accelerometer=(), gyroscope=(), magnetometer=(), browsing-topics=()";
 const MISSING: &str = "The web client has not been built into this server: run `make web`, then build the server again.\n\
     Die Webseite ist in diesem Server nicht enthalten: `make web` ausführen und den Server neu bauen.\n";
