@@ -106,10 +106,10 @@ pub(crate) fn get(
         _ => json!({ "apiVersion": "v1", "kind": "List", "items": objects }),
     };
     match form {
-        Some(Form::Json) => println!("{:#}", whole()),
-        Some(Form::Yaml) => print!("{}", yaml(&whole())),
+        Some(Form::Json) => sayln!("{:#}", whole()),
+        Some(Form::Yaml) => say!("{}", yaml(&whole())),
         None | Some(Form::Wide) if objects.is_empty() => eprintln!("none are declared"),
-        None | Some(Form::Wide) => print!(
+        None | Some(Form::Wide) => say!(
             "{}",
             table::render(kind, &objects, form == Some(Form::Wide))
         ),
@@ -127,7 +127,7 @@ pub(crate) fn describe(state_dir: &Path, kind: Kind, name: &str) -> ExitCode {
         },
     ) {
         Ok((value, _)) => {
-            print!("{}", describe_text(&value));
+            say!("{}", describe_text(&value));
             ExitCode::SUCCESS
         }
         Err(error) => fail(FAILED, &error.to_string()),
@@ -205,7 +205,7 @@ pub(crate) fn down(state_dir: &Path) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
         Err(error) => return fail(FAILED, &format!("{}: {error}", connection.shown)),
     }
-    println!("stopped");
+    sayln!("stopped");
     ExitCode::SUCCESS
 }
 
@@ -223,16 +223,17 @@ pub(crate) fn drain(
     };
     match call(state_dir, &request) {
         Ok((value, _)) if undo => {
-            println!(
+            sayln!(
                 "{} takes new rooms again",
                 value["node"].as_str().unwrap_or(node)
             );
             ExitCode::SUCCESS
         }
         Ok((value, _)) => {
-            println!(
+            sayln!(
                 "{node} takes no new rooms; its {} rooms move within {} s. Watch it with `plenum get nodes`.",
-                value["rooms"], value["seconds"]
+                value["rooms"],
+                value["seconds"]
             );
             ExitCode::SUCCESS
         }

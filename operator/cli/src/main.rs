@@ -1,14 +1,26 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The `plenum` command.
 
+/// As `print!`, for whoever reads; that nobody does any more (`| head`) is no error.
+macro_rules! say {
+    ($($part:tt)*) => { $crate::write_out(&format!($($part)*)) };
+}
+/// As `println!`, likewise.
+macro_rules! sayln {
+    () => { $crate::write_out("\n") };
+    ($($part:tt)*) => { $crate::write_out(&(format!($($part)*) + "\n")) };
+}
+
 mod args;
 mod client;
 mod manifest;
+#[cfg(test)]
+mod mutations;
 mod table;
 mod up;
 mod validate;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use args::{Cli, Output, Verb};
 use clap::Parser as _;
@@ -50,7 +62,7 @@ fn run_validate(paths: &[PathBuf], output: Output) -> ExitCode {
         Err(error) => return fail(WRONG, &error),
     };
     match output {
-        Output::Json => println!("{}", serde_json::json!(report)),
+        Output::Json => sayln!("{}", serde_json::json!(report)),
         Output::Text => validate::print_report(&report, files.len()),
     }
     if report.objects == 0 && report.findings.is_empty() {
@@ -60,6 +72,11 @@ fn run_validate(paths: &[PathBuf], output: Output) -> ExitCode {
         );
     }
     ExitCode::from(if report.findings.is_empty() { 0 } else { WRONG })
+}
+
+fn write_out(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Says why on standard error.

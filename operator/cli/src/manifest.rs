@@ -13,6 +13,9 @@ pub(crate) const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Deepest nesting of a document; the deepest valid object of the kinds has about 12 levels.
 const DEPTH_MAX: usize = 64;
 
+/// Most documents of one file: a namespace has at most 1,500 conferences.
+const DOCUMENTS_MAX: usize = 4096;
+
 /// One YAML document, with the line of everything in it.
 #[derive(Debug)]
 pub(crate) struct Document {
@@ -79,6 +82,9 @@ fn plainly(message: &str) -> String {
         let what = breach.split([' ', '{']).next().unwrap_or_default();
         return match what {
             "Depth" => format!("lists and maps stand more than {DEPTH_MAX} deep in each other"),
+            "Documents" => {
+                format!("the file holds more than {DOCUMENTS_MAX} documents; split it")
+            }
             "Aliases" | "Anchors" | "Nodes" | "Events" | "ScalarBytes" | "MergeKeys" => {
                 "anchors and aliases multiply to more than is read".to_owned()
             }
@@ -95,6 +101,7 @@ fn options() -> serde_saphyr::Options {
     let mut options = serde_saphyr::Options::default();
     if let Some(budget) = &mut options.budget {
         budget.max_depth = DEPTH_MAX;
+        budget.max_documents = DOCUMENTS_MAX;
     }
     options
 }

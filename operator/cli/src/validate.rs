@@ -491,19 +491,19 @@ fn field_path(pointer: &str) -> String {
 /// The report for people.
 pub(crate) fn print_report(report: &Report, files: usize) {
     for finding in &report.findings {
-        println!("{finding}");
+        sayln!("{finding}");
     }
     for finding in &report.warnings {
-        println!("warning: {finding}");
+        sayln!("warning: {finding}");
     }
     if report.findings.is_empty() {
         for note in &report.notes {
-            println!("note: {note}");
+            sayln!("note: {note}");
         }
     }
     let count =
         |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-    println!(
+    sayln!(
         "{} in {}: {}, {}",
         count(report.objects, "object"),
         count(files, "file"),

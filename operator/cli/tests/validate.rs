@@ -15,6 +15,17 @@ const QUICKSTART: &str = concat!(
 );
 
 #[test]
+fn every_example_is_valid_by_itself() {
+    let examples = Path::new(QUICKSTART).parent().expect("a folder of examples");
+    for entry in fs::read_dir(examples).expect("examples") {
+        let path = entry.expect("an entry").path();
+        let (code, report) = validate(&path);
+        assert_eq!(report["findings"], serde_json::json!([]), "{}", path.display());
+        assert_eq!(code, 0);
+    }
+}
+
+#[test]
 fn quickstart_is_valid() {
     let (code, report) = validate(Path::new(QUICKSTART));
     assert_eq!(report["findings"], serde_json::json!([]));

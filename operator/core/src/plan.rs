@@ -401,6 +401,7 @@ fn conference_record(
             .chain(subjects.map(|subject| OpenerRecord::Subject(subject.id.clone())))
             .collect(),
         password: Confidential(password(objects, name, spec, generated)?),
+        password_generated: spec.password_secret_ref.is_none(),
         roles: spec
             .roles
             .iter()

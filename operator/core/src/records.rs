@@ -216,6 +216,8 @@ pub struct ConferenceRecord {
     pub openers: Vec<OpenerRecord>,
     /// The password; it leaves the shell as a slow hash only.
     pub password: Confidential<String>,
+    /// Whether it was made from randomness, so that nobody can try them all.
+    pub password_generated: bool,
     /// Who gets which role.
     pub roles: Vec<RoleRecord>,
     /// Notices of the class, then of the conference.

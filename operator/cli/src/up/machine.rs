@@ -153,13 +153,14 @@ pub(crate) async fn run(
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     let mut told_slow = false;
     let mut held = Vec::new();
+    let mut batch = Vec::new();
     let end = loop {
         tokio::select! {
             _ = interrupt.recv() => break End::Signal("interrupted"),
             _ = terminate.recv() => break End::Signal("terminated"),
             _ = hangup.recv() => break End::Signal("the terminal is gone"),
             Some(event) = child_events.recv() => machine.child(event).await,
-            Some(item) = news.recv() => machine.news(item),
+            _ = news.recv_many(&mut batch, QUEUE) => batch.drain(..).for_each(|item| machine.news(item)),
             Some(()) = serving.recv() => machine.serving = true,
             Some(Call { request, answer, hold }) = calls.recv() => {
                 let (said, stop) = machine.call(request).await;
@@ -373,13 +374,12 @@ impl Machine {
                 missing.push(format!("{} has not registered", node.wanted.name));
             }
         }
-        for record in self.plan.conferences.values() {
-            if !self.live.conferences.contains_key(&record.uid) {
-                missing.push(format!(
-                    "the state of {}/{} is unknown",
-                    record.namespace, record.name
-                ));
-            }
+        let all = self.plan.conferences.keys();
+        let unknown = all
+            .filter(|uid| !self.live.conferences.contains_key(*uid))
+            .count();
+        if unknown > 0 {
+            missing.push(format!("the state of {unknown} conferences is unknown"));
         }
         if missing.is_empty() {
             return String::new();

@@ -84,7 +84,7 @@ impl Reporter {
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("event".to_owned(), event.into());
         }
-        println!("{fields}");
+        sayln!("{fields}");
     }
 
     /// The system is ready.
@@ -103,7 +103,7 @@ impl Reporter {
                 }),
             );
         }
-        print!("{}", ready_text(ready));
+        say!("{}", ready_text(ready));
     }
 
     /// A set of manifests is in effect.
@@ -114,9 +114,9 @@ impl Reporter {
                 json!({ "changes": changes, "conferences": added }),
             );
         }
-        println!("\napplied: {}", changes.join("; "));
+        sayln!("\napplied: {}", changes.join("; "));
         for access in added {
-            print!("{}", access_text(access));
+            say!("{}", access_text(access));
         }
     }
 
@@ -125,16 +125,16 @@ impl Reporter {
         if self.output == Output::Json {
             return self.line("rejected", json!(report));
         }
-        println!();
+        sayln!();
         crate::validate::print_report(report, files);
-        println!("{nothing}");
+        sayln!("{nothing}");
     }
 
     /// The files cannot be read, or the like.
     pub(crate) fn failed(self, message: &str) {
         match self.output {
             Output::Json => self.line("failed", json!({ "message": message })),
-            Output::Text => println!("\n{message}\nnothing was changed"),
+            Output::Text => sayln!("\n{message}\nnothing was changed"),
         }
     }
 
@@ -147,12 +147,12 @@ impl Reporter {
                 json!({ "process": name, "how": how, "againInMs": millis }),
             );
         }
-        println!(
+        sayln!(
             "\n{name} died ({how}); it starts again in {:.1} s",
             again_in.as_secs_f64()
         );
         for line in tail.lines() {
-            println!("    {line}");
+            sayln!("    {line}");
         }
     }
 
@@ -160,7 +160,7 @@ impl Reporter {
     pub(crate) fn back(self, name: &str, starts: u64) {
         match self.output {
             Output::Json => self.line("restarted", json!({ "process": name, "starts": starts })),
-            Output::Text => println!("{name} runs again"),
+            Output::Text => sayln!("{name} runs again"),
         }
     }
 
@@ -168,7 +168,7 @@ impl Reporter {
     pub(crate) fn stopping(self, why: &str) {
         match self.output {
             Output::Json => self.line("stopping", json!({ "why": why })),
-            Output::Text => println!("\nstopping: {why}"),
+            Output::Text => sayln!("\nstopping: {why}"),
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The socket in the state directory: only its owner gets there, because the directory is theirs alone.
 
-use std::{io, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -25,9 +25,11 @@ pub(crate) struct Call {
 /// How long a caller may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Begins to listen.
+/// Begins to listen. The directory may have been there before, open to others; the socket is not.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    UnixListener::bind(path)
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Serves calls for ever.

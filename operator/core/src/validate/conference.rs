@@ -18,6 +18,7 @@ use super::{
     tenant::check_issuer,
 };
 use crate::{
+    limits,
     objects::{Name, Objects},
     problem::Collector,
 };
@@ -113,6 +114,12 @@ fn check_password(
         Some(format!(
             "the password has {chars} characters; at least {} are wanted",
             names::PASSWORD_CHARS_MIN
+        ))
+    } else if password.len() > limits::PASSWORD_BYTES_MAX {
+        Some(format!(
+            "the password has {} bytes; at most {} are read where it is entered",
+            password.len(),
+            limits::PASSWORD_BYTES_MAX
         ))
     } else if is_weak(password, room_name(name, conference)) {
         Some("the password is easily guessed".to_owned())

@@ -50,7 +50,9 @@ impl Machine {
                 "Rejected",
                 format!("{} errors", checked.report.findings.len()),
             );
-            return self.reporter.rejected(&checked.report, files, "nothing was changed");
+            return self
+                .reporter
+                .rejected(&checked.report, files, "nothing was changed");
         }
         self.rejected = None;
         if let Err(error) = self.options.judge(&checked.objects) {
@@ -78,6 +80,7 @@ impl Machine {
         (self.checked, self.generated, self.wants) = (checked, generated, wants);
         self.tell_notes();
         let mut changes = self.send_away().await;
+        changes.extend(self.call_back().await);
         match self.start_nodes() {
             Ok(did) => changes.extend(did),
             // The records are applied all the same: the nodes that run suffice for them.
@@ -116,6 +119,34 @@ impl Machine {
                 node.leaving = Some(Instant::now() + patience + MOVE_GRACE);
                 did.push(format!("node {} goes when it is empty", node.wanted.name));
             }
+        }
+        did
+    }
+
+    /// Nodes on their way out that are wanted again take rooms again.
+    async fn call_back(&mut self) -> Vec<String> {
+        let wanted: BTreeSet<&String> = self.wants.nodes.iter().map(|node| &node.uid).collect();
+        let back: Vec<(String, u64, bool)> = self
+            .nodes
+            .iter()
+            .filter(|(uid, node)| wanted.contains(uid) && node.leaving.is_some())
+            .map(|(uid, node)| (uid.clone(), self.epoch(node.starts), !node.drained))
+            .collect();
+        let mut did = Vec::new();
+        for (uid, epoch, accepting) in back {
+            if let Some(node) = self.nodes.get_mut(&uid) {
+                node.leaving = None;
+                did.push(format!("node {} stays", node.wanted.name));
+            }
+            let reason = "ScaleUp".to_owned();
+            let order = AcceptingOrder {
+                node_uid: uid,
+                epoch,
+                accepting,
+                reason,
+            };
+            // The publisher ends with the machine only.
+            let _ = self.wishes.send(Wish::Accepting(order)).await;
         }
         did
     }

@@ -251,7 +251,6 @@ impl Machine {
                     changed = launch.args != args;
                     launch.args = args;
                 }
-                node.leaving = None;
                 (node.port, node.addresses, node.wanted) = (port, addresses, wanted);
                 if changed {
                     did.push(format!(
