@@ -6,3 +6,4 @@ pub mod driver;
 pub mod headless;
 pub mod leg;
 pub mod sdp;
+pub mod websocket;
