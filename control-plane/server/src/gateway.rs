@@ -37,12 +37,14 @@ mod twirp;
 pub mod web;
 
 use admission::Surroundings;
-use listen::{CONNECTIONS_MAX, ListenError, Listener, Via};
+use listen::{ListenError, Listener, Via};
 use metrics::GatewayMetrics;
 use refusal::Refusal;
 use tls::{TlsFiles, TlsFilesError};
 use web::Web;
 
+/// Signalling sessions of one process. Their sockets are counted here: a connection that was upgraded is no HTTP connection any more.
+const SESSIONS_MAX: usize = 30_000;
 /// Longest body of a call.
 const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// A body that has not arrived by then is given up.
@@ -117,11 +119,13 @@ pub async fn start(plane: Plane, settings: Settings, stop: CancellationToken) ->
     // Needed by the first visitor, not by the start.
     tokio::task::spawn_blocking(move || web.compress());
     let router = gateway.router();
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let draining = gateway.clone();
+    let connections = Arc::new(Semaphore::new(listen::raise_descriptors()));
     let mut tasks = JoinSet::new();
     if let Some(tls) = tls {
         tasks.spawn(tls.watch(stop.clone()));
     }
+    tasks.spawn(async move { draining.drained().await });
     let addresses = listeners.iter().map(Listener::address).collect();
     for listener in listeners {
         tasks.spawn(listener.serve(router.clone(), Arc::clone(&connections), stop.clone()));
@@ -143,6 +147,7 @@ struct Shared {
     started: Instant,
     metrics: GatewayMetrics,
     waiting: door::Waiting,
+    sessions: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -164,6 +169,7 @@ impl Gateway {
             started: Instant::now(),
             metrics,
             waiting: door::Waiting::default(),
+            sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
             stop,
         })))
     }
@@ -200,6 +206,12 @@ impl Gateway {
         livekit.merge(own).fallback(nothing).layer(map_response(sober)).with_state(self.clone())
     }
 
+    /// After the order to stop, sessions have a moment to tell their clients.
+    async fn drained(&self) {
+        self.0.stop.cancelled().await;
+        let _ = tokio::time::timeout(listen::FINISH, self.0.sessions.acquire_many(SESSIONS_MAX as u32)).await;
+    }
+
     fn now_unix_s(&self) -> i64 {
         self.0.plane.now_unix_ms().div_euclid(1000)
     }
@@ -207,10 +219,8 @@ impl Gateway {
     /// The token of a request: header first, then query.
     fn authenticate(&self, headers: &HeaderMap, query: Option<&str>, via: Via) -> Result<Token, Refusal> {
         let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let text = match header {
-            Some(value) => value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim()),
-            None => query,
-        };
+        let bearer = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let text = bearer.map(|(_, token)| token.trim()).or(query);
         let view = self.0.plane.view();
         let verifier = Verifier {
             installation: &self.0.installation,

@@ -11,7 +11,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::{digest, hmac};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Passwords longer than this are refused unread.
 pub const PASSWORD_BYTES_MAX: usize = 256;
@@ -34,6 +34,12 @@ pub struct Passwords {
     key: hmac::Key,
     remembered: Mutex<Remembered>,
     dummy: String,
+}
+
+/// A turn in the pool of checks.
+pub struct Turn {
+    _waiting: OwnedSemaphorePermit,
+    _working: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -74,43 +80,47 @@ impl Passwords {
         })
     }
 
-    /// Is `password` the one of `hash` (PHC string)? Without a hash the answer is no and takes as long.
+    /// Was this password found right before? Costs a MAC.
+    #[must_use]
+    pub fn is_known(&self, hash: Option<&str>, password: &str) -> bool {
+        hash.filter(|_| password.len() <= PASSWORD_BYTES_MAX).is_some_and(|hash| self.lock().known.contains(&self.mac(hash, password)))
+    }
+
+    /// A turn in the pool.
     ///
     /// # Errors
-    /// [`PasswordError`].
-    pub async fn check(&self, hash: Option<&str>, password: &str) -> Result<bool, PasswordError> {
+    /// [`PasswordError::Busy`]: too many wait already.
+    pub async fn turn(&self) -> Result<Turn, PasswordError> {
+        let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
+        let working = Arc::clone(&self.pool).acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        Ok(Turn { _waiting: waiting, _working: working })
+    }
+
+    /// Is `password` the one of `hash` (PHC string)? Without a hash the answer is no and takes as long. Gives the turn back, so that the
+    /// caller may hold it a little longer.
+    ///
+    /// # Errors
+    /// [`PasswordError::Unusable`].
+    pub async fn check(&self, turn: Turn, hash: Option<&str>, password: &str) -> Result<(bool, Turn), PasswordError> {
         if password.len() > PASSWORD_BYTES_MAX {
-            return Ok(false);
+            return Ok((false, turn));
+        }
+        // Somebody who waited before us may have typed the same.
+        if self.is_known(hash, password) {
+            return Ok((true, turn));
         }
         let mac = hash.map(|hash| self.mac(hash, password));
-        if let Some(mac) = &mac
-            && self.lock().known.contains(mac)
-        {
-            return Ok(true);
-        }
-        let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
-        let turn = Arc::clone(&self.pool).acquire_owned().await.map_err(|_| PasswordError::Busy)?;
-        // Somebody who waited before us may have typed the same.
-        if let Some(mac) = &mac
-            && self.lock().known.contains(mac)
-        {
-            return Ok(true);
-        }
         let hash = hash.unwrap_or(&self.dummy).to_owned();
         let password = password.to_owned();
-        let right = tokio::task::spawn_blocking(move || {
-            // Held by the work itself: whoever hangs up does not make room for the next one.
-            let _held = (waiting, turn);
-            verify(&hash, &password)
-        })
-        .await
-        .map_err(|_| PasswordError::Unusable)??;
+        // The turn is held by the work itself: whoever hangs up does not make room for the next one.
+        let work = move || verify(&hash, &password).map(|right| (right, turn));
+        let (right, turn) = tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Unusable)??;
         match mac {
             Some(mac) if right => {
                 self.lock().insert(mac);
-                Ok(true)
+                Ok((true, turn))
             }
-            _ => Ok(false),
+            _ => Ok((false, turn)),
         }
     }
 
@@ -170,41 +180,51 @@ mod tests {
         hash.to_string()
     }
 
+    impl Passwords {
+        async fn try_it(&self, hash: Option<&str>, password: &str) -> Result<bool, PasswordError> {
+            if self.is_known(hash, password) {
+                return Ok(true);
+            }
+            let turn = self.turn().await?;
+            self.check(turn, hash, password).await.map(|(right, _)| right)
+        }
+    }
+
     #[tokio::test]
     async fn the_right_password_is_right_twice_and_others_never() {
         let passwords = Passwords::new(1).expect("passwords");
         let hash = hash_of("gelbe-birnen");
         for _ in 0..2 {
-            assert_eq!(passwords.check(Some(&hash), "gelbe-birnen").await, Ok(true));
-            assert_eq!(passwords.check(Some(&hash), "gelbe-birne").await, Ok(false));
-            assert_eq!(passwords.check(None, "gelbe-birnen").await, Ok(false));
+            assert_eq!(passwords.try_it(Some(&hash), "gelbe-birnen").await, Ok(true));
+            assert_eq!(passwords.try_it(Some(&hash), "gelbe-birne").await, Ok(false));
+            assert_eq!(passwords.try_it(None, "gelbe-birnen").await, Ok(false));
         }
         let other = hash_of("andere-birnen");
-        assert_eq!(passwords.check(Some(&other), "gelbe-birnen").await, Ok(false), "remembered per hash");
+        assert_eq!(passwords.try_it(Some(&other), "gelbe-birnen").await, Ok(false), "remembered per hash");
     }
 
     #[tokio::test]
     async fn the_dummys_own_password_opens_nothing() {
         let passwords = Passwords::new(1).expect("passwords");
-        assert_eq!(passwords.check(None, "no conference has this password").await, Ok(false));
+        assert_eq!(passwords.try_it(None, "no conference has this password").await, Ok(false));
     }
 
     #[tokio::test]
     async fn a_remembered_password_needs_no_turn_in_the_pool() {
         let passwords = Passwords::new(1).expect("passwords");
         let hash = hash_of("gelbe-birnen");
-        assert_eq!(passwords.check(Some(&hash), "gelbe-birnen").await, Ok(true));
+        assert_eq!(passwords.try_it(Some(&hash), "gelbe-birnen").await, Ok(true));
         let _all = Arc::clone(&passwords.queue).acquire_many_owned(WAITING_MAX as u32).await.expect("open");
-        assert_eq!(passwords.check(Some(&hash), "gelbe-birnen").await, Ok(true));
-        assert_eq!(passwords.check(Some(&hash), "another").await, Err(PasswordError::Busy));
+        assert_eq!(passwords.try_it(Some(&hash), "gelbe-birnen").await, Ok(true));
+        assert_eq!(passwords.try_it(Some(&hash), "another").await, Err(PasswordError::Busy));
     }
 
     #[tokio::test]
     async fn a_hash_that_would_eat_the_memory_is_refused() {
         let passwords = Passwords::new(1).expect("passwords");
         let hash = hash_of("x").replace("m=64", "m=4000000");
-        assert_eq!(passwords.check(Some(&hash), "x").await, Err(PasswordError::Unusable));
-        assert_eq!(passwords.check(Some("plain text"), "x").await, Err(PasswordError::Unusable));
+        assert_eq!(passwords.try_it(Some(&hash), "x").await, Err(PasswordError::Unusable));
+        assert_eq!(passwords.try_it(Some("plain text"), "x").await, Err(PasswordError::Unusable));
     }
 
     #[test]

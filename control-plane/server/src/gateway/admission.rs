@@ -91,9 +91,6 @@ pub fn admit(around: &Surroundings<'_>, token: &Token, key: &RoomKey) -> Result<
         Some(conference) => {
             may_be_open(around, tenant, conference)?;
             let standing = standing_of(token, conference)?;
-            if standing.guest && !conference.policy.guests_allowed {
-                return Err(grant::GrantRefusal::GuestsForbidden.into());
-            }
             if !standing.opener && !around.room.is_some_and(|room| room.facts.opened) {
                 return Err(Refusal::NotOpened);
             }
@@ -166,9 +163,15 @@ fn running_or_active(around: &Surroundings<'_>, tenant: &Tenant) -> Result<(), R
 }
 
 /// Role and marks: from an own token as written there, otherwise by the conference's rules.
-fn standing_of(token: &Token, conference: &Conference) -> Result<Standing, Refusal> {
+///
+/// # Errors
+/// [`Refusal`].
+pub fn standing_of(token: &Token, conference: &Conference) -> Result<Standing, Refusal> {
     let own = token.own_claims();
     if let Some(role) = own.role {
+        if own.guest && !conference.policy.guests_allowed {
+            return Err(grant::GrantRefusal::GuestsForbidden.into());
+        }
         return Ok(Standing { role: core_role(role), guest: own.guest, opener: own.opener });
     }
     if token.own && token.source == Source::Door {

@@ -37,7 +37,24 @@ const HEADERS_MAX: usize = 100;
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
 /// After the order to stop, connections may finish what they are about.
-const FINISH: Duration = Duration::from_secs(5);
+pub(super) const FINISH: Duration = Duration::from_secs(5);
+
+/// Descriptors that something else needs: streams to nodes, files, the other listeners.
+const DESCRIPTORS_KEPT: u64 = 256;
+
+/// Raises the soft limit of open files to the hard one; how many connections that allows.
+pub(super) fn raise_descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Without leave the present limit holds; then fewer connections are taken.
+    let current = if setrlimit(Resource::Nofile, wanted).is_ok() { limit.maximum } else { limit.current };
+    let connections = current.map_or(CONNECTIONS_MAX, |files| usize::try_from(files.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(CONNECTIONS_MAX));
+    if connections < CONNECTIONS_MAX {
+        tracing::warn!(connections, "the limit of open files (ulimit -n) allows fewer connections than {CONNECTIONS_MAX}");
+    }
+    connections.clamp(64, CONNECTIONS_MAX)
+}
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

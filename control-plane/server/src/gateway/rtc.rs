@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! `/rtc`: from a request to a room's first frame, all of it before the upgrade, so that a no is an HTTP status.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
@@ -45,7 +46,7 @@ struct Attached {
     down: Streaming<SessionDown>,
     first: Frame,
     facts: Option<TokenFacts>,
-    node_id: String,
+    host: Host,
     publish_only: bool,
 }
 
@@ -74,17 +75,28 @@ pub(super) async fn connect(
     let Ok(upgrade) = upgrade else {
         return (StatusCode::NOT_FOUND, "this is a WebSocket endpoint\n").into_response();
     };
-    match begin(&gateway, via, &pairs, &headers).await {
+    let seat = Arc::clone(&gateway.0.sessions).try_acquire_owned().map_err(|_| Refusal::Busy);
+    let begun = match seat {
+        Ok(seat) => begin(&gateway, via, &pairs, &headers).await.map(|begun| (seat, begun)),
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
         Err(refusal) => {
             gateway.0.metrics.refused.get_or_create(&Reason { reason: refusal.label() }).inc();
             tracing::debug!(reason = refusal.reason(), "session refused");
             refusal.into_text()
         }
-        Ok((outcome, token, key)) => {
+        Ok((seat, (outcome, token, key))) => {
             let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).write_buffer_size(0);
             match outcome {
-                Outcome::Attached(attached) => upgrade.on_upgrade(move |socket| relay::run(gateway, socket, *attached, token, key)),
-                Outcome::JoinAnew => upgrade.on_upgrade(relay::send_away),
+                Outcome::Attached(attached) => upgrade.on_upgrade(async move |socket| {
+                    relay::run(gateway, socket, *attached, token, key).await;
+                    drop(seat);
+                }),
+                Outcome::JoinAnew => upgrade.on_upgrade(async move |socket| {
+                    relay::send_away(socket).await;
+                    drop(seat);
+                }),
             }
         }
     }
@@ -210,7 +222,7 @@ async fn attach(host: &Host, start: SessionStart) -> Result<Attached, AttachErro
     loop {
         match down.message().await {
             Ok(Some(SessionDown { item: Some(Down::Frame(first)) })) => {
-                return Ok(Attached { up, down, first, facts, node_id: host.node_id().to_string(), publish_only });
+                return Ok(Attached { up, down, first, facts, host: host.clone(), publish_only });
             }
             Ok(Some(SessionDown { item: Some(Down::TokenFacts(told)) })) => facts = Some(told),
             Ok(Some(SessionDown { item: Some(Down::Refused(refused)) })) => return Err(refusal_of(refused)),

@@ -135,6 +135,11 @@ impl Node {
         self.sessions.lock().expect("lock").clear();
     }
 
+    /// All sessions' streams end without a word; the node lives.
+    pub(crate) fn break_streams(&self) {
+        self.sessions.lock().expect("lock").clear();
+    }
+
     pub(crate) fn script(&self, script: Script) {
         *self.script.lock().expect("lock") = script;
     }

@@ -293,14 +293,10 @@ async fn people_of_a_lost_node_are_told_to_join_anew() {
     let mut mute = connect(world.http, &format!("access_token={}", lab_join("room", "berta"))).await.expect("joined");
     mute.next().await;
     world.node().die();
-    // Either the relay hears of the loss first, or its stream breaks: then the client resumes, which fails over as well.
-    match client.next().await {
-        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1001),
-        message => {
-            let Message::Binary(bytes) = message else { panic!("{message:?}") };
-            let Some(Signal::Leave(leave)) = SignalResponse::decode(bytes).expect("protobuf").message else { panic!("no leave") };
-            assert_eq!(leave.action(), Action::Reconnect);
-        }
+    for client in [&mut client, &mut mute] {
+        let Signal::Leave(leave) = client.signal().await else { panic!("no leave") };
+        assert_eq!((leave.reason(), leave.action()), (DisconnectReason::StateMismatch, Action::Reconnect));
+        assert!(matches!(client.next().await, Message::Close(_)));
     }
     let token = lab_join("room", "anna");
     let sid = format!("PA_{SITE}_{NODE_ID}_abc123");
@@ -313,6 +309,16 @@ async fn people_of_a_lost_node_are_told_to_join_anew() {
         Ok(mut client) => matches!(client.signal().await, Signal::Leave(leave) if leave.action() == Action::Reconnect),
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_stream_to_a_living_node_is_resumed() {
+    let world = World::start().await;
+    let mut client = connect(world.http, &format!("access_token={}", lab_join("room", "anna"))).await.expect("joined");
+    client.next().await;
+    world.node().break_streams();
+    let Message::Close(Some(frame)) = client.next().await else { panic!("no close frame") };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "resume"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

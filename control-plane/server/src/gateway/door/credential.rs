@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Who somebody at the door is: an opener by key, a person by token, a guest by the link's password.
 
-use control_core::grant::{self, Credential, GrantRefusal, Standing};
+use control_core::grant::{self, Credential, Standing};
 use control_core::ids::Uid;
 use control_core::record::{Conference, Opener};
 use control_core::throttle::Throttle;
 use serde::Deserialize;
 
 use super::super::Gateway;
-use super::super::admission::{self, core_role};
+use super::super::admission;
 use super::super::listen::Via;
 use super::super::refusal::Refusal;
 use crate::auth::{Source, Token};
@@ -82,7 +82,7 @@ pub(super) async fn identify(gateway: &Gateway, via: Via, conference: &Conferenc
     if let Some(key) = body.opener_key.as_deref().filter(|key| !key.is_empty()) {
         let hash = (key.len() <= OPENER_KEY_BYTES_MAX).then(|| known_hash(conference, key)).flatten();
         let Some(hash) = hash else {
-            fail(gateway, scopes).await;
+            fail(gateway, &scopes).await;
             return Err(Refusal::WrongOpenerKey);
         };
         let standing = grant::standing(conference, &Credential::OpenerKey(hash))?;
@@ -95,24 +95,20 @@ pub(super) async fn identify(gateway: &Gateway, via: Via, conference: &Conferenc
     };
     // Every conference has a password: a record without one has none that fits.
     let hash = Some(conference.password_hash.as_str()).filter(|hash| !hash.is_empty());
-    if check(gateway, hash, password).await? {
-        Ok(Entrant { identity: identity(gateway, conference, body, "g_"), name, standing, source: Source::Door })
-    } else {
-        fail(gateway, scopes).await;
-        Err(Refusal::WrongPassword)
+    if !check(gateway, hash, password, &scopes).await? {
+        return Err(Refusal::WrongPassword);
     }
+    Ok(Entrant { identity: identity(gateway, conference, body, "g_"), name, standing, source: Source::Door })
 }
 
 /// For a link that names nothing: costs what a wrong password costs, so that time tells nothing.
 pub(super) async fn waste(gateway: &Gateway, via: Via, body: &EntryBody) -> Result<(), Refusal> {
     let Ok(nobody) = Uid::parse("unknown") else { return Err(Refusal::Internal) };
-    let scopes = scopes(&nobody, via);
     // Only the address is throttled: no conference can be harmed.
-    throttle(gateway, &scopes[..1]).await?;
-    check(gateway, None, body.password.as_deref().unwrap_or_default()).await?;
-    let [address, _] = scopes;
-    gateway.0.plane.count_failure(address).await;
-    Ok(())
+    let [address, _] = scopes(&nobody, via);
+    let address = [address];
+    throttle(gateway, &address).await?;
+    check(gateway, None, body.password.as_deref().unwrap_or_default(), &address).await.map(drop)
 }
 
 fn by_token(conference: &Conference, token: Token, body: &EntryBody) -> Result<Entrant, Refusal> {
@@ -122,22 +118,7 @@ fn by_token(conference: &Conference, token: Token, body: &EntryBody) -> Result<E
     if token.identity.is_empty() {
         return Err(Refusal::NoIdentity);
     }
-    let own = token.own_claims();
-    let standing = match own.role {
-        Some(role) => Standing { role: core_role(role), guest: own.guest, opener: own.opener },
-        None if token.own && token.source == Source::Door => return Err(Refusal::OtherRoom),
-        None => {
-            let credential = Credential::TenantToken {
-                subject: token.identity.clone(),
-                room_admin: token.video().room_admin,
-                groups: Vec::new(),
-            };
-            grant::standing(conference, &credential)?
-        }
-    };
-    if standing.guest && !conference.policy.guests_allowed {
-        return Err(GrantRefusal::GuestsForbidden.into());
-    }
+    let standing = admission::standing_of(&token, conference)?;
     let name = if token.claims.name.is_empty() { body.clean_name().unwrap_or_default() } else { token.claims.name };
     Ok(Entrant { identity: token.identity, name, standing, source: token.source })
 }
@@ -174,20 +155,39 @@ async fn throttle(gateway: &Gateway, scopes: &[ThrottleScope]) -> Result<(), Ref
     Ok(())
 }
 
-async fn fail(gateway: &Gateway, scopes: [ThrottleScope; 2]) {
+async fn fail(gateway: &Gateway, scopes: &[ThrottleScope]) {
     for scope in scopes {
-        gateway.0.plane.count_failure(scope).await;
+        gateway.0.plane.count_failure(scope.clone()).await;
     }
 }
 
-async fn check(gateway: &Gateway, hash: Option<&str>, password: &str) -> Result<bool, Refusal> {
-    gateway.0.passwords.check(hash, password).await.map_err(|error| match error {
+/// Checks a password and counts a wrong one.
+///
+/// Whoever sends many at a time is asked again when their turn comes, and the turn ends only after the failure was counted: however many
+/// wait, no more than the pool's workers are tried beyond what is free.
+async fn check(gateway: &Gateway, hash: Option<&str>, password: &str, scopes: &[ThrottleScope]) -> Result<bool, Refusal> {
+    let passwords = &gateway.0.passwords;
+    if passwords.is_known(hash, password) {
+        return Ok(true);
+    }
+    let turn = passwords.turn().await.map_err(|error| refusal_of(&error))?;
+    throttle(gateway, scopes).await?;
+    let (right, turn) = passwords.check(turn, hash, password).await.map_err(|error| refusal_of(&error))?;
+    if !right {
+        fail(gateway, scopes).await;
+    }
+    drop(turn);
+    Ok(right)
+}
+
+fn refusal_of(error: &PasswordError) -> Refusal {
+    match error {
         PasswordError::Busy => Refusal::Busy,
         PasswordError::Unusable => {
             tracing::error!("a conference's password hash cannot be used");
             Refusal::Internal
         }
-    })
+    }
 }
 
 #[cfg(test)]

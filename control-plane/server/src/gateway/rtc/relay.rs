@@ -11,16 +11,18 @@ use futures::StreamExt;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_response::Message as Signal;
 use livekit_protocol::{DisconnectReason, LeaveRequest, SignalResponse};
+use plenum_proto::v1::admin_request::Call;
 use plenum_proto::v1::frame::Kind;
 use plenum_proto::v1::session_down::Item as Down;
 use plenum_proto::v1::session_up::Item as Up;
-use plenum_proto::v1::{Frame, SessionDown, SessionEnd, SessionUp};
+use plenum_proto::v1::{AdminRequest, Frame, SessionDown, SessionEnd, SessionUp};
 use prost::Message as _;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::super::Gateway;
 use super::{Attached, refresh};
 use crate::auth::Token;
+use crate::hosts::{Host, HostError};
 use crate::metrics::Reason;
 
 /// Pace of WebSocket pings.
@@ -29,6 +31,10 @@ const PING: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(35);
 /// A client that takes nothing for so long is gone.
 const STALL: Duration = Duration::from_secs(10);
+/// A client of a node that does not answer is kept for so long: a dead node is known to be dead by then.
+const HOLD: Duration = Duration::from_secs(12);
+/// Pace at which such a node is asked.
+const PROBE: Duration = Duration::from_secs(1);
 /// Closing in good order may take this long.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -89,7 +95,10 @@ struct Relay {
 
 impl Relay {
     async fn run(mut self) -> End {
-        let end = self.relay().await;
+        let mut end = self.relay().await;
+        if end == End::StreamBroke {
+            end = self.after_break().await;
+        }
         let clean = end == End::ClientClosed;
         let Attached { up, mut down, .. } = self.attached;
         let _ = up.try_send(SessionUp { item: Some(Up::End(SessionEnd { clean })) });
@@ -125,7 +134,7 @@ impl Relay {
         }
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let lost = self.gateway.0.plane.node_lost(&self.attached.node_id);
+        let lost = self.gateway.0.plane.node_lost(self.attached.host.node_id().as_str());
         tokio::pin!(lost);
         let stop = self.gateway.0.stop.clone();
         let mut heard = Instant::now();
@@ -166,6 +175,32 @@ impl Relay {
             };
             if let Err(end) = step {
                 return end;
+            }
+        }
+    }
+
+    /// The stream to the node broke. A node that answers still holds the participant: the client resumes at once. For one that does not,
+    /// clients would try in vain; they are kept until it is known to be dead, and join anew then.
+    async fn after_break(&mut self) -> End {
+        let lost = self.gateway.0.plane.node_lost(self.attached.host.node_id().as_str());
+        let stop = self.gateway.0.stop.clone();
+        tokio::pin!(lost);
+        let until = Instant::now() + HOLD;
+        let mut probe = interval_at(Instant::now(), PROBE);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let host = self.attached.host.clone();
+            tokio::select! {
+                () = stop.cancelled() => return End::Stopping,
+                () = &mut lost => return End::NodeLost,
+                () = sleep_until(until) => return End::StreamBroke,
+                answers = async { probe.tick().await; answers(&host, &self.key).await } => if answers { return End::StreamBroke },
+                // What the client says meanwhile it says again after it has resumed or joined.
+                message = self.socket.next() => match message {
+                    Some(Ok(Message::Close(_))) => return End::ClientClosed,
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return End::ClientGone,
+                },
             }
         }
     }
@@ -217,6 +252,13 @@ impl Relay {
             Ok(Err(_)) | Err(_) => Err(End::ClientGone),
         }
     }
+}
+
+/// Does a node answer at all? What it says does not matter.
+async fn answers(host: &Host, key: &RoomKey) -> bool {
+    let key = plenum_proto::v1::RoomKey { tenant: key.tenant.to_string(), name: key.name.to_string() };
+    let request = AdminRequest { key: Some(key), call: Some(Call::GetRoom(Vec::new())), ..AdminRequest::default() };
+    !matches!(host.admin(request).await, Err(HostError::Unreachable { .. } | HostError::Late { .. }))
 }
 
 /// Codes that an endpoint may send (RFC 6455 §7.4).
