@@ -52,6 +52,8 @@ pub const BECOME_ACTIVE: Duration = Duration::from_secs(60);
 pub const CLOSED_GRACE: Duration = Duration::from_secs(2);
 /// Microphones published this soon after joining begin muted where the role says so.
 pub const ON_ENTRY: Duration = Duration::from_secs(5);
+/// A room that came from another node lets its people go on talking when they return within this time.
+pub const RETURN: Duration = Duration::from_secs(60);
 /// A client whose signalling stands answers an offer within this time.
 pub const ANSWER: Duration = Duration::from_secs(20);
 /// Pace of refreshed tokens.

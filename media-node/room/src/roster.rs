@@ -116,6 +116,8 @@ pub(crate) struct Roster {
     wall: WallAnchor,
     sif_trailer: Vec<u8>,
     opened_at: Option<Timestamp>,
+    /// The room came from another node, with people on their way back.
+    restored_at: Option<Timestamp>,
     pub(crate) members: BTreeMap<MemberId, Member>,
     knocks: Vec<Waiting>,
     /// Nobody is here since.
@@ -154,6 +156,7 @@ impl Roster {
             wall: config.wall,
             sif_trailer,
             opened_at: None,
+            restored_at: (!fresh).then_some(context.now),
             members: BTreeMap::new(),
             knocks: Vec::new(),
             empty_since: Some(context.now),

@@ -600,3 +600,29 @@ fn at_most_sixteen_tracks_of_one_participant() {
         [proto::request_response::Reason::LimitExceeded; 4]
     );
 }
+
+#[test]
+fn guests_enter_muted_but_not_when_they_return_after_the_loss_of_a_node() {
+    let muted_on_entry = |mut script: Script| {
+        script.start(1, start("mona", Some(Role::Moderator)));
+        script.start(2, start("g_one", Some(Role::Guest)));
+        script.request(2, microphone("mic"));
+        script.request(
+            2,
+            offer_message(chromium_offer(2, 1, &[audio_section("1", "mic")]), 1),
+        );
+        let mut commands = script.commands.iter();
+        commands.any(|command| matches!(command, Command::SetMuted { muted: true, .. }))
+    };
+    assert!(muted_on_entry(Script::new(declared(LobbyRule::Off))));
+    let facts = Facts {
+        room_sid: "RM_of_before".into(),
+        opened: true,
+        created_unix_ms: 1,
+        ..Facts::default()
+    };
+    assert!(!muted_on_entry(Script::with_facts(
+        declared(LobbyRule::Off),
+        facts
+    )));
+}

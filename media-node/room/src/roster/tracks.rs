@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Member, Roster};
 use crate::counters::Dropped;
-use crate::limits::{DYNACAST_DEBOUNCE, LIST_MAX, ON_ENTRY, TRACKS_PER_PARTICIPANT_MAX};
+use crate::limits::{DYNACAST_DEBOUNCE, LIST_MAX, ON_ENTRY, RETURN, TRACKS_PER_PARTICIPANT_MAX};
 use crate::link::{BoundTrack, GrantedTrack, MemberId, ToPeer, Wire};
 use crate::random;
 use crate::sdp;
@@ -244,7 +244,11 @@ impl Roster {
                 .tracks
                 .iter()
                 .any(|track| track.info.0.source == source as i32);
-        let on_entry = enter_muted && first_microphone && !request.muted;
+        // Who comes back after the loss of a node does not enter: what was unmuted stays so.
+        let returning = self
+            .restored_at
+            .is_some_and(|at| context.now.since(at) <= RETURN);
+        let on_entry = enter_muted && first_microphone && !request.muted && !returning;
         let info = proto::TrackInfo {
             sid: format!("TR_{letters}{}", random::name(context.entropy, 12)),
             r#type: request.r#type,
