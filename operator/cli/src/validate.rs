@@ -172,13 +172,26 @@ pub(crate) fn check(
     }
     checked.report.findings.sort();
     checked.report.findings.dedup();
-    checked.report.notes = inert(&checked.objects, Shell::OneMachine)
+    let fields = inert(&checked.objects, Shell::OneMachine);
+    let kinds = UNUSED_KINDS
+        .iter()
+        .filter(|(kind, _)| checked.values.keys().any(|key| key.kind == *kind));
+    checked.report.notes = fields
         .iter()
         .map(note)
+        .chain(kinds.map(|(kind, why)| format!("{kind} has no effect here: {why}")))
         .collect();
     Ok(checked)
 }
 
+/// Kinds that a cluster's manifests may hold and that one machine has no use for.
+const UNUSED_KINDS: &[(&str, &str)] = &[
+    ("MediaNode", "pools make their nodes"),
+    (
+        "Namespace",
+        "the namespaces of tenants are there by themselves",
+    ),
+];
 /// Rules that leave a document or the rest of a file unread.
 const UNREAD: &[&str] = &["YAML", "size", "encoding", "kind"];
 /// Reasons that speak of an object that is not there.

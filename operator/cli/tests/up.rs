@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs, net::TcpListener, process::Stdio};
 
-use common::{Folder, Up, assert_gone, children_of, command_of, http_get, kill, plenum};
+use common::{Folder, Up, assert_gone, children_of, command_of, http_get, interrupt, kill, plenum};
 use serde_json::Value;
 
 fn name_of(object: &Value) -> &str {
@@ -185,8 +185,10 @@ fn children_die_with_a_parent_that_was_killed() {
 fn links_and_passwords_are_the_same_after_a_restart() {
     let mut up = Up::start(Folder::new("again").with_quickstart(24_600), &[]);
     let first = up.event("ready");
-    kill(up.child.id());
-    up.ended();
+    let processes = up.processes();
+    interrupt(up.child.id());
+    assert_eq!(up.ended().code(), Some(0), "Ctrl-C stops in good order");
+    assert_gone(&processes);
     let folder = std::mem::replace(&mut up.folder, Folder::new("again-none"));
     let port = first["url"]
         .as_str()

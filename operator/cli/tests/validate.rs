@@ -16,11 +16,18 @@ const QUICKSTART: &str = concat!(
 
 #[test]
 fn every_example_is_valid_by_itself() {
-    let examples = Path::new(QUICKSTART).parent().expect("a folder of examples");
+    let examples = Path::new(QUICKSTART)
+        .parent()
+        .expect("a folder of examples");
     for entry in fs::read_dir(examples).expect("examples") {
         let path = entry.expect("an entry").path();
         let (code, report) = validate(&path);
-        assert_eq!(report["findings"], serde_json::json!([]), "{}", path.display());
+        assert_eq!(
+            report["findings"],
+            serde_json::json!([]),
+            "{}",
+            path.display()
+        );
         assert_eq!(code, 0);
     }
 }
@@ -80,6 +87,47 @@ fn alias_bomb_and_deep_nesting_are_refused() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn what_has_no_effect_is_named_once() {
+    let folder = Folder::new("notes");
+    for name in ["tenant.yaml", "lab.yaml", "class.yaml", "pool.yaml"] {
+        let text = fs::read_to_string(Path::new(QUICKSTART).join(name)).expect("an example");
+        folder.write(
+            name,
+            &text.replace("  contacts:", "  retention:\n    chat: P10D\n  contacts:"),
+        );
+    }
+    folder.write(
+        "namespace.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: tenant-lab\n",
+    );
+    let (code, report) = validate(&folder.0);
+    let notes: Vec<&str> = report["notes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(code, 0, "{report}");
+    for (part, count) in [
+        ("Tenant spec.retention ", 1),
+        ("Namespace ", 1),
+        ("displayName", 0),
+    ] {
+        assert_eq!(
+            notes.iter().filter(|note| note.contains(part)).count(),
+            count,
+            "{part}: {notes:?}"
+        );
+    }
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.ends_with("(used by lab and 1 more)")),
+        "{notes:?}"
+    );
 }
 
 #[test]

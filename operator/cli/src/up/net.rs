@@ -27,8 +27,34 @@ pub(crate) fn primary_addresses() -> Vec<IpAddr> {
         socket.connect((to, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip())
     });
-    own.filter(|ip| !ip.is_loopback() && !ip.is_unspecified() && !is_link_local(*ip))
-        .collect()
+    let own: Vec<IpAddr> = own
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified() && !is_link_local(*ip))
+        .collect();
+    if own.is_empty() {
+        // Without a route to the world a machine may still have an address, and Firefox needs one.
+        let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+        return local_addresses(&table).into_iter().take(1).collect();
+    }
+    own
+}
+
+/// IPv4 addresses that the kernel takes as the machine's own, in the order of its table.
+fn local_addresses(table: &str) -> Vec<IpAddr> {
+    let mut lines = table.lines().map(str::trim).peekable();
+    let mut found: Vec<IpAddr> = Vec::new();
+    while let Some(line) = lines.next() {
+        let address = line.strip_prefix("|-- ").and_then(|text| text.parse().ok());
+        let is_own = lines.peek().is_some_and(|below| *below == "/32 host LOCAL");
+        let Some(address) =
+            address.filter(|ip: &IpAddr| is_own && !ip.is_loopback() && !is_link_local(*ip))
+        else {
+            continue;
+        };
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
 }
 
 /// Without a zone nobody else can send to it.
@@ -161,6 +187,17 @@ mod tests {
             shards: 1,
             families: vec![IpFamily::IPv4],
         }
+    }
+
+    #[test]
+    fn own_addresses_are_read_from_the_kernels_table_once() {
+        let part = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     +-- 10.0.0.0/24 2 0 2\n        |-- 10.0.0.0\n           /24 link UNICAST\n        \
+            |-- 10.0.0.7\n           /32 host LOCAL\n        |-- 10.0.0.255\n           /32 link BROADCAST\n     \
+            |-- 127.0.0.1\n           /32 host LOCAL\n     |-- 169.254.1.1\n        /32 host LOCAL\n";
+        let table = format!("{part}Local:\n{part}");
+        let own: IpAddr = "10.0.0.7".parse().expect("an address");
+        assert_eq!(local_addresses(&table), [own]);
+        assert_eq!(local_addresses(""), Vec::<IpAddr>::new());
     }
 
     #[test]

@@ -287,6 +287,15 @@ pub(crate) fn assert_gone(pids: &[u32]) {
     }
 }
 
+/// What Ctrl-C does.
+pub(crate) fn interrupt(pid: u32) {
+    let asked = Command::new("kill")
+        .args(["-INT", &pid.to_string()])
+        .status()
+        .expect("kill runs");
+    assert!(asked.success());
+}
+
 /// Kills a process without asking.
 pub(crate) fn kill(pid: u32) {
     let killed = Command::new("kill")

@@ -218,7 +218,7 @@ impl Machine {
         let notes = std::mem::take(&mut self.checked.report.notes);
         for note in &notes {
             // The field, without the objects that use it: those change with the manifests.
-            let field = note.split(" has no effect").next().unwrap_or(note);
+            let field = note.split(" has no effect ").next().unwrap_or(note);
             if self.noted.insert(field.to_owned()) {
                 info!("{note}");
             }
