@@ -7,10 +7,10 @@ use media_core::io::Protocol;
 use plenum_load::headless::Source;
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
-use plenum_proto::v1::{AcceptingOrder, DropRoom, EventAck, ReplicaList, RoomFacts};
+use plenum_proto::v1::{AcceptingOrder, DropRoom, EventAck, MoveOrder, ReplicaList, RoomFacts};
 use tonic::Code;
 use world::{
-    Call, ControlPlane, Pki, Role, Setting, UID, World, act_until, eventually, facts, key,
+    Call, ControlPlane, Pki, Role, Setting, UID, World, act_until, address, eventually, facts, key,
     session_start, start_node,
 };
 
@@ -266,6 +266,102 @@ async fn events_are_repeated_until_they_are_acknowledged() {
     eventually("only what was not acknowledged comes again", async || {
         let again = events(&world.plane);
         !again.is_empty() && again.iter().all(|(seq, _)| *seq >= 2)
+    })
+    .await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_transports_follow_the_addresses_of_the_facts_without_a_restart() {
+    let [first, second] = ["127.0.0.1", "127.0.0.2"].map(|ip| ip.parse().expect("address"));
+    let world = World::start(Setting {
+        addresses: vec![first, second],
+        ..Setting::default()
+    })
+    .await;
+    let call = world.call().await;
+    call.open("a", 1, None).await.expect("opened");
+    let port = world.node.media_addresses()[0].port();
+    let mut people = Vec::new();
+    for (epoch, ip) in [(2, second), (3, first)] {
+        let named = plenum_proto::v1::NodeFacts {
+            epoch,
+            addresses: vec![address(std::net::SocketAddr::new(ip, port))],
+            ..facts(true)
+        };
+        world.plane.order(Order::Facts(named)).await;
+        eventually("the facts are taken", async || {
+            world
+                .plane
+                .hello()
+                .is_some_and(|hello| hello.epoch == epoch)
+        })
+        .await;
+        let mut person = call
+            .join(session_start("a", 1, &ip.to_string()), first, Protocol::Udp)
+            .await;
+        person.publish(Source::Microphone);
+        people.push(person);
+        act_until("connected where the facts say", &mut people, |people| {
+            let publisher = people
+                .last_mut()
+                .and_then(|person| person.driver.client().publisher());
+            publisher.is_some_and(|leg| leg.is_connected() && leg.path().remote.ip() == ip)
+        })
+        .await;
+    }
+    act_until(
+        "who came before goes on where they were",
+        &mut people,
+        |people| people.iter_mut().all(|person| person.received(1) >= 10),
+    )
+    .await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_sends_the_people_of_every_room_elsewhere() {
+    let world = World::start(Setting::default()).await;
+    let call = world.call().await;
+    let ip = "127.0.0.1".parse().expect("address");
+    let mut people = Vec::new();
+    for room in ["a", "b", "c"] {
+        call.open(room, 1, None).await.expect("opened");
+        people.push(
+            call.join(session_start(room, 1, "alice"), ip, Protocol::Udp)
+                .await,
+        );
+    }
+    act_until("all are in", &mut people, |people| {
+        people
+            .iter_mut()
+            .all(|person| person.driver.client().sid().is_some())
+    })
+    .await;
+    let order = |uid: &str| {
+        Order::Move(MoveOrder {
+            node_uid: uid.into(),
+            epoch: 1,
+            deadline_unix_ms: 0,
+        })
+    };
+    world.plane.order(order("somebody-else")).await;
+    world.plane.order(order(UID)).await;
+    act_until("all are told to come again", &mut people, |people| {
+        people.iter().all(|person| {
+            person.left.as_ref().is_some_and(|leave| {
+                leave.action == livekit_protocol::leave_request::Action::Reconnect as i32
+            })
+        })
+    })
+    .await;
+    eventually("all rooms are reported as closed", async || {
+        let closed = world
+            .plane
+            .reports()
+            .into_iter()
+            .filter(|report| matches!(report, Report::Closed(_)));
+        closed.count() == 3
     })
     .await;
     world.node.stop().await;

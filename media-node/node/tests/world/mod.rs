@@ -15,7 +15,7 @@ use media_node::config::Args;
 use media_node::node::Node;
 
 pub(crate) use clients::{Call, Session, act_until, key, policy, session_start};
-pub(crate) use control_plane::{ControlPlane, facts};
+pub(crate) use control_plane::{ControlPlane, address, facts};
 pub(crate) use pki::{Pki, Role};
 
 pub(crate) const UID: &str = "node-uid-1";
