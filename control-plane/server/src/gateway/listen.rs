@@ -29,7 +29,7 @@ pub const CONNECTIONS_MAX: usize = 40_000;
 /// A client that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that has not sent a whole request head by then is dropped; idle connections too.
-const HEAD: Duration = Duration::from_secs(20);
+const HEAD: Duration = Duration::from_secs(10);
 /// Longest request head: a token in the query is at most half of it.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header lines of a request.
@@ -163,7 +163,11 @@ async fn connection(
 }
 
 async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, via: Via, router: Router, stop: CancellationToken) {
+    // Guards only what comes before the first request; what comes after, hyper bounds by itself.
+    let asked = CancellationToken::new();
+    let ask = asked.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        ask.cancel();
         let router = router.clone();
         async move {
             let mut request: Request = request.map(Body::new);
@@ -189,8 +193,14 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, via
         .max_header_list_size(HEAD_BYTES_MAX as u32);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let says_nothing = async {
+        if timeout(HEAD, asked.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         done = connection.as_mut() => if let Err(error) = done { tracing::debug!(%error, "connection") },
+        () = says_nothing => tracing::debug!("connection without a request"),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             let _ = timeout(FINISH, connection).await;

@@ -183,6 +183,15 @@ async fn nobody_enters_before_the_time_not_even_openers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comment_keeps_a_waiting_stream_alive() {
+    let world = World::start().await;
+    let mut waiting = world.enter(COUNCIL, &guest("Gast")).await;
+    waiting.expect("waiting").await;
+    let kept = timeout(LIVE, waiting.chunk()).await.expect("something comes").expect("the stream lasts");
+    assert!(kept.starts_with(b":"), "{}", String::from_utf8_lossy(&kept));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_is_sent_home_when_the_conference_goes() {
     let world = World::start().await;
     let mut waiting = world.enter(COUNCIL, &guest("Gast")).await;

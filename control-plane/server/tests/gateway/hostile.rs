@@ -34,6 +34,29 @@ async fn a_head_beyond_its_bounds_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_never_finishes_is_dropped() {
+    let world = World::bare().await;
+    let heads: [&[u8]; 3] = [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+    let mut streams = Vec::new();
+    for head in heads {
+        let mut stream = TcpStream::connect(world.http).await.expect("connect");
+        stream.write_all(head).await.expect("write");
+        streams.push((head, stream));
+    }
+    for (head, mut stream) in streams {
+        let mut rest = Vec::new();
+        timeout(LIVE, stream.read_to_end(&mut rest)).await.unwrap_or_else(|_| panic!("{head:?} is still open")).unwrap_or_default();
+    }
+    // A body that never comes whole.
+    let head = format!("POST /api/v1/c/{COUNCIL}/entry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{");
+    let mut stream = TcpStream::connect(world.http).await.expect("connect");
+    stream.write_all(head.as_bytes()).await.expect("write");
+    let mut answer = vec![0; 12];
+    timeout(LIVE, stream.read_exact(&mut answer)).await.expect("answered").expect("a status");
+    assert_eq!(answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_beyond_its_bounds_is_refused() {
     let world = World::start().await;
     let body = format!("{{\"name\":\"{}\"}}", "x".repeat(100 * 1024));
