@@ -109,7 +109,10 @@ impl Source {
         if claim == DOOR_SOURCE {
             return Some(Self::Door);
         }
-        claim.strip_prefix(KEY_SOURCE).filter(|key| !key.is_empty()).map(|key| Self::Key(key.to_owned()))
+        claim
+            .strip_prefix(KEY_SOURCE)
+            .filter(|key| !key.is_empty())
+            .map(|key| Self::Key(key.to_owned()))
     }
 }
 
@@ -142,7 +145,11 @@ impl Token {
     /// What this installation wrote about the person; never taken from anybody else's token.
     #[must_use]
     pub fn own_claims(&self) -> OwnClaims {
-        if self.own { self.claims.plenum.clone().unwrap_or_default() } else { OwnClaims::default() }
+        if self.own {
+            self.claims.plenum.clone().unwrap_or_default()
+        } else {
+            OwnClaims::default()
+        }
     }
 }
 
@@ -233,7 +240,8 @@ impl Verifier<'_> {
                 parsed.verify(&self.installation.0)?;
                 let source = Source::parse(&claims.src).ok_or(TokenRefusal::Malformed)?;
                 if let Source::Key(key) = &source {
-                    let (owner, secret) = self.keys.api_key(key).ok_or(TokenRefusal::SourceRemoved)?;
+                    let (owner, secret) =
+                        self.keys.api_key(key).ok_or(TokenRefusal::SourceRemoved)?;
                     if owner != tenant {
                         return Err(TokenRefusal::SourceRemoved);
                     }
@@ -242,7 +250,10 @@ impl Verifier<'_> {
                 (tenant.to_owned(), source, true)
             }
             None => {
-                let (tenant, secret) = self.keys.api_key(&claims.iss).ok_or(TokenRefusal::UnknownKey)?;
+                let (tenant, secret) = self
+                    .keys
+                    .api_key(&claims.iss)
+                    .ok_or(TokenRefusal::UnknownKey)?;
                 // HMAC takes any key, an empty one too: that would let everybody sign.
                 if secret.is_empty() {
                     return Err(TokenRefusal::UnknownKey);
@@ -256,18 +267,36 @@ impl Verifier<'_> {
         if now_unix_s >= expires_unix_s.saturating_add(LEEWAY_S) {
             return Err(TokenRefusal::Expired);
         }
-        let ahead = |date: Option<claims::NumericDate>| date.is_some_and(|date| date.0 > now_unix_s.saturating_add(LEEWAY_S));
+        let ahead = |date: Option<claims::NumericDate>| {
+            date.is_some_and(|date| date.0 > now_unix_s.saturating_add(LEEWAY_S))
+        };
         if ahead(claims.nbf) || ahead(claims.iat) {
             return Err(TokenRefusal::NotYetValid);
         }
-        let identity = if claims.sub.is_empty() { claims.jti.clone() } else { claims.sub.clone() };
+        let identity = if claims.sub.is_empty() {
+            claims.jti.clone()
+        } else {
+            claims.sub.clone()
+        };
         let issued_unix_s = claims.iat.or(claims.nbf).map_or(0, |date| date.0);
-        Ok(Token { tenant, identity, source, own, issued_unix_s, expires_unix_s, claims })
+        Ok(Token {
+            tenant,
+            identity,
+            source,
+            own,
+            issued_unix_s,
+            expires_unix_s,
+            claims,
+        })
     }
 
     fn refuse_published(&self, key: &str, secret: &[u8]) -> Result<(), TokenRefusal> {
         let published = key == PUBLISHED_KEY || PUBLISHED_SECRETS.contains(&secret);
-        if published && !self.development_keys { Err(TokenRefusal::DevelopmentKey) } else { Ok(()) }
+        if published && !self.development_keys {
+            Err(TokenRefusal::DevelopmentKey)
+        } else {
+            Ok(())
+        }
     }
 }
 

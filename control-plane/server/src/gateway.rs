@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -108,8 +110,16 @@ impl Serving {
 ///
 /// # Errors
 /// [`GatewayError`]: nothing is served then.
-pub async fn start(plane: Plane, settings: Settings, stop: CancellationToken) -> Result<Serving, GatewayError> {
-    let tls = settings.http_tls_dir.as_deref().map(TlsFiles::read).transpose()?;
+pub async fn start(
+    plane: Plane,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<Serving, GatewayError> {
+    let tls = settings
+        .http_tls_dir
+        .as_deref()
+        .map(TlsFiles::read)
+        .transpose()?;
     let mut listeners = Vec::with_capacity(settings.http_listen.len());
     for address in &settings.http_listen {
         listeners.push(Listener::bind(*address, tls.clone()).await?);
@@ -156,15 +166,23 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError`].
-    pub fn new(plane: Plane, settings: &Settings, stop: CancellationToken) -> Result<Self, GatewayError> {
-        let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    pub fn new(
+        plane: Plane,
+        settings: &Settings,
+        stop: CancellationToken,
+    ) -> Result<Self, GatewayError> {
+        let workers =
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let metrics = GatewayMetrics::register(&plane);
         Ok(Self(Arc::new(Shared {
             plane,
             installation: InstallationKey::new(settings.installation_key.expose())?,
             passwords: Passwords::new(workers)?,
             web: Web::embedded(),
-            public_url: settings.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
+            public_url: settings
+                .public_url
+                .as_ref()
+                .map(|url| url.trim_end_matches('/').to_owned()),
             development_keys: settings.insecure_dev_keys,
             started: Instant::now(),
             metrics,
@@ -203,13 +221,21 @@ impl Gateway {
         for path in self.0.web.root_files() {
             own = own.route(&format!("/{path}"), get(root_file));
         }
-        livekit.merge(own).fallback(nothing).layer(map_response(sober)).with_state(self.clone())
+        livekit
+            .merge(own)
+            .fallback(nothing)
+            .layer(map_response(sober))
+            .with_state(self.clone())
     }
 
     /// After the order to stop, sessions have a moment to tell their clients.
     async fn drained(&self) {
         self.0.stop.cancelled().await;
-        let _ = tokio::time::timeout(listen::FINISH, self.0.sessions.acquire_many(SESSIONS_MAX as u32)).await;
+        let _ = tokio::time::timeout(
+            listen::FINISH,
+            self.0.sessions.acquire_many(SESSIONS_MAX as u32),
+        )
+        .await;
     }
 
     fn now_unix_s(&self) -> i64 {
@@ -217,9 +243,18 @@ impl Gateway {
     }
 
     /// The token of a request: header first, then query.
-    fn authenticate(&self, headers: &HeaderMap, query: Option<&str>, via: Via) -> Result<Token, Refusal> {
-        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let bearer = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        via: Via,
+    ) -> Result<Token, Refusal> {
+        let header = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let bearer = header
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let text = bearer.map(|(_, token)| token.trim()).or(query);
         let view = self.0.plane.view();
         let verifier = Verifier {
@@ -227,13 +262,23 @@ impl Gateway {
             keys: &*view,
             development_keys: via.loopback || self.0.development_keys,
         };
-        verifier.verify(text.unwrap_or_default(), self.now_unix_s()).map_err(|refusal: TokenRefusal| {
-            if refusal.depends_on_records() && !self.0.plane.is_loaded() { Refusal::NotLoaded } else { refusal.into() }
-        })
+        verifier
+            .verify(text.unwrap_or_default(), self.now_unix_s())
+            .map_err(|refusal: TokenRefusal| {
+                if refusal.depends_on_records() && !self.0.plane.is_loaded() {
+                    Refusal::NotLoaded
+                } else {
+                    refusal.into()
+                }
+            })
     }
 
     /// Runs `decide` on what is known of a room at this moment.
-    fn with_surroundings<T>(&self, key: &RoomKey, decide: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+    fn with_surroundings<T>(
+        &self,
+        key: &RoomKey,
+        decide: impl FnOnce(&Surroundings<'_>) -> T,
+    ) -> T {
         let view = self.0.plane.view();
         let room = self.0.plane.room(key);
         decide(&Surroundings {
@@ -256,7 +301,12 @@ async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
 }
 
 /// Health for LiveKit's clients, the page for people.
-async fn root(State(gateway): State<Gateway>, Extension(via): Extension<Via>, method: Method, headers: HeaderMap) -> Response {
+async fn root(
+    State(gateway): State<Gateway>,
+    Extension(via): Extension<Via>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
     if method == Method::GET && web::wants_page(&headers) {
         gateway.0.web.page(via, &headers)
     } else {
@@ -264,16 +314,34 @@ async fn root(State(gateway): State<Gateway>, Extension(via): Extension<Via>, me
     }
 }
 
-async fn page(State(gateway): State<Gateway>, Extension(via): Extension<Via>, headers: HeaderMap) -> Response {
+async fn page(
+    State(gateway): State<Gateway>,
+    Extension(via): Extension<Via>,
+    headers: HeaderMap,
+) -> Response {
     gateway.0.web.page(via, &headers)
 }
 
-async fn asset(State(gateway): State<Gateway>, Extension(via): Extension<Via>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+async fn asset(
+    State(gateway): State<Gateway>,
+    Extension(via): Extension<Via>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     gateway.0.web.asset(&path, via, &headers)
 }
 
-async fn root_file(State(gateway): State<Gateway>, Extension(via): Extension<Via>, request: Request) -> Response {
-    gateway.0.web.file(request.uri().path().trim_start_matches('/'), "no-cache", via, request.headers())
+async fn root_file(
+    State(gateway): State<Gateway>,
+    Extension(via): Extension<Via>,
+    request: Request,
+) -> Response {
+    gateway.0.web.file(
+        request.uri().path().trim_start_matches('/'),
+        "no-cache",
+        via,
+        request.headers(),
+    )
 }
 
 /// Serving is all that probes ask for; neither store nor nodes nor records are looked at.
@@ -285,7 +353,14 @@ async fn scrape(State(gateway): State<Gateway>, Extension(via): Extension<Via>) 
     if !via.peer.is_loopback() {
         return nothing().await;
     }
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.0.plane.metrics().encode()).into_response()
+    (
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        gateway.0.plane.metrics().encode(),
+    )
+        .into_response()
 }
 
 /// A bare 404: SDKs take it as "this version is not spoken here" and fall back.
@@ -296,8 +371,14 @@ async fn nothing() -> Response {
 /// Headers that every answer has, unless the page set its own.
 async fn sober(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
-    headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(X_CONTENT_TYPE_OPTIONS)
+        .or_insert(HeaderValue::from_static("nosniff"));
+    headers
+        .entry(REFERRER_POLICY)
+        .or_insert(HeaderValue::from_static("no-referrer"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }

@@ -66,7 +66,9 @@ impl Passwords {
     /// [`PasswordError::Unusable`] without randomness.
     pub fn new(workers: usize) -> Result<Self, PasswordError> {
         let mut random = [0_u8; 48];
-        SystemRandom::new().fill(&mut random).map_err(|_| PasswordError::Unusable)?;
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| PasswordError::Unusable)?;
         let (key, salt) = random.split_at(32);
         let dummy: PasswordHash = Argon2::default()
             .hash_password_with_salt(b"no conference has this password", salt)
@@ -83,7 +85,8 @@ impl Passwords {
     /// Was this password found right before? Costs a MAC.
     #[must_use]
     pub fn is_known(&self, hash: Option<&str>, password: &str) -> bool {
-        hash.filter(|_| password.len() <= PASSWORD_BYTES_MAX).is_some_and(|hash| self.lock().known.contains(&self.mac(hash, password)))
+        hash.filter(|_| password.len() <= PASSWORD_BYTES_MAX)
+            .is_some_and(|hash| self.lock().known.contains(&self.mac(hash, password)))
     }
 
     /// A turn in the pool.
@@ -91,9 +94,17 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError::Busy`]: too many wait already.
     pub async fn turn(&self) -> Result<Turn, PasswordError> {
-        let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
-        let working = Arc::clone(&self.pool).acquire_owned().await.map_err(|_| PasswordError::Busy)?;
-        Ok(Turn { _waiting: waiting, _working: working })
+        let waiting = Arc::clone(&self.queue)
+            .try_acquire_owned()
+            .map_err(|_| PasswordError::Busy)?;
+        let working = Arc::clone(&self.pool)
+            .acquire_owned()
+            .await
+            .map_err(|_| PasswordError::Busy)?;
+        Ok(Turn {
+            _waiting: waiting,
+            _working: working,
+        })
     }
 
     /// Is `password` the one of `hash` (PHC string)? Without a hash the answer is no and takes as long. Gives the turn back, so that the
@@ -101,7 +112,12 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Unusable`].
-    pub async fn check(&self, turn: Turn, hash: Option<&str>, password: &str) -> Result<(bool, Turn), PasswordError> {
+    pub async fn check(
+        &self,
+        turn: Turn,
+        hash: Option<&str>,
+        password: &str,
+    ) -> Result<(bool, Turn), PasswordError> {
         if password.len() > PASSWORD_BYTES_MAX {
             return Ok((false, turn));
         }
@@ -114,7 +130,9 @@ impl Passwords {
         let password = password.to_owned();
         // The turn is held by the work itself: whoever hangs up does not make room for the next one.
         let work = move || verify(&hash, &password).map(|right| (right, turn));
-        let (right, turn) = tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Unusable)??;
+        let (right, turn) = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| PasswordError::Unusable)??;
         match mac {
             Some(mac) if right => {
                 self.lock().insert(mac);
@@ -135,7 +153,9 @@ impl Passwords {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,10 +175,15 @@ impl Remembered {
 fn verify(hash: &str, password: &str) -> Result<bool, PasswordError> {
     let parsed = PasswordHash::new(hash).map_err(|_| PasswordError::Unusable)?;
     let params = argon2::Params::try_from(&parsed).map_err(|_| PasswordError::Unusable)?;
-    if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX || params.p_cost() > LANES_MAX {
+    if params.m_cost() > MEMORY_KIB_MAX
+        || params.t_cost() > PASSES_MAX
+        || params.p_cost() > LANES_MAX
+    {
         return Err(PasswordError::Unusable);
     }
-    Ok(Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok())
+    Ok(Argon2::default()
+        .verify_password(password.as_bytes(), &parsed)
+        .is_ok())
 }
 
 /// Is `key` the opener key with this SHA-256? In constant time.
@@ -174,9 +199,10 @@ mod tests {
 
     fn hash_of(password: &str) -> String {
         let params = argon2::Params::new(64, 1, 1, None).expect("params");
-        let hash: PasswordHash = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_with_salt(password.as_bytes(), b"sixteen bytes ..")
-            .expect("hash");
+        let hash: PasswordHash =
+            Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+                .hash_password_with_salt(password.as_bytes(), b"sixteen bytes ..")
+                .expect("hash");
         hash.to_string()
     }
 
@@ -186,7 +212,9 @@ mod tests {
                 return Ok(true);
             }
             let turn = self.turn().await?;
-            self.check(turn, hash, password).await.map(|(right, _)| right)
+            self.check(turn, hash, password)
+                .await
+                .map(|(right, _)| right)
         }
     }
 
@@ -195,36 +223,69 @@ mod tests {
         let passwords = Passwords::new(1).expect("passwords");
         let hash = hash_of("gelbe-birnen");
         for _ in 0..2 {
-            assert_eq!(passwords.try_it(Some(&hash), "gelbe-birnen").await, Ok(true));
-            assert_eq!(passwords.try_it(Some(&hash), "gelbe-birne").await, Ok(false));
+            assert_eq!(
+                passwords.try_it(Some(&hash), "gelbe-birnen").await,
+                Ok(true)
+            );
+            assert_eq!(
+                passwords.try_it(Some(&hash), "gelbe-birne").await,
+                Ok(false)
+            );
             assert_eq!(passwords.try_it(None, "gelbe-birnen").await, Ok(false));
         }
         let other = hash_of("andere-birnen");
-        assert_eq!(passwords.try_it(Some(&other), "gelbe-birnen").await, Ok(false), "remembered per hash");
+        assert_eq!(
+            passwords.try_it(Some(&other), "gelbe-birnen").await,
+            Ok(false),
+            "remembered per hash"
+        );
     }
 
     #[tokio::test]
     async fn the_dummys_own_password_opens_nothing() {
         let passwords = Passwords::new(1).expect("passwords");
-        assert_eq!(passwords.try_it(None, "no conference has this password").await, Ok(false));
+        assert_eq!(
+            passwords
+                .try_it(None, "no conference has this password")
+                .await,
+            Ok(false)
+        );
     }
 
     #[tokio::test]
     async fn a_remembered_password_needs_no_turn_in_the_pool() {
         let passwords = Passwords::new(1).expect("passwords");
         let hash = hash_of("gelbe-birnen");
-        assert_eq!(passwords.try_it(Some(&hash), "gelbe-birnen").await, Ok(true));
-        let _all = Arc::clone(&passwords.queue).acquire_many_owned(WAITING_MAX as u32).await.expect("open");
-        assert_eq!(passwords.try_it(Some(&hash), "gelbe-birnen").await, Ok(true));
-        assert_eq!(passwords.try_it(Some(&hash), "another").await, Err(PasswordError::Busy));
+        assert_eq!(
+            passwords.try_it(Some(&hash), "gelbe-birnen").await,
+            Ok(true)
+        );
+        let _all = Arc::clone(&passwords.queue)
+            .acquire_many_owned(WAITING_MAX as u32)
+            .await
+            .expect("open");
+        assert_eq!(
+            passwords.try_it(Some(&hash), "gelbe-birnen").await,
+            Ok(true)
+        );
+        assert_eq!(
+            passwords.try_it(Some(&hash), "another").await,
+            Err(PasswordError::Busy)
+        );
     }
 
     #[tokio::test]
     async fn a_hash_that_would_eat_the_memory_is_refused() {
         let passwords = Passwords::new(1).expect("passwords");
         let hash = hash_of("x").replace("m=64", "m=4000000");
-        assert_eq!(passwords.try_it(Some(&hash), "x").await, Err(PasswordError::Unusable));
-        assert_eq!(passwords.try_it(Some("plain text"), "x").await, Err(PasswordError::Unusable));
+        assert_eq!(
+            passwords.try_it(Some(&hash), "x").await,
+            Err(PasswordError::Unusable)
+        );
+        assert_eq!(
+            passwords.try_it(Some("plain text"), "x").await,
+            Err(PasswordError::Unusable)
+        );
     }
 
     #[test]
@@ -235,8 +296,14 @@ mod tests {
             mac[..4].copy_from_slice(&number.to_be_bytes());
             remembered.insert(mac);
         }
-        assert_eq!((remembered.known.len(), remembered.order.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
-        assert!(!remembered.known.contains(&[0; 32]), "the oldest goes first");
+        assert_eq!(
+            (remembered.known.len(), remembered.order.len()),
+            (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
+        assert!(
+            !remembered.known.contains(&[0; 32]),
+            "the oldest goes first"
+        );
     }
 
     #[test]

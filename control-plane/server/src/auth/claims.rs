@@ -21,7 +21,12 @@ impl<'de> Deserialize<'de> for NumericDate {
         let number = serde_json::Number::deserialize(deserializer)?;
         number
             .as_i64()
-            .or_else(|| number.as_f64().filter(|seconds| seconds.abs() < 9.0e15).map(|seconds| seconds as i64))
+            .or_else(|| {
+                number
+                    .as_f64()
+                    .filter(|seconds| seconds.abs() < 9.0e15)
+                    .map(|seconds| seconds as i64)
+            })
             .map(Self)
             .ok_or_else(|| D::Error::custom("not a time"))
     }
@@ -35,10 +40,16 @@ pub struct Claims {
     #[serde(deserialize_with = "nullable")]
     pub iss: String,
     /// Identity.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub sub: String,
     /// Identity where `sub` is missing.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub jti: String,
     /// End.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,16 +61,28 @@ pub struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iat: Option<NumericDate>,
     /// Name to show.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub name: String,
     /// `standard`, `agent`, …; empty = standard.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub kind: String,
     /// Metadata of the participant.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub metadata: String,
     /// Attributes of the participant.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub attributes: BTreeMap<String, String>,
     /// Grants.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,10 +91,16 @@ pub struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room_config: Option<serde_json::Value>,
     /// Hash of a webhook's body.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub sha256: String,
     /// Own tokens: where they stem from.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub src: String,
     /// Own tokens: what this installation knows about the person.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,10 +127,16 @@ pub struct VideoGrant {
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_false")]
     pub room_join: bool,
     /// Name of the room.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub room: String,
     /// Room to move or forward participants to.
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub destination_room: String,
     /// Publish; not said = yes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,8 +176,16 @@ impl VideoGrant {
     /// An empty list of sources means all of them on the wire, so a list that names no known source takes publishing away altogether.
     #[must_use]
     pub fn to_grants(&self) -> plenum_proto::v1::Grants {
-        let named: Vec<String> = self.can_publish_sources.iter().map(|source| source.to_ascii_lowercase()).collect();
-        let known: Vec<String> = named.iter().filter(|source| SOURCES.contains(&source.as_str())).cloned().collect();
+        let named: Vec<String> = self
+            .can_publish_sources
+            .iter()
+            .map(|source| source.to_ascii_lowercase())
+            .collect();
+        let known: Vec<String> = named
+            .iter()
+            .filter(|source| SOURCES.contains(&source.as_str()))
+            .cloned()
+            .collect();
         let narrowed_to_nothing = !named.is_empty() && known.is_empty();
         let said_publish = self.can_publish.unwrap_or(true);
         plenum_proto::v1::Grants {
@@ -251,6 +294,8 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// `null` is what Go's encoder writes for an absent value.
-fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }

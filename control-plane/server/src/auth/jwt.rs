@@ -41,8 +41,14 @@ impl<'a> Parsed<'a> {
         if header.alg != "HS256" || header.crit.is_some() {
             return Err(TokenRefusal::Algorithm);
         }
-        let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).map_err(|_| TokenRefusal::Malformed)?;
-        Ok(Self { signed, payload, signature })
+        let signature = BASE64URL_NOPAD
+            .decode(signature.as_bytes())
+            .map_err(|_| TokenRefusal::Malformed)?;
+        Ok(Self {
+            signed,
+            payload,
+            signature,
+        })
     }
 
     pub(super) fn claims(&self) -> Result<Claims, TokenRefusal> {
@@ -50,17 +56,21 @@ impl<'a> Parsed<'a> {
     }
 
     pub(super) fn verify(&self, key: &hmac::Key) -> Result<(), TokenRefusal> {
-        hmac::verify(key, self.signed.as_bytes(), &self.signature).map_err(|_| TokenRefusal::Signature)
+        hmac::verify(key, self.signed.as_bytes(), &self.signature)
+            .map_err(|_| TokenRefusal::Signature)
     }
 }
 
 fn decode_json<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenRefusal> {
-    let bytes = BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| TokenRefusal::Malformed)?;
+    let bytes = BASE64URL_NOPAD
+        .decode(part.as_bytes())
+        .map_err(|_| TokenRefusal::Malformed)?;
     serde_json::from_slice(&bytes).map_err(|_| TokenRefusal::Malformed)
 }
 
 pub(super) fn sign(key: &hmac::Key, claims: &Claims) -> String {
-    let payload = serde_json::to_vec(claims).expect("invariant: claims are plain values with string keys");
+    let payload =
+        serde_json::to_vec(claims).expect("invariant: claims are plain values with string keys");
     let mut token = format!("{HEADER}.{}", BASE64URL_NOPAD.encode(&payload));
     let signature = hmac::sign(key, token.as_bytes());
     token.push('.');

@@ -15,7 +15,8 @@ struct Ring(BTreeMap<String, (String, Vec<u8>)>);
 
 impl Ring {
     fn with(mut self, key: &str, tenant: &str, secret: &[u8]) -> Self {
-        self.0.insert(key.to_owned(), (tenant.to_owned(), secret.to_vec()));
+        self.0
+            .insert(key.to_owned(), (tenant.to_owned(), secret.to_vec()));
         self
     }
 }
@@ -31,7 +32,11 @@ fn installation() -> InstallationKey {
 }
 
 fn ring() -> Ring {
-    Ring::default().with("town", "musterstadt", SECRET).with("other", "lab", b"another secret of some length ...")
+    Ring::default().with("town", "musterstadt", SECRET).with(
+        "other",
+        "lab",
+        b"another secret of some length ...",
+    )
 }
 
 fn compact(header: &Value, claims: &Value, secret: &[u8]) -> String {
@@ -40,7 +45,10 @@ fn compact(header: &Value, claims: &Value, secret: &[u8]) -> String {
         BASE64URL_NOPAD.encode(header.to_string().as_bytes()),
         BASE64URL_NOPAD.encode(claims.to_string().as_bytes())
     );
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, secret),
+        signed.as_bytes(),
+    );
     format!("{signed}.{}", BASE64URL_NOPAD.encode(tag.as_ref()))
 }
 
@@ -49,7 +57,12 @@ fn hs256(claims: &Value) -> String {
 }
 
 fn verify_with(ring: &Ring, text: &str) -> Result<Token, TokenRefusal> {
-    Verifier { installation: &installation(), keys: ring, development_keys: false }.verify(text, NOW)
+    Verifier {
+        installation: &installation(),
+        keys: ring,
+        development_keys: false,
+    }
+    .verify(text, NOW)
 }
 
 fn verify(text: &str) -> Result<Token, TokenRefusal> {
@@ -69,7 +82,10 @@ fn changed(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> String {
 #[test]
 fn a_token_of_a_tenants_key_belongs_to_that_tenant() {
     let token = verify(&hs256(&good())).expect("valid");
-    assert_eq!((token.tenant.as_str(), token.identity.as_str()), ("musterstadt", "anna"));
+    assert_eq!(
+        (token.tenant.as_str(), token.identity.as_str()),
+        ("musterstadt", "anna")
+    );
     assert_eq!(token.source, Source::Key("town".to_owned()));
     assert!(!token.own);
 }
@@ -79,28 +95,108 @@ fn every_refusal_has_its_case() {
     let header = |header: Value| compact(&header, &good(), SECRET);
     let cases = [
         ("empty", String::new(), TokenRefusal::Missing),
-        ("long", "a".repeat(TOKEN_BYTES_MAX + 1), TokenRefusal::TooLong),
+        (
+            "long",
+            "a".repeat(TOKEN_BYTES_MAX + 1),
+            TokenRefusal::TooLong,
+        ),
         ("one part", "abc".to_owned(), TokenRefusal::Malformed),
         ("two parts", "abc.def".to_owned(), TokenRefusal::Malformed),
-        ("five parts (JWE)", "a.b.c.d.e".to_owned(), TokenRefusal::Malformed),
-        ("not base64url", "eyJhbGciOiJIUzI1NiJ9.+/==.x".to_owned(), TokenRefusal::Malformed),
-        ("alg none", header(json!({"alg": "none"})), TokenRefusal::Algorithm),
-        ("alg None", header(json!({"alg": "None"})), TokenRefusal::Algorithm),
-        ("alg HS384", header(json!({"alg": "HS384"})), TokenRefusal::Algorithm),
-        ("alg RS256", header(json!({"alg": "RS256"})), TokenRefusal::Algorithm),
-        ("alg missing", header(json!({"typ": "JWT"})), TokenRefusal::Malformed),
-        ("crit", header(json!({"alg": "HS256", "crit": ["b64"], "b64": false})), TokenRefusal::Algorithm),
-        ("unknown key", changed(|c| drop(c.insert("iss".into(), json!("stranger")))), TokenRefusal::UnknownKey),
-        ("no issuer", changed(|c| drop(c.remove("iss"))), TokenRefusal::UnknownKey),
-        ("another tenant's key", changed(|c| drop(c.insert("iss".into(), json!("other")))), TokenRefusal::Signature),
-        ("own issuer, foreign key", changed(|c| drop(c.insert("iss".into(), json!("plenum:musterstadt")))), TokenRefusal::Signature),
-        ("no expiry", changed(|c| drop(c.remove("exp"))), TokenRefusal::NoExpiry),
-        ("null expiry", changed(|c| drop(c.insert("exp".into(), Value::Null))), TokenRefusal::NoExpiry),
-        ("text expiry", changed(|c| drop(c.insert("exp".into(), json!("never")))), TokenRefusal::Malformed),
-        ("expired", changed(|c| drop(c.insert("exp".into(), json!(NOW - 60)))), TokenRefusal::Expired),
-        ("nbf ahead", changed(|c| drop(c.insert("nbf".into(), json!(NOW + 61)))), TokenRefusal::NotYetValid),
-        ("iat ahead", changed(|c| drop(c.insert("iat".into(), json!(NOW + 61)))), TokenRefusal::NotYetValid),
-        ("claims are a list", compact(&json!({"alg": "HS256"}), &json!([1]), SECRET), TokenRefusal::Malformed),
+        (
+            "five parts (JWE)",
+            "a.b.c.d.e".to_owned(),
+            TokenRefusal::Malformed,
+        ),
+        (
+            "not base64url",
+            "eyJhbGciOiJIUzI1NiJ9.+/==.x".to_owned(),
+            TokenRefusal::Malformed,
+        ),
+        (
+            "alg none",
+            header(json!({"alg": "none"})),
+            TokenRefusal::Algorithm,
+        ),
+        (
+            "alg None",
+            header(json!({"alg": "None"})),
+            TokenRefusal::Algorithm,
+        ),
+        (
+            "alg HS384",
+            header(json!({"alg": "HS384"})),
+            TokenRefusal::Algorithm,
+        ),
+        (
+            "alg RS256",
+            header(json!({"alg": "RS256"})),
+            TokenRefusal::Algorithm,
+        ),
+        (
+            "alg missing",
+            header(json!({"typ": "JWT"})),
+            TokenRefusal::Malformed,
+        ),
+        (
+            "crit",
+            header(json!({"alg": "HS256", "crit": ["b64"], "b64": false})),
+            TokenRefusal::Algorithm,
+        ),
+        (
+            "unknown key",
+            changed(|c| drop(c.insert("iss".into(), json!("stranger")))),
+            TokenRefusal::UnknownKey,
+        ),
+        (
+            "no issuer",
+            changed(|c| drop(c.remove("iss"))),
+            TokenRefusal::UnknownKey,
+        ),
+        (
+            "another tenant's key",
+            changed(|c| drop(c.insert("iss".into(), json!("other")))),
+            TokenRefusal::Signature,
+        ),
+        (
+            "own issuer, foreign key",
+            changed(|c| drop(c.insert("iss".into(), json!("plenum:musterstadt")))),
+            TokenRefusal::Signature,
+        ),
+        (
+            "no expiry",
+            changed(|c| drop(c.remove("exp"))),
+            TokenRefusal::NoExpiry,
+        ),
+        (
+            "null expiry",
+            changed(|c| drop(c.insert("exp".into(), Value::Null))),
+            TokenRefusal::NoExpiry,
+        ),
+        (
+            "text expiry",
+            changed(|c| drop(c.insert("exp".into(), json!("never")))),
+            TokenRefusal::Malformed,
+        ),
+        (
+            "expired",
+            changed(|c| drop(c.insert("exp".into(), json!(NOW - 60)))),
+            TokenRefusal::Expired,
+        ),
+        (
+            "nbf ahead",
+            changed(|c| drop(c.insert("nbf".into(), json!(NOW + 61)))),
+            TokenRefusal::NotYetValid,
+        ),
+        (
+            "iat ahead",
+            changed(|c| drop(c.insert("iat".into(), json!(NOW + 61)))),
+            TokenRefusal::NotYetValid,
+        ),
+        (
+            "claims are a list",
+            compact(&json!({"alg": "HS256"}), &json!([1]), SECRET),
+            TokenRefusal::Malformed,
+        ),
     ];
     for (name, text, refusal) in cases {
         assert_eq!(verify(&text).expect_err(name), refusal, "{name}");
@@ -131,16 +227,39 @@ fn what_is_not_said_has_its_default() {
     let grants = |video: Value| {
         let token = verify(&changed(|c| drop(c.insert("video".into(), video)))).expect("valid");
         let grants = token.video().to_grants();
-        (grants.can_publish, grants.can_subscribe, grants.can_publish_data, grants.can_update_own_metadata)
+        (
+            grants.can_publish,
+            grants.can_subscribe,
+            grants.can_publish_data,
+            grants.can_update_own_metadata,
+        )
     };
     assert_eq!(grants(json!({})), (true, true, true, false));
-    assert_eq!(grants(json!({"canPublish": null, "canSubscribe": null})), (true, true, true, false));
-    assert_eq!(grants(json!({"canPublish": false})), (false, true, false, false));
-    assert_eq!(grants(json!({"canPublish": false, "canPublishData": true})), (false, true, true, false));
-    assert_eq!(grants(json!({"canSubscribe": false, "canUpdateOwnMetadata": true})), (true, false, true, true));
-    assert_eq!(grants(json!({"canPublish": true, "canPublishSources": []})), (true, true, true, false));
+    assert_eq!(
+        grants(json!({"canPublish": null, "canSubscribe": null})),
+        (true, true, true, false)
+    );
+    assert_eq!(
+        grants(json!({"canPublish": false})),
+        (false, true, false, false)
+    );
+    assert_eq!(
+        grants(json!({"canPublish": false, "canPublishData": true})),
+        (false, true, true, false)
+    );
+    assert_eq!(
+        grants(json!({"canSubscribe": false, "canUpdateOwnMetadata": true})),
+        (true, false, true, true)
+    );
+    assert_eq!(
+        grants(json!({"canPublish": true, "canPublishSources": []})),
+        (true, true, true, false)
+    );
     // An empty list would mean every source.
-    assert_eq!(grants(json!({"canPublishSources": ["telepathy"]})), (false, true, true, false));
+    assert_eq!(
+        grants(json!({"canPublishSources": ["telepathy"]})),
+        (false, true, true, false)
+    );
 }
 
 #[test]
@@ -157,49 +276,107 @@ fn unknown_claims_are_ignored_and_nulls_are_absent() {
 #[test]
 fn only_this_installation_says_who_is_an_opener() {
     let text = changed(|c| {
-        c.insert("plenum".into(), json!({"role": "Moderator", "opener": true}));
+        c.insert(
+            "plenum".into(),
+            json!({"role": "Moderator", "opener": true}),
+        );
         c.insert("src".into(), json!("door"));
     });
-    assert_eq!(verify(&text).expect("valid").own_claims(), OwnClaims::default());
+    assert_eq!(
+        verify(&text).expect("valid").own_claims(),
+        OwnClaims::default()
+    );
 }
 
 #[test]
 fn own_tokens_live_as_long_as_the_key_they_stem_from() {
     let claims = Claims {
         sub: "anna".to_owned(),
-        plenum: Some(OwnClaims { role: Some(RoleName::Moderator), guest: false, opener: true }),
+        plenum: Some(OwnClaims {
+            role: Some(RoleName::Moderator),
+            guest: false,
+            opener: true,
+        }),
         ..Claims::default()
     };
-    let refreshed = sign(&installation(), "musterstadt", &Source::Key("town".to_owned()), claims.clone(), NOW, 600);
+    let refreshed = sign(
+        &installation(),
+        "musterstadt",
+        &Source::Key("town".to_owned()),
+        claims.clone(),
+        NOW,
+        600,
+    );
     let token = verify(&refreshed).expect("valid");
     assert!(token.own && token.own_claims().opener);
     assert_eq!(token.expires_unix_s, NOW + 600);
-    assert_eq!(verify_with(&Ring::default(), &refreshed), Err(TokenRefusal::SourceRemoved));
+    assert_eq!(
+        verify_with(&Ring::default(), &refreshed),
+        Err(TokenRefusal::SourceRemoved)
+    );
     let moved = Ring::default().with("town", "lab", SECRET);
-    assert_eq!(verify_with(&moved, &refreshed), Err(TokenRefusal::SourceRemoved));
-    let door = sign(&installation(), "musterstadt", &Source::Door, claims, NOW, 600);
-    assert_eq!(verify_with(&Ring::default(), &door).expect("needs no key").source, Source::Door);
+    assert_eq!(
+        verify_with(&moved, &refreshed),
+        Err(TokenRefusal::SourceRemoved)
+    );
+    let door = sign(
+        &installation(),
+        "musterstadt",
+        &Source::Door,
+        claims,
+        NOW,
+        600,
+    );
+    assert_eq!(
+        verify_with(&Ring::default(), &door)
+            .expect("needs no key")
+            .source,
+        Source::Door
+    );
 }
 
 #[test]
 fn published_keys_are_for_loopback() {
-    for (key, secret) in [("devkey", SECRET), ("innocent", b"secretsecretsecretsecretsecretsecret".as_slice())] {
+    for (key, secret) in [
+        ("devkey", SECRET),
+        (
+            "innocent",
+            b"secretsecretsecretsecretsecretsecret".as_slice(),
+        ),
+    ] {
         let ring = Ring::default().with(key, "lab", secret);
         let mut claims = good();
         claims["iss"] = json!(key);
         let text = compact(&json!({"alg": "HS256"}), &claims, secret);
         assert_eq!(verify_with(&ring, &text), Err(TokenRefusal::DevelopmentKey));
-        let refreshed = sign(&installation(), "lab", &Source::Key(key.to_owned()), Claims::default(), NOW, 600);
-        assert_eq!(verify_with(&ring, &refreshed), Err(TokenRefusal::DevelopmentKey));
+        let refreshed = sign(
+            &installation(),
+            "lab",
+            &Source::Key(key.to_owned()),
+            Claims::default(),
+            NOW,
+            600,
+        );
+        assert_eq!(
+            verify_with(&ring, &refreshed),
+            Err(TokenRefusal::DevelopmentKey)
+        );
         let installation = installation();
-        let verifier = Verifier { installation: &installation, keys: &ring, development_keys: true };
+        let verifier = Verifier {
+            installation: &installation,
+            keys: &ring,
+            development_keys: true,
+        };
         verifier.verify(&text, NOW).expect("allowed");
     }
 }
 
 #[test]
 fn a_short_installation_key_is_refused() {
-    assert_eq!(InstallationKey::new(&[1; 31]).map(|_| ()), Err(KeyTooShort(31)));
+    assert_eq!(
+        InstallationKey::new(&[1; 31]).map(|_| ()),
+        Err(KeyTooShort(31))
+    );
 }
 
 proptest! {

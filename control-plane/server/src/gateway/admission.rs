@@ -27,7 +27,10 @@ const EMPTY_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 impl Keys for DirectoryView {
     fn api_key(&self, key: &str) -> Option<(String, Vec<u8>)> {
         let tenant = self.tenant_of_key(key)?;
-        Some((tenant.name.as_str().to_owned(), tenant.secret(key)?.expose().to_vec()))
+        Some((
+            tenant.name.as_str().to_owned(),
+            tenant.secret(key)?.expose().to_vec(),
+        ))
     }
 }
 
@@ -72,19 +75,26 @@ pub fn room_of(token: &Token) -> Result<RoomKey, Refusal> {
     if video.room.is_empty() {
         return Err(Refusal::NoRoom);
     }
-    RoomKey::parse(&token.tenant, &video.room).map_err(|error| Refusal::InvalidArgument(error.to_string()))
+    RoomKey::parse(&token.tenant, &video.room)
+        .map_err(|error| Refusal::InvalidArgument(error.to_string()))
 }
 
 /// May the token's person enter its room, and as what?
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn admit(around: &Surroundings<'_>, token: &Token, key: &RoomKey) -> Result<Admission, Refusal> {
+pub fn admit(
+    around: &Surroundings<'_>,
+    token: &Token,
+    key: &RoomKey,
+) -> Result<Admission, Refusal> {
     if token.identity.is_empty() {
         return Err(Refusal::NoIdentity);
     }
     if token.identity.len() > IDENTITY_BYTES_MAX || token.identity.chars().any(char::is_control) {
-        return Err(Refusal::InvalidArgument(format!("the identity has more than {IDENTITY_BYTES_MAX} bytes or control characters")));
+        return Err(Refusal::InvalidArgument(format!(
+            "the identity has more than {IDENTITY_BYTES_MAX} bytes or control characters"
+        )));
     }
     let tenant = tenant(around, &key.tenant)?;
     let (standing, policy, pool) = match around.view.conference_of_room(key) {
@@ -94,15 +104,25 @@ pub fn admit(around: &Surroundings<'_>, token: &Token, key: &RoomKey) -> Result<
             if !standing.opener && !around.room.is_some_and(|room| room.facts.opened) {
                 return Err(Refusal::NotOpened);
             }
-            (Some(standing), conference.policy.clone(), conference.pool.clone())
+            (
+                Some(standing),
+                conference.policy.clone(),
+                conference.pool.clone(),
+            )
         }
         None => {
             running_or_active(around, tenant)?;
             (None, ad_hoc(around, tenant, token)?, None)
         }
     };
-    if around.room.is_some_and(|room| room.facts.is_revoked(&token.identity, token.issued_unix_s)) {
-        return Err(Refusal::RoomRefused { reason: "Revoked".to_owned(), message: "this token was revoked".to_owned() });
+    if around
+        .room
+        .is_some_and(|room| room.facts.is_revoked(&token.identity, token.issued_unix_s))
+    {
+        return Err(Refusal::RoomRefused {
+            reason: "Revoked".to_owned(),
+            message: "this token was revoked".to_owned(),
+        });
     }
     Ok(Admission {
         place: PlaceRequest {
@@ -136,7 +156,11 @@ pub fn tenant<'a>(around: &Surroundings<'a>, name: &TenantName) -> Result<&'a Te
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn may_be_open(around: &Surroundings<'_>, tenant: &Tenant, conference: &Conference) -> Result<(), Refusal> {
+pub fn may_be_open(
+    around: &Surroundings<'_>,
+    tenant: &Tenant,
+    conference: &Conference,
+) -> Result<(), Refusal> {
     if conference.suspended {
         return Err(Refusal::ConferenceSuspended);
     }
@@ -172,7 +196,11 @@ pub fn standing_of(token: &Token, conference: &Conference) -> Result<Standing, R
         if own.guest && !conference.policy.guests_allowed {
             return Err(grant::GrantRefusal::GuestsForbidden.into());
         }
-        return Ok(Standing { role: core_role(role), guest: own.guest, opener: own.opener });
+        return Ok(Standing {
+            role: core_role(role),
+            guest: own.guest,
+            opener: own.opener,
+        });
     }
     if token.own && token.source == Source::Door {
         // The door always writes a role; without one this is nothing that we signed for a conference.
@@ -186,8 +214,15 @@ pub fn standing_of(token: &Token, conference: &Conference) -> Result<Standing, R
     Ok(grant::standing(conference, &credential)?)
 }
 
-fn ad_hoc(around: &Surroundings<'_>, tenant: &Tenant, token: &Token) -> Result<RoomPolicy, Refusal> {
-    let policy = tenant.ad_hoc_policy.as_ref().filter(|_| tenant.ad_hoc != AdHoc::Forbidden);
+fn ad_hoc(
+    around: &Surroundings<'_>,
+    tenant: &Tenant,
+    token: &Token,
+) -> Result<RoomPolicy, Refusal> {
+    let policy = tenant
+        .ad_hoc_policy
+        .as_ref()
+        .filter(|_| tenant.ad_hoc != AdHoc::Forbidden);
     let exists = around.room.is_some();
     let policy = match (policy, tenant.ad_hoc) {
         // The door's tokens are for declared conferences; this one has been retracted.
@@ -207,19 +242,35 @@ fn ad_hoc(around: &Surroundings<'_>, tenant: &Tenant, token: &Token) -> Result<R
 
 /// `roomConfig` of the token that creates the room: it narrows, it never loosens.
 fn with_wishes(policy: &RoomPolicy, wishes: Option<&serde_json::Value>) -> RoomPolicy {
-    let wishes: RoomConfiguration =
-        wishes.and_then(|wishes| serde_json::from_value(wishes.clone()).ok()).unwrap_or_default();
-    narrowed(policy, wishes.max_participants, wishes.empty_timeout, wishes.departure_timeout)
+    let wishes: RoomConfiguration = wishes
+        .and_then(|wishes| serde_json::from_value(wishes.clone()).ok())
+        .unwrap_or_default();
+    narrowed(
+        policy,
+        wishes.max_participants,
+        wishes.empty_timeout,
+        wishes.departure_timeout,
+    )
 }
 
 /// A policy with the wishes of whoever creates the room; 0 = none.
 #[must_use]
-pub fn narrowed(policy: &RoomPolicy, max_participants: u32, empty_timeout_s: u32, departure_timeout_s: u32) -> RoomPolicy {
+pub fn narrowed(
+    policy: &RoomPolicy,
+    max_participants: u32,
+    empty_timeout_s: u32,
+    departure_timeout_s: u32,
+) -> RoomPolicy {
     let mut policy = policy.clone();
-    if max_participants > 0 && (policy.max_participants == 0 || max_participants < policy.max_participants) {
+    if max_participants > 0
+        && (policy.max_participants == 0 || max_participants < policy.max_participants)
+    {
         policy.max_participants = max_participants;
     }
-    let wish = |seconds: u32| Some(Duration::from_secs(seconds.into()).min(EMPTY_TIMEOUT_MAX)).filter(|wish| !wish.is_zero());
+    let wish = |seconds: u32| {
+        Some(Duration::from_secs(seconds.into()).min(EMPTY_TIMEOUT_MAX))
+            .filter(|wish| !wish.is_zero())
+    };
     policy.empty_timeout = wish(empty_timeout_s).unwrap_or(policy.empty_timeout);
     policy.departure_timeout = wish(departure_timeout_s).unwrap_or(policy.departure_timeout);
     policy
@@ -227,7 +278,9 @@ pub fn narrowed(policy: &RoomPolicy, max_participants: u32, empty_timeout_s: u32
 
 /// Attributes without those that only the server writes.
 #[must_use]
-pub fn without_server_attributes(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub fn without_server_attributes(
+    attributes: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     attributes
         .iter()
         .filter(|(name, _)| !SERVER_ATTRIBUTES.contains(&name.as_str()))

@@ -55,16 +55,27 @@ impl ConnectQuery {
     /// # Errors
     /// [`QueryError`].
     pub fn parse(pairs: &[(String, String)], address: &str) -> Result<Self, QueryError> {
-        let find = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let find = |name: &str| {
+            pairs
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_str())
+        };
         let text = |name: &str| cut(find(name).unwrap_or_default());
-        let flag = |name: &str, default: bool| find(name).filter(|value| !value.is_empty()).map_or(default, is_true);
+        let flag = |name: &str, default: bool| {
+            find(name)
+                .filter(|value| !value.is_empty())
+                .map_or(default, is_true)
+        };
         let id = |name: &'static str| match find(name).unwrap_or_default() {
             long if long.len() > ID_CHARS_MAX => Err(QueryError::TooLong(name)),
             value => Ok(value.to_owned()),
         };
         let number = |name: &'static str| match find(name).unwrap_or_default() {
             "" => Ok(0),
-            value => value.parse::<i32>().map_err(|_| QueryError::NotANumber(name)),
+            value => value
+                .parse::<i32>()
+                .map_err(|_| QueryError::NotANumber(name)),
         };
         let protocol = number("protocol")?;
         let client_info = ClientInfo {
@@ -84,7 +95,9 @@ impl ConnectQuery {
         };
         let auto_subscribe = flag("auto_subscribe", true);
         Ok(Self {
-            access_token: find("access_token").filter(|token| !token.is_empty()).map(str::to_owned),
+            access_token: find("access_token")
+                .filter(|token| !token.is_empty())
+                .map(str::to_owned),
             reconnect: flag("reconnect", false),
             sid: id("sid")?,
             reconnect_reason: number("reconnect_reason")?,
@@ -107,7 +120,11 @@ fn is_true(value: &str) -> bool {
 }
 
 fn cut(value: &str) -> String {
-    value.chars().filter(|letter| !letter.is_control()).take(TEXT_CHARS_MAX).collect()
+    value
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(TEXT_CHARS_MAX)
+        .collect()
 }
 
 fn sdk(name: &str) -> Sdk {
@@ -120,7 +137,11 @@ fn sdk(name: &str) -> Sdk {
 }
 
 fn capabilities(list: &str) -> Vec<i32> {
-    list.split(',').take(CAPABILITIES_MAX).filter_map(|name| Capability::from_str_name(name.trim())).map(Into::into).collect()
+    list.split(',')
+        .take(CAPABILITIES_MAX)
+        .filter_map(|name| Capability::from_str_name(name.trim()))
+        .map(Into::into)
+        .collect()
 }
 
 fn attributes(encoded: &str) -> Result<BTreeMap<String, String>, QueryError> {
@@ -144,7 +165,10 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<ConnectQuery, QueryError> {
-        let pairs: Vec<_> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         ConnectQuery::parse(&pairs, "192.0.2.7")
     }
 
@@ -168,9 +192,15 @@ mod tests {
         ])
         .expect("readable");
         assert_eq!(query.access_token.as_deref(), Some("a.b.c"));
-        assert_eq!((query.parameters.protocol, query.parameters.adaptive_stream), (17, true));
+        assert_eq!(
+            (query.parameters.protocol, query.parameters.adaptive_stream),
+            (17, true)
+        );
         let info = info(&query);
-        assert_eq!((info.sdk(), info.client_protocol, info.address.as_str()), (Sdk::Js, 2, "192.0.2.7"));
+        assert_eq!(
+            (info.sdk(), info.client_protocol, info.address.as_str()),
+            (Sdk::Js, 2, "192.0.2.7")
+        );
         assert_eq!(info.capabilities, [i32::from(Capability::CapPacketTrailer)]);
     }
 
@@ -178,35 +208,79 @@ mod tests {
     fn defaults_are_those_of_v0() {
         let query = parse(&[]).expect("empty");
         assert!(query.parameters.auto_subscribe && query.parameters.auto_subscribe_data_track);
-        assert!(!query.parameters.adaptive_stream && !query.parameters.subscriber_allow_pause && !query.reconnect);
-        let query = parse(&[("auto_subscribe", "0"), ("reconnect", "true"), ("sid", "PA_x"), ("reconnect_reason", "3")]).expect("readable");
+        assert!(
+            !query.parameters.adaptive_stream
+                && !query.parameters.subscriber_allow_pause
+                && !query.reconnect
+        );
+        let query = parse(&[
+            ("auto_subscribe", "0"),
+            ("reconnect", "true"),
+            ("sid", "PA_x"),
+            ("reconnect_reason", "3"),
+        ])
+        .expect("readable");
         assert!(!query.parameters.auto_subscribe && query.reconnect);
         assert_eq!((query.sid.as_str(), query.reconnect_reason), ("PA_x", 3));
     }
 
     #[test]
     fn every_sdk_is_known_by_its_own_name() {
-        for (name, expected) in [("ios", Sdk::Swift), ("swift", Sdk::Swift), ("go", Sdk::Go), ("rust", Sdk::Rust), ("reactnative", Sdk::ReactNative), ("???", Sdk::Unknown)] {
+        for (name, expected) in [
+            ("ios", Sdk::Swift),
+            ("swift", Sdk::Swift),
+            ("go", Sdk::Go),
+            ("rust", Sdk::Rust),
+            ("reactnative", Sdk::ReactNative),
+            ("???", Sdk::Unknown),
+        ] {
             assert_eq!(sdk(name), expected, "{name}");
         }
     }
 
     #[test]
     fn attributes_come_with_and_without_padding() {
-        for encoded in [BASE64URL.encode(br#"{"a":"b"}"#), BASE64URL_NOPAD.encode(br#"{"a":"b"}"#)] {
-            assert_eq!(parse(&[("attributes", &encoded)]).expect("readable").attributes["a"], "b");
+        for encoded in [
+            BASE64URL.encode(br#"{"a":"b"}"#),
+            BASE64URL_NOPAD.encode(br#"{"a":"b"}"#),
+        ] {
+            assert_eq!(
+                parse(&[("attributes", &encoded)])
+                    .expect("readable")
+                    .attributes["a"],
+                "b"
+            );
         }
-        for wrong in ["%%", &BASE64URL.encode(b"[]"), &BASE64URL.encode(br#"{"a":1}"#)] {
+        for wrong in [
+            "%%",
+            &BASE64URL.encode(b"[]"),
+            &BASE64URL.encode(br#"{"a":1}"#),
+        ] {
             assert_eq!(parse(&[("attributes", wrong)]), Err(QueryError::Attributes));
         }
-        assert_eq!(parse(&[("attributes", &"a".repeat(ATTRIBUTES_BYTES_MAX + 1))]), Err(QueryError::TooLong("attributes")));
+        assert_eq!(
+            parse(&[("attributes", &"a".repeat(ATTRIBUTES_BYTES_MAX + 1))]),
+            Err(QueryError::TooLong("attributes"))
+        );
     }
 
     #[test]
     fn wrong_numbers_and_long_ids_are_named() {
-        assert_eq!(parse(&[("protocol", "new")]), Err(QueryError::NotANumber("protocol")));
-        assert_eq!(parse(&[("sid", &"P".repeat(ID_CHARS_MAX + 1))]), Err(QueryError::TooLong("sid")));
-        assert_eq!(parse(&[("protocol", "-4")]).expect("a number").parameters.protocol, 0);
+        assert_eq!(
+            parse(&[("protocol", "new")]),
+            Err(QueryError::NotANumber("protocol"))
+        );
+        assert_eq!(
+            parse(&[("sid", &"P".repeat(ID_CHARS_MAX + 1))]),
+            Err(QueryError::TooLong("sid"))
+        );
+        assert_eq!(
+            parse(&[("protocol", "-4")])
+                .expect("a number")
+                .parameters
+                .protocol,
+            0
+        );
     }
 
     proptest! {

@@ -39,7 +39,10 @@ struct Found {
 }
 
 /// What stands at the door, for everybody who has the link.
-pub(super) async fn describe(State(gateway): State<Gateway>, Path(room_id): Path<String>) -> Response {
+pub(super) async fn describe(
+    State(gateway): State<Gateway>,
+    Path(room_id): Path<String>,
+) -> Response {
     match find(&gateway, &room_id) {
         Ok(found) => Json(description(&gateway, &found)).into_response(),
         Err(refusal) => refusal.into_json(),
@@ -50,7 +53,10 @@ fn find(gateway: &Gateway, room_id: &str) -> Result<Found, Refusal> {
     let view = gateway.0.plane.view();
     let found = RoomId::parse(room_id).ok().and_then(|id| {
         let conference = view.conference(&id)?;
-        Some(Found { tenant: Arc::clone(view.tenant(&conference.tenant)?), conference: Arc::clone(conference) })
+        Some(Found {
+            tenant: Arc::clone(view.tenant(&conference.tenant)?),
+            conference: Arc::clone(conference),
+        })
     });
     match found {
         Some(found) => Ok(found),
@@ -60,15 +66,31 @@ fn find(gateway: &Gateway, room_id: &str) -> Result<Found, Refusal> {
 }
 
 fn description(gateway: &Gateway, Found { tenant, conference }: &Found) -> Value {
-    let opened = gateway.0.plane.room(&conference.key()).is_some_and(|room| room.facts.opened);
-    let (state, opens_at) = match opening(tenant, conference, UnixMillis(gateway.0.plane.now_unix_ms())) {
+    let opened = gateway
+        .0
+        .plane
+        .room(&conference.key())
+        .is_some_and(|room| room.facts.opened);
+    let (state, opens_at) = match opening(
+        tenant,
+        conference,
+        UnixMillis(gateway.0.plane.now_unix_ms()),
+    ) {
         Opening::Allowed { .. } => (if opened { "open" } else { "waiting" }, None),
         Opening::NotYet { opens_at } => ("scheduled", Some(opens_at)),
         Opening::Over | Opening::Suspended => ("closed", None),
     };
     let local = |lang: &str, text: &str| json!({"lang": lang, "text": text});
-    let name = if tenant.branding_name.is_empty() { &tenant.display_name } else { &tenant.branding_name };
-    let display_name = if conference.display_name.is_empty() { &conference.name } else { &conference.display_name };
+    let name = if tenant.branding_name.is_empty() {
+        &tenant.display_name
+    } else {
+        &tenant.branding_name
+    };
+    let display_name = if conference.display_name.is_empty() {
+        &conference.name
+    } else {
+        &conference.display_name
+    };
     json!({
         "conference": {"displayName": display_name, "roomId": conference.room_id.as_str()},
         "tenant": {
@@ -96,7 +118,9 @@ fn description(gateway: &Gateway, Found { tenant, conference }: &Found) -> Value
 
 /// A point in time as pages read it.
 fn rfc_3339(at: UnixMillis) -> String {
-    jiff::Timestamp::from_millisecond(at.0).map(|at| at.to_string()).unwrap_or_default()
+    jiff::Timestamp::from_millisecond(at.0)
+        .map(|at| at.to_string())
+        .unwrap_or_default()
 }
 
 /// Body of a lobby decision.
@@ -125,9 +149,15 @@ pub(super) async fn lobby(
     answer(moderate(&gateway, via, &room_id, &headers, body, |bytes| {
         let body: LobbyBody = parse(bytes)?;
         if body.admit.len() + body.deny.len() > DECISIONS_MAX {
-            return Err(Refusal::InvalidArgument(format!("at most {DECISIONS_MAX} people can be decided on at once")));
+            return Err(Refusal::InvalidArgument(format!(
+                "at most {DECISIONS_MAX} people can be decided on at once"
+            )));
         }
-        Ok(Call::Lobby(LobbyDecision { admit: body.admit, deny: body.deny, admit_all: body.admit_all }))
+        Ok(Call::Lobby(LobbyDecision {
+            admit: body.admit,
+            deny: body.deny,
+            admit_all: body.admit_all,
+        }))
     }))
     .await
 }
@@ -140,7 +170,10 @@ pub(super) async fn lock(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(moderate(&gateway, via, &room_id, &headers, body, |bytes| Ok(Call::Lock(parse::<LockBody>(bytes)?.locked)))).await
+    answer(moderate(&gateway, via, &room_id, &headers, body, |bytes| {
+        Ok(Call::Lock(parse::<LockBody>(bytes)?.locked))
+    }))
+    .await
 }
 
 /// Ends the conference for everybody.
@@ -151,7 +184,10 @@ pub(super) async fn end(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(moderate(&gateway, via, &room_id, &headers, body, |_| Ok(Call::End(true)))).await
+    answer(moderate(&gateway, via, &room_id, &headers, body, |_| {
+        Ok(Call::End(true))
+    }))
+    .await
 }
 
 async fn answer(result: impl Future<Output = Result<(), Refusal>>) -> Response {
@@ -181,12 +217,21 @@ async fn moderate(
         return Err(Refusal::NotGranted("roomAdmin"));
     }
     let call = call(&read_body(body, DOOR_BODY_BYTES_MAX).await?)?;
-    let actor = if token.own { token.identity } else { String::new() };
+    let actor = if token.own {
+        token.identity
+    } else {
+        String::new()
+    };
     administer(gateway, &key, actor, call).await.map(drop)
 }
 
 /// Asks a room's node to administer it; the encoded answer.
-pub(super) async fn administer(gateway: &Gateway, key: &control_core::ids::RoomKey, actor: String, call: Call) -> Result<Vec<u8>, Refusal> {
+pub(super) async fn administer(
+    gateway: &Gateway,
+    key: &control_core::ids::RoomKey,
+    actor: String,
+    call: Call,
+) -> Result<Vec<u8>, Refusal> {
     let Some(placed) = gateway.0.plane.host_of(key).await else {
         return Err(match gateway.0.plane.room(key) {
             // Between two nodes.
@@ -196,7 +241,10 @@ pub(super) async fn administer(gateway: &Gateway, key: &control_core::ids::RoomK
         });
     };
     let request = AdminRequest {
-        key: Some(RoomKey { tenant: key.tenant.to_string(), name: key.name.to_string() }),
+        key: Some(RoomKey {
+            tenant: key.tenant.to_string(),
+            name: key.name.to_string(),
+        }),
         epoch: placed.epoch.0,
         actor_identity: actor,
         call: Some(call),
@@ -207,7 +255,10 @@ pub(super) async fn administer(gateway: &Gateway, key: &control_core::ids::RoomK
         "NotFound" => Err(Refusal::NotFound(answer.message)),
         "PermissionDenied" => Err(Refusal::PermissionDenied(answer.message)),
         "InvalidArgument" => Err(Refusal::InvalidArgument(answer.message)),
-        _ => Err(Refusal::RoomRetry { reason: answer.refused, message: answer.message }),
+        _ => Err(Refusal::RoomRetry {
+            reason: answer.refused,
+            message: answer.message,
+        }),
     }
 }
 
@@ -216,5 +267,6 @@ fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, Refusal> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Refusal::BadRequest("the body is no JSON object".to_owned()));
     }
-    serde_json::from_slice(bytes).map_err(|error| Refusal::BadRequest(format!("the body is not the expected JSON: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Refusal::BadRequest(format!("the body is not the expected JSON: {error}")))
 }

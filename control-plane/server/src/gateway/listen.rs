@@ -46,12 +46,24 @@ const DESCRIPTORS_KEPT: u64 = 256;
 pub(super) fn raise_descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     // Without leave the present limit holds; then fewer connections are taken.
-    let current = if setrlimit(Resource::Nofile, wanted).is_ok() { limit.maximum } else { limit.current };
-    let connections = current.map_or(CONNECTIONS_MAX, |files| usize::try_from(files.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(CONNECTIONS_MAX));
+    let current = if setrlimit(Resource::Nofile, wanted).is_ok() {
+        limit.maximum
+    } else {
+        limit.current
+    };
+    let connections = current.map_or(CONNECTIONS_MAX, |files| {
+        usize::try_from(files.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(CONNECTIONS_MAX)
+    });
     if connections < CONNECTIONS_MAX {
-        tracing::warn!(connections, "the limit of open files (ulimit -n) allows fewer connections than {CONNECTIONS_MAX}");
+        tracing::warn!(
+            connections,
+            "the limit of open files (ulimit -n) allows fewer connections than {CONNECTIONS_MAX}"
+        );
     }
     connections.clamp(64, CONNECTIONS_MAX)
 }
@@ -71,7 +83,9 @@ pub struct Via {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Plaintext on an address that others reach.
-    #[error("--http-listen {0} is not a loopback address: give --http-tls-dir, plaintext is for loopback only")]
+    #[error(
+        "--http-listen {0} is not a loopback address: give --http-tls-dir, plaintext is for loopback only"
+    )]
     Plaintext(SocketAddr),
     /// The socket.
     #[error("cannot listen on {address}")]
@@ -96,14 +110,21 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn bind(address: SocketAddr, tls: Option<Arc<TlsFiles>>) -> Result<Self, ListenError> {
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<TlsFiles>>,
+    ) -> Result<Self, ListenError> {
         if tls.is_none() && !address.ip().to_canonical().is_loopback() {
             return Err(ListenError::Plaintext(address));
         }
         let failed = |source| ListenError::Socket { address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, address, tls })
+        Ok(Self {
+            socket,
+            address,
+            tls,
+        })
     }
 
     /// The address as bound.
@@ -114,7 +135,10 @@ impl Listener {
 
     /// Serves `router` until `stop`; returns when the connections have ended or had their time.
     pub async fn serve(self, router: Router, connections: Arc<Semaphore>, stop: CancellationToken) {
-        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.server_config()));
+        let acceptor = self
+            .tls
+            .as_ref()
+            .map(|tls| TlsAcceptor::from(tls.server_config()));
         let alive = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let accepted = tokio::select! {
@@ -134,9 +158,22 @@ impl Listener {
                 tracing::debug!("connection refused: {CONNECTIONS_MAX} are open");
                 continue;
             };
-            let Ok(local_permit) = Arc::clone(&alive).try_acquire_owned() else { continue };
-            let via = Via { peer: peer.ip().to_canonical(), loopback: self.address.ip().to_canonical().is_loopback(), tls: acceptor.is_some() };
-            tokio::spawn(connection(stream, via, acceptor.clone(), router.clone(), stop.clone(), (permit, local_permit)));
+            let Ok(local_permit) = Arc::clone(&alive).try_acquire_owned() else {
+                continue;
+            };
+            let via = Via {
+                peer: peer.ip().to_canonical(),
+                loopback: self.address.ip().to_canonical().is_loopback(),
+                tls: acceptor.is_some(),
+            };
+            tokio::spawn(connection(
+                stream,
+                via,
+                acceptor.clone(),
+                router.clone(),
+                stop.clone(),
+                (permit, local_permit),
+            ));
         }
         // All permits back = all connections gone.
         let _ = timeout(FINISH, alive.acquire_many(CONNECTIONS_MAX as u32)).await;
@@ -162,7 +199,12 @@ async fn connection(
     }
 }
 
-async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, via: Via, router: Router, stop: CancellationToken) {
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    via: Via,
+    router: Router,
+    stop: CancellationToken,
+) {
     // Guards only what comes before the first request; what comes after, hyper bounds by itself.
     let asked = CancellationToken::new();
     let ask = asked.clone();
@@ -174,7 +216,12 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, via
             collapse_slashes(request.uri_mut());
             name_host(&mut request);
             request.extensions_mut().insert(via);
-            Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
+            Ok::<_, Infallible>(
+                router
+                    .oneshot(request)
+                    .await
+                    .unwrap_or_else(|never| match never {}),
+            )
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -211,7 +258,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, via
 /// HTTP/2 says `:authority` where HTTP/1.1 says `Host`; everything behind reads the latter.
 fn name_host(request: &mut Request) {
     if !request.headers().contains_key(HOST)
-        && let Some(host) = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        && let Some(host) = request
+            .uri()
+            .authority()
+            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
     {
         request.headers_mut().insert(HOST, host);
     }
@@ -239,7 +289,13 @@ mod tests {
 
     #[test]
     fn leading_slashes_become_one() {
-        for (given, expected) in [("//rtc?a=1", "/rtc?a=1"), ("///rtc/validate", "/rtc/validate"), ("/a//b", "/a//b"), ("//", "/"), ("/", "/")] {
+        for (given, expected) in [
+            ("//rtc?a=1", "/rtc?a=1"),
+            ("///rtc/validate", "/rtc/validate"),
+            ("/a//b", "/a//b"),
+            ("//", "/"),
+            ("/", "/"),
+        ] {
             // An origin-form target with two slashes parses as such, not as an authority.
             let mut uri = Uri::builder().path_and_query(given).build().expect("uri");
             collapse_slashes(&mut uri);
@@ -250,9 +306,14 @@ mod tests {
     #[tokio::test]
     async fn plaintext_is_for_loopback() {
         let open = "0.0.0.0:0".parse().expect("address");
-        assert!(matches!(Listener::bind(open, None).await, Err(ListenError::Plaintext(_))));
+        assert!(matches!(
+            Listener::bind(open, None).await,
+            Err(ListenError::Plaintext(_))
+        ));
         for loopback in ["127.0.0.1:0", "[::ffff:127.0.0.1]:0"] {
-            Listener::bind(loopback.parse().expect("address"), None).await.expect("loopback");
+            Listener::bind(loopback.parse().expect("address"), None)
+                .await
+                .expect("loopback");
         }
     }
 }

@@ -33,10 +33,26 @@ impl GatewayMetrics {
         let clone = metrics.clone();
         plane.metrics().register(|registry| {
             registry.register("sessions", "Signalling connections", clone.sessions);
-            registry.register("sessions_refused", "Joins and resumes refused", clone.refused);
-            registry.register("sessions_ended", "Signalling connections that ended", clone.ended);
-            registry.register("frames_up", "Signalling frames from clients", clone.frames_up);
-            registry.register("frames_down", "Signalling frames to clients", clone.frames_down);
+            registry.register(
+                "sessions_refused",
+                "Joins and resumes refused",
+                clone.refused,
+            );
+            registry.register(
+                "sessions_ended",
+                "Signalling connections that ended",
+                clone.ended,
+            );
+            registry.register(
+                "frames_up",
+                "Signalling frames from clients",
+                clone.frames_up,
+            );
+            registry.register(
+                "frames_down",
+                "Signalling frames to clients",
+                clone.frames_down,
+            );
             registry.register("door_waiting", "People waiting at doors", clone.waiting);
             registry.register("door_entries", "Entries at doors", clone.entries);
         });

@@ -276,8 +276,12 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Token(_) => StatusCode::UNAUTHORIZED,
-            Self::Place(error) => StatusCode::from_u16(error.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-            Self::Host(error) => StatusCode::from_u16(error.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            Self::Place(error) => {
+                StatusCode::from_u16(error.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+            }
+            Self::Host(error) => {
+                StatusCode::from_u16(error.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::NotGranted(_)
             | Self::OtherRoom
             | Self::Grant(_)
@@ -288,11 +292,17 @@ impl Refusal {
             | Self::WrongPassword
             | Self::WrongOpenerKey
             | Self::PermissionDenied(_) => StatusCode::FORBIDDEN,
-            Self::PasswordRequired | Self::InvalidName | Self::AcknowledgementRequired => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::BadRequest(_) | Self::NoIdentity | Self::NoRoom | Self::InvalidArgument(_) => StatusCode::BAD_REQUEST,
+            Self::PasswordRequired | Self::InvalidName | Self::AcknowledgementRequired => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::BadRequest(_) | Self::NoIdentity | Self::NoRoom | Self::InvalidArgument(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownConference | Self::RoomUnknown | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::UnknownConference | Self::RoomUnknown | Self::NotFound(_) => {
+                StatusCode::NOT_FOUND
+            }
             Self::NotLoaded
             | Self::NotYetTime
             | Self::NotOpened
@@ -311,8 +321,12 @@ impl Refusal {
             Self::Throttled(wait) => Some(*wait),
             Self::NotYetTime => Some(Duration::from_secs(30)),
             Self::NotOpened => Some(Duration::from_secs(5)),
-            Self::NotLoaded | Self::NodeAway | Self::RoomRetry { .. } | Self::Busy => Some(Duration::from_secs(1)),
-            Self::Place(error) => error.retry_after_s().map(|seconds| Duration::from_secs(seconds.into())),
+            Self::NotLoaded | Self::NodeAway | Self::RoomRetry { .. } | Self::Busy => {
+                Some(Duration::from_secs(1))
+            }
+            Self::Place(error) => error
+                .retry_after_s()
+                .map(|seconds| Duration::from_secs(seconds.into())),
             Self::Host(error) => Some(Duration::from_secs(error.retry_after_s().into())),
             _ => None,
         }
@@ -331,21 +345,32 @@ impl Refusal {
             | Self::WrongPassword
             | Self::WrongOpenerKey
             | Self::PermissionDenied(_) => TwirpCode::PermissionDenied,
-            Self::PasswordRequired | Self::InvalidName | Self::AcknowledgementRequired => TwirpCode::InvalidArgument,
+            Self::PasswordRequired | Self::InvalidName | Self::AcknowledgementRequired => {
+                TwirpCode::InvalidArgument
+            }
             Self::Place(error) => match **error {
                 PlaceError::TenantSuspended(_) => TwirpCode::PermissionDenied,
                 PlaceError::Invalid { .. } => TwirpCode::InvalidArgument,
-                PlaceError::Quota(_) | PlaceError::NoCapacity(_) | PlaceError::StoreFull => TwirpCode::ResourceExhausted,
+                PlaceError::Quota(_) | PlaceError::NoCapacity(_) | PlaceError::StoreFull => {
+                    TwirpCode::ResourceExhausted
+                }
                 _ => TwirpCode::Unavailable,
             },
             Self::BadRequest(_) => TwirpCode::Malformed,
-            Self::NoIdentity | Self::NoRoom | Self::InvalidArgument(_) | Self::BodyTooLong(_) => TwirpCode::InvalidArgument,
-            Self::UnknownConference | Self::RoomUnknown | Self::NotFound(_) => TwirpCode::NotFound,
-            Self::ConferenceSuspended | Self::Ended | Self::NotYetTime | Self::NotOpened => TwirpCode::FailedPrecondition,
-            Self::Throttled(_) => TwirpCode::ResourceExhausted,
-            Self::NotLoaded | Self::Host(_) | Self::NodeAway | Self::RoomRetry { .. } | Self::Busy | Self::BodyTooSlow => {
-                TwirpCode::Unavailable
+            Self::NoIdentity | Self::NoRoom | Self::InvalidArgument(_) | Self::BodyTooLong(_) => {
+                TwirpCode::InvalidArgument
             }
+            Self::UnknownConference | Self::RoomUnknown | Self::NotFound(_) => TwirpCode::NotFound,
+            Self::ConferenceSuspended | Self::Ended | Self::NotYetTime | Self::NotOpened => {
+                TwirpCode::FailedPrecondition
+            }
+            Self::Throttled(_) => TwirpCode::ResourceExhausted,
+            Self::NotLoaded
+            | Self::Host(_)
+            | Self::NodeAway
+            | Self::RoomRetry { .. }
+            | Self::Busy
+            | Self::BodyTooSlow => TwirpCode::Unavailable,
             Self::Internal => TwirpCode::Internal,
         }
     }
@@ -353,7 +378,8 @@ impl Refusal {
     /// Seconds of `Retry-After`, rounded up.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after().map(|wait| wait.as_millis().div_ceil(1000).max(1) as u64)
+        self.retry_after()
+            .map(|wait| wait.as_millis().div_ceil(1000).max(1) as u64)
     }
 
     /// Answer of the signalling endpoints: plain text, as SDKs show it.
@@ -373,7 +399,9 @@ impl Refusal {
     #[must_use]
     pub fn with_retry(&self, mut response: Response) -> Response {
         if let Some(seconds) = self.retry_after_seconds() {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -392,17 +420,40 @@ mod tests {
             Refusal::NodeAway,
             Refusal::Place(Box::new(PlaceError::NotLoaded)),
             Refusal::Place(Box::new(PlaceError::NoCapacity(Default::default()))),
-            Refusal::RoomRetry { reason: "RoomFull".to_owned(), message: "full".to_owned() },
+            Refusal::RoomRetry {
+                reason: "RoomFull".to_owned(),
+                message: "full".to_owned(),
+            },
             Refusal::Throttled(Duration::from_millis(1)),
             Refusal::Busy,
         ];
         for refusal in passing {
             let response = refusal.clone().into_text();
-            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{refusal:?}");
-            assert!(response.headers()[RETRY_AFTER].to_str().expect("text").parse::<u64>().expect("seconds") >= 1, "{refusal:?}");
+            assert_eq!(
+                response.status(),
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{refusal:?}"
+            );
+            assert!(
+                response.headers()[RETRY_AFTER]
+                    .to_str()
+                    .expect("text")
+                    .parse::<u64>()
+                    .expect("seconds")
+                    >= 1,
+                "{refusal:?}"
+            );
         }
-        for refusal in [Refusal::Token(TokenRefusal::Expired), Refusal::NotGranted("roomJoin"), Refusal::RoomUnknown, Refusal::Ended] {
-            assert!(refusal.status().is_client_error() && refusal.retry_after().is_none(), "{refusal:?}");
+        for refusal in [
+            Refusal::Token(TokenRefusal::Expired),
+            Refusal::NotGranted("roomJoin"),
+            Refusal::RoomUnknown,
+            Refusal::Ended,
+        ] {
+            assert!(
+                refusal.status().is_client_error() && refusal.retry_after().is_none(),
+                "{refusal:?}"
+            );
         }
     }
 }

@@ -75,19 +75,33 @@ pub(super) async fn connect(
     let Ok(upgrade) = upgrade else {
         return (StatusCode::NOT_FOUND, "this is a WebSocket endpoint\n").into_response();
     };
-    let seat = Arc::clone(&gateway.0.sessions).try_acquire_owned().map_err(|_| Refusal::Busy);
+    let seat = Arc::clone(&gateway.0.sessions)
+        .try_acquire_owned()
+        .map_err(|_| Refusal::Busy);
     let begun = match seat {
-        Ok(seat) => begin(&gateway, via, &pairs, &headers).await.map(|begun| (seat, begun)),
+        Ok(seat) => begin(&gateway, via, &pairs, &headers)
+            .await
+            .map(|begun| (seat, begun)),
         Err(refusal) => Err(refusal),
     };
     match begun {
         Err(refusal) => {
-            gateway.0.metrics.refused.get_or_create(&Reason { reason: refusal.label() }).inc();
+            gateway
+                .0
+                .metrics
+                .refused
+                .get_or_create(&Reason {
+                    reason: refusal.label(),
+                })
+                .inc();
             tracing::debug!(reason = refusal.reason(), "session refused");
             refusal.into_text()
         }
         Ok((seat, (outcome, token, key))) => {
-            let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).write_buffer_size(0);
+            let upgrade = upgrade
+                .max_message_size(MESSAGE_BYTES_MAX)
+                .max_frame_size(MESSAGE_BYTES_MAX)
+                .write_buffer_size(0);
             match outcome {
                 Outcome::Attached(attached) => upgrade.on_upgrade(async move |socket| {
                     relay::run(gateway, socket, *attached, token, key).await;
@@ -109,35 +123,57 @@ pub(super) async fn validate(
     Query(pairs): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let checked = read(&gateway, via, &pairs, &headers)
-        .and_then(|(_, token, key)| gateway.with_surroundings(&key, |around| admission::admit(around, &token, &key)));
+    let checked = read(&gateway, via, &pairs, &headers).and_then(|(_, token, key)| {
+        gateway.with_surroundings(&key, |around| admission::admit(around, &token, &key))
+    });
     match checked {
         Ok(_) => "success".into_response(),
         Err(refusal) => refusal.into_text(),
     }
 }
 
-fn read(gateway: &Gateway, via: Via, pairs: &[(String, String)], headers: &HeaderMap) -> Result<(ConnectQuery, Token, RoomKey), Refusal> {
-    let query = ConnectQuery::parse(pairs, &via.peer.to_string()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+fn read(
+    gateway: &Gateway,
+    via: Via,
+    pairs: &[(String, String)],
+    headers: &HeaderMap,
+) -> Result<(ConnectQuery, Token, RoomKey), Refusal> {
+    let query = ConnectQuery::parse(pairs, &via.peer.to_string())
+        .map_err(|error| Refusal::BadRequest(error.to_string()))?;
     let token = gateway.authenticate(headers, query.access_token.as_deref(), via)?;
     let key = admission::room_of(&token)?;
     Ok((query, token, key))
 }
 
-async fn begin(gateway: &Gateway, via: Via, pairs: &[(String, String)], headers: &HeaderMap) -> Result<(Outcome, Token, RoomKey), Refusal> {
+async fn begin(
+    gateway: &Gateway,
+    via: Via,
+    pairs: &[(String, String)],
+    headers: &HeaderMap,
+) -> Result<(Outcome, Token, RoomKey), Refusal> {
     let (query, token, key) = read(gateway, via, pairs, headers)?;
     let outcome = timeout(FIRST_FRAME, async {
-        if query.reconnect { resume(gateway, &query, &token, &key).await } else { join(gateway, &query, &token, &key).await }
+        if query.reconnect {
+            resume(gateway, &query, &token, &key).await
+        } else {
+            join(gateway, &query, &token, &key).await
+        }
     })
     .await
     .map_err(|_| Refusal::NodeAway)??;
     Ok((outcome, token, key))
 }
 
-async fn join(gateway: &Gateway, query: &ConnectQuery, token: &Token, key: &RoomKey) -> Result<Outcome, Refusal> {
+async fn join(
+    gateway: &Gateway,
+    query: &ConnectQuery,
+    token: &Token,
+    key: &RoomKey,
+) -> Result<Outcome, Refusal> {
     let mut floor = control_core::ids::Epoch(0);
     for attempt in 1..=TRIES {
-        let mut admission = gateway.with_surroundings(key, |around| admission::admit(around, token, key))?;
+        let mut admission =
+            gateway.with_surroundings(key, |around| admission::admit(around, token, key))?;
         admission.place.floor = admission.place.floor.max(floor);
         let placed = gateway.0.plane.place(admission.place.clone()).await?;
         let start = start(query, token, &admission, placed.epoch.0);
@@ -154,15 +190,32 @@ async fn join(gateway: &Gateway, query: &ConnectQuery, token: &Token, key: &Room
     Err(Refusal::NodeAway)
 }
 
-async fn resume(gateway: &Gateway, query: &ConnectQuery, token: &Token, key: &RoomKey) -> Result<Outcome, Refusal> {
-    let admission = gateway.with_surroundings(key, |around| admission::admit(around, token, key))?;
+async fn resume(
+    gateway: &Gateway,
+    query: &ConnectQuery,
+    token: &Token,
+    key: &RoomKey,
+) -> Result<Outcome, Refusal> {
+    let admission =
+        gateway.with_surroundings(key, |around| admission::admit(around, token, key))?;
     // Whatever is wrong with a SID, joining anew cures it.
-    let Some(sid) = sid::parse(&query.sid) else { return Ok(Outcome::JoinAnew) };
+    let Some(sid) = sid::parse(&query.sid) else {
+        return Ok(Outcome::JoinAnew);
+    };
     let Some(host) = gateway.0.plane.host_by_node(sid.site, sid.node_id) else {
         let settled = gateway.with_surroundings(key, |around| around.settled);
-        return if settled { Ok(Outcome::JoinAnew) } else { Err(Refusal::NodeAway) };
+        return if settled {
+            Ok(Outcome::JoinAnew)
+        } else {
+            Err(Refusal::NodeAway)
+        };
     };
-    let epoch = gateway.0.plane.room(key).filter(|room| room.node_id.as_str() == sid.node_id).map_or(0, |room| room.epoch.0);
+    let epoch = gateway
+        .0
+        .plane
+        .room(key)
+        .filter(|room| room.node_id.as_str() == sid.node_id)
+        .map_or(0, |room| room.epoch.0);
     match attach(&host, start(query, token, &admission, epoch)).await {
         Ok(attached) => Ok(Outcome::Attached(Box::new(attached))),
         Err(AttachError::Elsewhere) => Ok(Outcome::JoinAnew),
@@ -188,14 +241,21 @@ fn start(query: &ConnectQuery, token: &Token, admission: &Admission, epoch: u64)
         grants.can_subscribe = false;
     }
     SessionStart {
-        key: Some(plenum_proto::v1::RoomKey { tenant: admission.key.tenant.to_string(), name: admission.key.name.to_string() }),
+        key: Some(plenum_proto::v1::RoomKey {
+            tenant: admission.key.tenant.to_string(),
+            name: admission.key.name.to_string(),
+        }),
         epoch,
         identity,
         name: token.claims.name.clone(),
         metadata: token.claims.metadata.clone(),
         attributes: attributes.into_iter().collect(),
         grants: Some(grants),
-        role: standing.map_or(plenum_proto::v1::Role::Unspecified, |standing| admission::token_role(standing.role).to_proto()).into(),
+        role: standing
+            .map_or(plenum_proto::v1::Role::Unspecified, |standing| {
+                admission::token_role(standing.role).to_proto()
+            })
+            .into(),
         guest: standing.is_some_and(|standing| standing.guest),
         opener: standing.is_none_or(|standing| standing.opener),
         token_issued_unix_s: token.issued_unix_s,
@@ -203,7 +263,11 @@ fn start(query: &ConnectQuery, token: &Token, admission: &Admission, epoch: u64)
         reconnect: query.reconnect,
         participant_sid: query.sid.clone(),
         reconnect_reason: query.reconnect_reason,
-        kind: if token.claims.kind.is_empty() { "standard".to_owned() } else { token.claims.kind.clone() },
+        kind: if token.claims.kind.is_empty() {
+            "standard".to_owned()
+        } else {
+            token.claims.kind.clone()
+        },
         text_frames: false,
     }
 }
@@ -211,8 +275,14 @@ fn start(query: &ConnectQuery, token: &Token, admission: &Admission, epoch: u64)
 /// Opens the session and waits for its first frame.
 async fn attach(host: &Host, start: SessionStart) -> Result<Attached, AttachError> {
     let (up, queue) = mpsc::channel(UP_QUEUE);
-    let publish_only = start.client.as_ref().is_some_and(|client| !client.publish_only_suffix.is_empty());
-    up.try_send(SessionUp { item: Some(Up::Start(start)) }).map_err(|_| AttachError::Refused(Refusal::Internal))?;
+    let publish_only = start
+        .client
+        .as_ref()
+        .is_some_and(|client| !client.publish_only_suffix.is_empty());
+    up.try_send(SessionUp {
+        item: Some(Up::Start(start)),
+    })
+    .map_err(|_| AttachError::Refused(Refusal::Internal))?;
     let mut down = match host.session(queue).await {
         Ok(down) => down,
         Err(HostError::WrongRoom { .. }) => return Err(AttachError::Elsewhere),
@@ -221,14 +291,37 @@ async fn attach(host: &Host, start: SessionStart) -> Result<Attached, AttachErro
     let mut facts = None;
     loop {
         match down.message().await {
-            Ok(Some(SessionDown { item: Some(Down::Frame(first)) })) => {
-                return Ok(Attached { up, down, first, facts, host: host.clone(), publish_only });
+            Ok(Some(SessionDown {
+                item: Some(Down::Frame(first)),
+            })) => {
+                return Ok(Attached {
+                    up,
+                    down,
+                    first,
+                    facts,
+                    host: host.clone(),
+                    publish_only,
+                });
             }
-            Ok(Some(SessionDown { item: Some(Down::TokenFacts(told)) })) => facts = Some(told),
-            Ok(Some(SessionDown { item: Some(Down::Refused(refused)) })) => return Err(refusal_of(refused)),
-            Ok(Some(SessionDown { item: Some(Down::Close(_)) }) | None) => return Err(AttachError::Elsewhere),
+            Ok(Some(SessionDown {
+                item: Some(Down::TokenFacts(told)),
+            })) => facts = Some(told),
+            Ok(Some(SessionDown {
+                item: Some(Down::Refused(refused)),
+            })) => return Err(refusal_of(refused)),
+            Ok(
+                Some(SessionDown {
+                    item: Some(Down::Close(_)),
+                })
+                | None,
+            ) => return Err(AttachError::Elsewhere),
             Ok(Some(SessionDown { item: None })) => {}
-            Err(status) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted) => {
+            Err(status)
+                if matches!(
+                    status.code(),
+                    Code::NotFound | Code::FailedPrecondition | Code::Aborted
+                ) =>
+            {
                 return Err(AttachError::Elsewhere);
             }
             Err(_) => return Err(AttachError::Refused(Refusal::NodeAway)),
@@ -241,8 +334,14 @@ fn refusal_of(refused: SessionRefused) -> AttachError {
     match refused.reason.as_str() {
         "NotOpened" => AttachError::Refused(Refusal::NotOpened),
         "WrongEpoch" | "Closing" | "Unknown" => AttachError::Elsewhere,
-        _ if refused.retry => AttachError::Refused(Refusal::RoomRetry { reason: refused.reason, message: refused.message }),
-        _ => AttachError::Refused(Refusal::RoomRefused { reason: refused.reason, message: refused.message }),
+        _ if refused.retry => AttachError::Refused(Refusal::RoomRetry {
+            reason: refused.reason,
+            message: refused.message,
+        }),
+        _ => AttachError::Refused(Refusal::RoomRefused {
+            reason: refused.reason,
+            message: refused.message,
+        }),
     }
 }
 

@@ -62,7 +62,10 @@ pub struct TlsFiles {
 
 impl fmt::Debug for TlsFiles {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TlsFiles").field("directory", &self.directory).finish_non_exhaustive()
+        formatter
+            .debug_struct("TlsFiles")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +77,11 @@ impl TlsFiles {
     pub fn read(directory: &Path) -> Result<Arc<Self>, TlsFilesError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let current = load(directory, &provider)?;
-        Ok(Arc::new(Self { directory: directory.to_owned(), provider, current: RwLock::new(current) }))
+        Ok(Arc::new(Self {
+            directory: directory.to_owned(),
+            provider,
+            current: RwLock::new(current),
+        }))
     }
 
     /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, the certificate of the moment.
@@ -121,7 +128,10 @@ impl TlsFiles {
                 }
                 Ok(Err(error)) if !reported => {
                     reported = true;
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the certificate on disk cannot be used, the former one stays");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the certificate on disk cannot be used, the former one stays"
+                    );
                 }
                 _ => {}
             }
@@ -131,28 +141,50 @@ impl TlsFiles {
 
 impl ResolvesServerCert for TlsFiles {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).1))
+        Some(Arc::clone(
+            &self
+                .current
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .1,
+        ))
     }
 }
 
-fn load(directory: &Path, provider: &CryptoProvider) -> Result<(Vec<u8>, Arc<CertifiedKey>), TlsFilesError> {
+fn load(
+    directory: &Path,
+    provider: &CryptoProvider,
+) -> Result<(Vec<u8>, Arc<CertifiedKey>), TlsFilesError> {
     let (certificate_path, certificate) = read(directory, "tls.crt")?;
     let (key_path, key) = read(directory, "tls.key")?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&certificate)
         .collect::<Result<_, _>>()
         .ok()
         .filter(|chain: &Vec<_>| !chain.is_empty())
-        .ok_or(TlsFilesError::Pem { path: certificate_path, what: "certificate" })?;
-    let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsFilesError::Pem { path: key_path, what: "private key" })?;
-    let pair = CertifiedKey::from_der(chain, parsed, provider)
-        .map_err(|source| TlsFilesError::Pair { path: directory.to_owned(), source })?;
-    let content = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[certificate, key].concat());
+        .ok_or(TlsFilesError::Pem {
+            path: certificate_path,
+            what: "certificate",
+        })?;
+    let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsFilesError::Pem {
+        path: key_path,
+        what: "private key",
+    })?;
+    let pair =
+        CertifiedKey::from_der(chain, parsed, provider).map_err(|source| TlsFilesError::Pair {
+            path: directory.to_owned(),
+            source,
+        })?;
+    let content =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[certificate, key].concat());
     Ok((content.as_ref().to_vec(), Arc::new(pair)))
 }
 
 fn read(directory: &Path, name: &str) -> Result<(PathBuf, Vec<u8>), TlsFilesError> {
     let path = directory.join(name);
-    let failed = |source| TlsFilesError::Read { path: path.clone(), source };
+    let failed = |source| TlsFilesError::Read {
+        path: path.clone(),
+        source,
+    };
     if std::fs::metadata(&path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(TlsFilesError::TooLong(path));
     }

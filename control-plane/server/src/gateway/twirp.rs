@@ -25,8 +25,14 @@ use crate::auth::Token;
 use crate::plane::{LiveRoom, PlaceRequest};
 
 /// Services that LiveKit has and this server has not.
-const UNBUILT_SERVICES: [&str; 6] =
-    ["livekit.AgentDispatchService", "livekit.Egress", "livekit.Ingress", "livekit.SIP", "livekit.Connector", "livekit.PhoneNumberService"];
+const UNBUILT_SERVICES: [&str; 6] = [
+    "livekit.AgentDispatchService",
+    "livekit.Egress",
+    "livekit.Ingress",
+    "livekit.SIP",
+    "livekit.Connector",
+    "livekit.PhoneNumberService",
+];
 /// Methods of the RoomService that are not built.
 const UNBUILT_METHODS: [&str; 3] = ["ForwardParticipant", "MoveParticipant", "PerformRpc"];
 /// Names that one listing may ask for.
@@ -60,9 +66,13 @@ impl IntoResponse for Failure {
             (code.status(), Json(body)).into_response()
         };
         match self {
-            Self::Refused(refusal) => refusal.with_retry(body(refusal.twirp(), refusal.to_string(), refusal.reason())),
+            Self::Refused(refusal) => {
+                refusal.with_retry(body(refusal.twirp(), refusal.to_string(), refusal.reason()))
+            }
             Self::BadRoute(message) => body(TwirpCode::BadRoute, message, "BadRoute"),
-            Self::Unimplemented(message) => body(TwirpCode::Unimplemented, message, "Unimplemented"),
+            Self::Unimplemented(message) => {
+                body(TwirpCode::Unimplemented, message, "Unimplemented")
+            }
         }
     }
 }
@@ -76,7 +86,17 @@ pub(super) async fn call(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    match serve(&gateway, via, &service, &method, &http_method, &headers, body).await {
+    match serve(
+        &gateway,
+        via,
+        &service,
+        &method,
+        &http_method,
+        &headers,
+        body,
+    )
+    .await
+    {
         Ok(response) => response,
         Err(failure) => failure.into_response(),
     }
@@ -92,58 +112,137 @@ async fn serve(
     body: Body,
 ) -> Result<Response, Failure> {
     if UNBUILT_SERVICES.contains(&service) {
-        return Err(Failure::Unimplemented(format!("{service} is not part of this server")));
+        return Err(Failure::Unimplemented(format!(
+            "{service} is not part of this server"
+        )));
     }
     if service != "livekit.RoomService" {
-        return Err(Failure::BadRoute(format!("no service {}", shortened(service))));
+        return Err(Failure::BadRoute(format!(
+            "no service {}",
+            shortened(service)
+        )));
     }
     if *http_method != Method::POST {
-        return Err(Failure::BadRoute(format!("unsupported method {http_method}: only POST is allowed")));
+        return Err(Failure::BadRoute(format!(
+            "unsupported method {http_method}: only POST is allowed"
+        )));
     }
     let form = form(headers)?;
     if UNBUILT_METHODS.contains(&method) {
-        return Err(Failure::Unimplemented(format!("{method} is not part of this server")));
+        return Err(Failure::Unimplemented(format!(
+            "{method} is not part of this server"
+        )));
     }
     // Strangers are turned away before their bodies are read.
     let token = gateway.authenticate(headers, None, via)?;
     let bytes = read_body(body, BODY_BYTES_MAX).await?;
-    let caller = Caller { gateway, token, form, bytes };
+    let caller = Caller {
+        gateway,
+        token,
+        form,
+        bytes,
+    };
     match method {
         "CreateRoom" => caller.create_room().await,
         "ListRooms" => caller.list_rooms(),
         "DeleteRoom" => caller.delete_room().await,
         "ListParticipants" => {
-            caller.room_call::<proto::ListParticipantsRequest, proto::ListParticipantsResponse>(Whose::Room, Call::ListParticipants).await
+            caller
+                .room_call::<proto::ListParticipantsRequest, proto::ListParticipantsResponse>(
+                    Whose::Room,
+                    Call::ListParticipants,
+                )
+                .await
         }
-        "GetParticipant" => caller.room_call::<proto::RoomParticipantIdentity, proto::ParticipantInfo>(Whose::Room, Call::GetParticipant).await,
+        "GetParticipant" => {
+            caller
+                .room_call::<proto::RoomParticipantIdentity, proto::ParticipantInfo>(
+                    Whose::Room,
+                    Call::GetParticipant,
+                )
+                .await
+        }
         "RemoveParticipant" => {
-            caller.room_call::<proto::RoomParticipantIdentity, proto::RemoveParticipantResponse>(Whose::Room, Call::RemoveParticipant).await
+            caller
+                .room_call::<proto::RoomParticipantIdentity, proto::RemoveParticipantResponse>(
+                    Whose::Room,
+                    Call::RemoveParticipant,
+                )
+                .await
         }
         "MutePublishedTrack" => {
-            caller.room_call::<proto::MuteRoomTrackRequest, proto::MuteRoomTrackResponse>(Whose::Room, Call::MutePublishedTrack).await
+            caller
+                .room_call::<proto::MuteRoomTrackRequest, proto::MuteRoomTrackResponse>(
+                    Whose::Room,
+                    Call::MutePublishedTrack,
+                )
+                .await
         }
         "UpdateParticipant" => {
-            caller.room_call::<proto::UpdateParticipantRequest, proto::ParticipantInfo>(Whose::Room, Call::UpdateParticipant).await
+            caller
+                .room_call::<proto::UpdateParticipantRequest, proto::ParticipantInfo>(
+                    Whose::Room,
+                    Call::UpdateParticipant,
+                )
+                .await
         }
         "UpdateSubscriptions" => {
-            caller.room_call::<proto::UpdateSubscriptionsRequest, proto::UpdateSubscriptionsResponse>(Whose::Backend, Call::UpdateSubscriptions).await
+            caller
+                .room_call::<proto::UpdateSubscriptionsRequest, proto::UpdateSubscriptionsResponse>(
+                    Whose::Backend,
+                    Call::UpdateSubscriptions,
+                )
+                .await
         }
-        "SendData" => caller.room_call::<proto::SendDataRequest, proto::SendDataResponse>(Whose::Backend, Call::SendData).await,
-        "UpdateRoomMetadata" => caller.room_call::<proto::UpdateRoomMetadataRequest, proto::Room>(Whose::Backend, Call::UpdateRoomMetadata).await,
-        other => Err(Failure::BadRoute(format!("livekit.RoomService has no method {}", shortened(other)))),
+        "SendData" => {
+            caller
+                .room_call::<proto::SendDataRequest, proto::SendDataResponse>(
+                    Whose::Backend,
+                    Call::SendData,
+                )
+                .await
+        }
+        "UpdateRoomMetadata" => {
+            caller
+                .room_call::<proto::UpdateRoomMetadataRequest, proto::Room>(
+                    Whose::Backend,
+                    Call::UpdateRoomMetadata,
+                )
+                .await
+        }
+        other => Err(Failure::BadRoute(format!(
+            "livekit.RoomService has no method {}",
+            shortened(other)
+        ))),
     }
 }
 
 fn shortened(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(64).collect()
+    text.chars()
+        .filter(|letter| !letter.is_control())
+        .take(64)
+        .collect()
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Failure> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    match kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "application/protobuf" => Ok(Form::Protobuf),
         "application/json" => Ok(Form::Json),
-        other => Err(Failure::BadRoute(format!("unexpected Content-Type: {:?}", shortened(other)))),
+        other => Err(Failure::BadRoute(format!(
+            "unexpected Content-Type: {:?}",
+            shortened(other)
+        ))),
     }
 }
 
@@ -191,18 +290,22 @@ struct Caller<'a> {
 impl Caller<'_> {
     fn request<T: Message + Default + DeserializeOwned>(&self) -> Result<T, Refusal> {
         match self.form {
-            Form::Protobuf => {
-                T::decode(self.bytes.clone()).map_err(|error| Refusal::BadRequest(format!("the protobuf body cannot be read: {error}")))
-            }
-            Form::Json => {
-                serde_json::from_slice(&self.bytes).map_err(|error| Refusal::BadRequest(format!("the JSON body cannot be read: {error}")))
-            }
+            Form::Protobuf => T::decode(self.bytes.clone()).map_err(|error| {
+                Refusal::BadRequest(format!("the protobuf body cannot be read: {error}"))
+            }),
+            Form::Json => serde_json::from_slice(&self.bytes).map_err(|error| {
+                Refusal::BadRequest(format!("the JSON body cannot be read: {error}"))
+            }),
         }
     }
 
     fn answer<T: Message + Serialize>(&self, message: &T) -> Result<Response, Failure> {
         match self.form {
-            Form::Protobuf => Ok(([(CONTENT_TYPE, "application/protobuf")], message.encode_to_vec()).into_response()),
+            Form::Protobuf => Ok((
+                [(CONTENT_TYPE, "application/protobuf")],
+                message.encode_to_vec(),
+            )
+                .into_response()),
             Form::Json => {
                 let json = serde_json::to_string(message).map_err(|_| Refusal::Internal)?;
                 Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
@@ -212,15 +315,24 @@ impl Caller<'_> {
 
     /// A grant that only tokens of the tenant's own keys carry.
     fn backend(&self, granted: bool, grant: &'static str) -> Result<(), Refusal> {
-        if self.token.own || !granted { Err(Refusal::NotGranted(grant)) } else { Ok(()) }
+        if self.token.own || !granted {
+            Err(Refusal::NotGranted(grant))
+        } else {
+            Ok(())
+        }
     }
 
     fn key(&self, room: &str) -> Result<RoomKey, Refusal> {
-        RoomKey::parse(&self.token.tenant, room).map_err(|error| Refusal::InvalidArgument(error.to_string()))
+        RoomKey::parse(&self.token.tenant, room)
+            .map_err(|error| Refusal::InvalidArgument(error.to_string()))
     }
 
     /// A call that the room's node carries out.
-    async fn room_call<Q, A>(&self, whose: Whose, call: fn(Vec<u8>) -> Call) -> Result<Response, Failure>
+    async fn room_call<Q, A>(
+        &self,
+        whose: Whose,
+        call: fn(Vec<u8>) -> Call,
+    ) -> Result<Response, Failure>
     where
         Q: Message + Default + DeserializeOwned + OfRoom,
         A: Message + Default + Serialize,
@@ -236,7 +348,11 @@ impl Caller<'_> {
             return Err(Refusal::OtherRoom.into());
         }
         let key = self.key(request.room())?;
-        let actor = if self.token.own { self.token.identity.clone() } else { String::new() };
+        let actor = if self.token.own {
+            self.token.identity.clone()
+        } else {
+            String::new()
+        };
         if self.token.own && actor.is_empty() {
             return Err(Refusal::NoIdentity.into());
         }
@@ -261,9 +377,24 @@ impl Caller<'_> {
                     if tenant.suspended {
                         return Err(Refusal::TenantSuspended);
                     }
-                    let policy = tenant.ad_hoc_policy.as_ref().filter(|_| tenant.ad_hoc != AdHoc::Forbidden);
-                    let policy = policy.ok_or_else(|| Refusal::PermissionDenied("the organisation allows no rooms beside its conferences".to_owned()))?;
-                    (narrowed(policy, request.max_participants, request.empty_timeout, request.departure_timeout), None)
+                    let policy = tenant
+                        .ad_hoc_policy
+                        .as_ref()
+                        .filter(|_| tenant.ad_hoc != AdHoc::Forbidden);
+                    let policy = policy.ok_or_else(|| {
+                        Refusal::PermissionDenied(
+                            "the organisation allows no rooms beside its conferences".to_owned(),
+                        )
+                    })?;
+                    (
+                        narrowed(
+                            policy,
+                            request.max_participants,
+                            request.empty_timeout,
+                            request.departure_timeout,
+                        ),
+                        None,
+                    )
                 }
             };
             Ok::<_, Refusal>(PlaceRequest {
@@ -275,13 +406,35 @@ impl Caller<'_> {
                 participants: 0,
             })
         })?;
-        self.gateway.0.plane.place(place).await.map_err(Refusal::from)?;
+        self.gateway
+            .0
+            .plane
+            .place(place)
+            .await
+            .map_err(Refusal::from)?;
         let room = if request.metadata.is_empty() {
-            let get = proto::ListRoomsRequest { names: vec![request.name.clone()] };
-            administer(self.gateway, &key, String::new(), Call::GetRoom(get.encode_to_vec())).await?
+            let get = proto::ListRoomsRequest {
+                names: vec![request.name.clone()],
+            };
+            administer(
+                self.gateway,
+                &key,
+                String::new(),
+                Call::GetRoom(get.encode_to_vec()),
+            )
+            .await?
         } else {
-            let update = proto::UpdateRoomMetadataRequest { room: request.name.clone(), metadata: request.metadata.clone() };
-            administer(self.gateway, &key, String::new(), Call::UpdateRoomMetadata(update.encode_to_vec())).await?
+            let update = proto::UpdateRoomMetadataRequest {
+                room: request.name.clone(),
+                metadata: request.metadata.clone(),
+            };
+            administer(
+                self.gateway,
+                &key,
+                String::new(),
+                Call::UpdateRoomMetadata(update.encode_to_vec()),
+            )
+            .await?
         };
         self.answer(&proto::Room::decode(room.as_slice()).map_err(|_| Refusal::Internal)?)
     }
@@ -290,20 +443,39 @@ impl Caller<'_> {
         let request: proto::ListRoomsRequest = self.request()?;
         self.backend(self.token.video().room_list, "roomList")?;
         if request.names.len() > NAMES_MAX {
-            return Err(Refusal::InvalidArgument(format!("at most {NAMES_MAX} names can be asked for at once")).into());
+            return Err(Refusal::InvalidArgument(format!(
+                "at most {NAMES_MAX} names can be asked for at once"
+            ))
+            .into());
         }
         let tenant = TenantName::parse(&self.token.tenant).map_err(|_| Refusal::Internal)?;
         let rooms = self.gateway.0.plane.rooms(&tenant);
-        let wanted = |room: &&LiveRoom| request.names.is_empty() || request.names.iter().any(|name| name == room.key.name.as_str());
-        self.answer(&proto::ListRoomsResponse { rooms: rooms.iter().filter(wanted).map(described).collect() })
+        let wanted = |room: &&LiveRoom| {
+            request.names.is_empty()
+                || request
+                    .names
+                    .iter()
+                    .any(|name| name == room.key.name.as_str())
+        };
+        self.answer(&proto::ListRoomsResponse {
+            rooms: rooms.iter().filter(wanted).map(described).collect(),
+        })
     }
 
     async fn delete_room(&self) -> Result<Response, Failure> {
         let request: proto::DeleteRoomRequest = self.request()?;
         self.backend(self.token.video().room_create, "roomCreate")?;
         let key = self.key(&request.room)?;
-        let answer = administer(self.gateway, &key, String::new(), Call::DeleteRoom(request.encode_to_vec())).await?;
-        self.answer(&proto::DeleteRoomResponse::decode(answer.as_slice()).map_err(|_| Refusal::Internal)?)
+        let answer = administer(
+            self.gateway,
+            &key,
+            String::new(),
+            Call::DeleteRoom(request.encode_to_vec()),
+        )
+        .await?;
+        self.answer(
+            &proto::DeleteRoomResponse::decode(answer.as_slice()).map_err(|_| Refusal::Internal)?,
+        )
     }
 }
 

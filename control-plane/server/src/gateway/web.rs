@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH,
-    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -64,10 +65,20 @@ impl Web {
             files
                 .filter_map(|(path, mime, bytes)| {
                     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
-                    let etag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&hash.as_ref()[..16]));
+                    let etag = format!(
+                        "\"{}\"",
+                        data_encoding::HEXLOWER.encode(&hash.as_ref()[..16])
+                    );
                     let compressible = bytes.len() >= COMPRESS_BYTES_MIN
-                        && (mime.starts_with("text/") || ["javascript", "json", "svg", "wasm", "manifest"].iter().any(|kind| mime.contains(kind)));
-                    let mime = if mime.starts_with("text/") { format!("{mime}; charset=utf-8") } else { mime };
+                        && (mime.starts_with("text/")
+                            || ["javascript", "json", "svg", "wasm", "manifest"]
+                                .iter()
+                                .any(|kind| mime.contains(kind)));
+                    let mime = if mime.starts_with("text/") {
+                        format!("{mime}; charset=utf-8")
+                    } else {
+                        mime
+                    };
                     let asset = Asset {
                         bytes: Bytes::from(bytes),
                         mime: HeaderValue::try_from(mime).ok()?,
@@ -124,22 +135,42 @@ impl Web {
 
     /// Files beside the page.
     pub fn root_files(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str).filter(|path| !path.contains('/') && *path != "index.html")
+        self.0
+            .keys()
+            .map(String::as_str)
+            .filter(|path| !path.contains('/') && *path != "index.html")
     }
 
-    fn answer(&self, asset: &Asset, cache: &'static str, via: Via, headers: &HeaderMap) -> Response {
+    fn answer(
+        &self,
+        asset: &Asset,
+        cache: &'static str,
+        via: Via,
+        headers: &HeaderMap,
+    ) -> Response {
         let known = headers.get(IF_NONE_MATCH).is_some_and(|tags| {
-            tags.to_str().is_ok_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == asset.etag.as_bytes()))
+            tags.to_str().is_ok_and(|tags| {
+                tags.split(',').any(|tag| {
+                    tag.trim().trim_start_matches("W/").as_bytes() == asset.etag.as_bytes()
+                })
+            })
         });
-        let (encoding, bytes) = if accepts(headers, "br") && let Some(bytes) = asset.brotli.get() {
+        let (encoding, bytes) = if accepts(headers, "br")
+            && let Some(bytes) = asset.brotli.get()
+        {
             (Some("br"), bytes)
-        } else if accepts(headers, "gzip") && let Some(bytes) = asset.gzip.get() {
+        } else if accepts(headers, "gzip")
+            && let Some(bytes) = asset.gzip.get()
+        {
             (Some("gzip"), bytes)
         } else {
             (None, &asset.bytes)
         };
-        let mut response =
-            if known { StatusCode::NOT_MODIFIED.into_response() } else { Response::new(Body::from(bytes.clone())) };
+        let mut response = if known {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            Response::new(Body::from(bytes.clone()))
+        };
         let answer = response.headers_mut();
         answer.insert(CONTENT_TYPE, asset.mime.clone());
         answer.insert(ETAG, asset.etag.clone());
@@ -181,15 +212,27 @@ fn media_type(path: &str) -> &'static str {
 /// Does a person's browser ask for a page?
 #[must_use]
 pub fn wants_page(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains("text/html")))
+    headers.get_all(ACCEPT).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.contains("text/html"))
+    })
 }
 
 fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
-    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|item| {
-        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
-        let refused = parameters.trim().strip_prefix("q=").is_some_and(|quality| quality.trim().parse::<f32>() == Ok(0.0));
-        name.trim().eq_ignore_ascii_case(encoding) && !refused
-    })
+    headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| {
+            let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let refused = parameters
+                .trim()
+                .strip_prefix("q=")
+                .is_some_and(|quality| quality.trim().parse::<f32>() == Ok(0.0));
+            name.trim().eq_ignore_ascii_case(encoding) && !refused
+        })
 }
 
 /// Headers of every page and file.
@@ -201,15 +244,24 @@ fn protect(answer: &mut HeaderMap, via: Via, request: &HeaderMap) {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
         (HeaderName::from_static("permissions-policy"), PERMISSIONS),
     ];
     for (name, value) in fixed {
         answer.insert(name, HeaderValue::from_static(value));
     }
     if via.tls {
-        answer.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+        answer.insert(
+            STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
     }
 }
 
@@ -218,7 +270,12 @@ fn content_security_policy(request: &HeaderMap, tls: bool) -> String {
     let socket = request
         .get(HOST)
         .and_then(|host| host.to_str().ok())
-        .filter(|host| host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)))
+        .filter(|host| {
+            host.len() <= 253
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+        })
         .map(|host| format!(" {}://{host}", if tls { "wss" } else { "ws" }))
         .unwrap_or_default();
     format!(
@@ -247,14 +304,26 @@ fn brotli(bytes: &[u8]) -> std::io::Result<Bytes> {
 mod tests {
     use super::*;
 
-    const VIA: Via = Via { peer: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), loopback: true, tls: false };
+    const VIA: Via = Via {
+        peer: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        loopback: true,
+        tls: false,
+    };
 
     fn web() -> Web {
         let script = "console.log('many words');".repeat(100);
         let web = Web::from_files(
             [
-                ("index.html".to_owned(), "text/html".to_owned(), b"<!doctype html>".to_vec()),
-                ("assets/app-1a2b.js".to_owned(), "text/javascript".to_owned(), script.into_bytes()),
+                (
+                    "index.html".to_owned(),
+                    "text/html".to_owned(),
+                    b"<!doctype html>".to_vec(),
+                ),
+                (
+                    "assets/app-1a2b.js".to_owned(),
+                    "text/javascript".to_owned(),
+                    script.into_bytes(),
+                ),
             ]
             .into_iter(),
         );
@@ -263,43 +332,90 @@ mod tests {
     }
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
     fn the_page_lets_nothing_in_but_its_own_host() {
         let response = web().page(VIA, &headers(&[(HOST, "meet.example:8443")]));
-        let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().expect("text");
-        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
-        assert!(policy.contains("connect-src 'self' ws://meet.example:8443;"), "{policy}");
-        assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("https:"), "{policy}");
+        let policy = response.headers()[CONTENT_SECURITY_POLICY]
+            .to_str()
+            .expect("text");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"),
+            "{policy}"
+        );
+        assert!(
+            policy.contains("connect-src 'self' ws://meet.example:8443;"),
+            "{policy}"
+        );
+        assert!(
+            !policy.contains("unsafe") && !policy.contains('*') && !policy.contains("https:"),
+            "{policy}"
+        );
         assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
-        assert_eq!(response.headers()["cross-origin-opener-policy"], "same-origin");
+        assert_eq!(
+            response.headers()["cross-origin-opener-policy"],
+            "same-origin"
+        );
         assert_eq!(response.headers()[REFERRER_POLICY], "no-referrer");
         assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
         assert!(!response.headers().contains_key(STRICT_TRANSPORT_SECURITY));
-        let secure = web().page(Via { tls: true, ..VIA }, &headers(&[(HOST, "meet.example")]));
-        assert!(secure.headers()[CONTENT_SECURITY_POLICY].to_str().expect("text").contains("wss://meet.example;"));
+        let secure = web().page(
+            Via { tls: true, ..VIA },
+            &headers(&[(HOST, "meet.example")]),
+        );
+        assert!(
+            secure.headers()[CONTENT_SECURITY_POLICY]
+                .to_str()
+                .expect("text")
+                .contains("wss://meet.example;")
+        );
         assert!(secure.headers().contains_key(STRICT_TRANSPORT_SECURITY));
     }
 
     #[test]
     fn a_hostile_host_header_does_not_reach_the_policy() {
         for host in ["a; script-src *", "evil *", "x'y"] {
-            let request = headers(&[]).into_iter().filter_map(|(name, value)| name.map(|name| (name, value))).chain([(HOST, HeaderValue::from_str(host).expect("value"))]).collect();
-            assert!(content_security_policy(&request, false).contains("connect-src 'self';"), "{host}");
+            let request = headers(&[])
+                .into_iter()
+                .filter_map(|(name, value)| name.map(|name| (name, value)))
+                .chain([(HOST, HeaderValue::from_str(host).expect("value"))])
+                .collect();
+            assert!(
+                content_security_policy(&request, false).contains("connect-src 'self';"),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn assets_are_compressed_as_the_browser_likes_and_kept_for_ever() {
         let web = web();
-        for (accepted, expected) in [("gzip, deflate, br", Some("br")), ("gzip", Some("gzip")), ("br;q=0, gzip", Some("gzip")), ("identity", None)] {
+        for (accepted, expected) in [
+            ("gzip, deflate, br", Some("br")),
+            ("gzip", Some("gzip")),
+            ("br;q=0, gzip", Some("gzip")),
+            ("identity", None),
+        ] {
             let response = web.asset("app-1a2b.js", VIA, &headers(&[(ACCEPT_ENCODING, accepted)]));
-            assert_eq!(response.headers().get(CONTENT_ENCODING).map(|value| value.to_str().expect("text")), expected, "{accepted}");
+            assert_eq!(
+                response
+                    .headers()
+                    .get(CONTENT_ENCODING)
+                    .map(|value| value.to_str().expect("text")),
+                expected,
+                "{accepted}"
+            );
             assert_eq!(response.headers()[CACHE_CONTROL], IMMUTABLE);
         }
-        assert_eq!(web.asset("../index.html", VIA, &HeaderMap::new()).status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            web.asset("../index.html", VIA, &HeaderMap::new()).status(),
+            StatusCode::NOT_FOUND
+        );
     }
 
     #[test]

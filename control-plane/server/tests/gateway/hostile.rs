@@ -17,26 +17,53 @@ async fn raw(world: &World, bytes: &[u8]) -> Vec<u8> {
     let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
     let mut answer = Vec::new();
-    timeout(LIVE, stream.read_to_end(&mut answer)).await.expect("closed").unwrap_or_default();
+    timeout(LIVE, stream.read_to_end(&mut answer))
+        .await
+        .expect("closed")
+        .unwrap_or_default();
     answer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_beyond_its_bounds_is_refused() {
     let world = World::bare().await;
-    let long = format!("GET /rtc?access_token={} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(128 * 1024));
+    let long = format!(
+        "GET /rtc?access_token={} HTTP/1.1\r\nHost: x\r\n\r\n",
+        "a".repeat(128 * 1024)
+    );
     let answer = raw(&world, long.as_bytes()).await;
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
-    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X-Header: y\r\n".repeat(200));
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X-Header: y\r\n".repeat(200)
+    );
     let answer = raw(&world, many.as_bytes()).await;
-    assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(Request::new(world.http, "GET", "/livez").send().await.status, 200);
+    assert!(
+        answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert_eq!(
+        Request::new(world.http, "GET", "/livez")
+            .send()
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_never_finishes_is_dropped() {
     let world = World::bare().await;
-    let heads: [&[u8]; 3] = [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+    let heads: [&[u8]; 3] = [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
     let mut streams = Vec::new();
     for head in heads {
         let mut stream = TcpStream::connect(world.http).await.expect("connect");
@@ -45,14 +72,22 @@ async fn whoever_never_finishes_is_dropped() {
     }
     for (head, mut stream) in streams {
         let mut rest = Vec::new();
-        timeout(LIVE, stream.read_to_end(&mut rest)).await.unwrap_or_else(|_| panic!("{head:?} is still open")).unwrap_or_default();
+        timeout(LIVE, stream.read_to_end(&mut rest))
+            .await
+            .unwrap_or_else(|_| panic!("{head:?} is still open"))
+            .unwrap_or_default();
     }
     // A body that never comes whole.
-    let head = format!("POST /api/v1/c/{COUNCIL}/entry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{");
+    let head = format!(
+        "POST /api/v1/c/{COUNCIL}/entry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
+    );
     let mut stream = TcpStream::connect(world.http).await.expect("connect");
     stream.write_all(head.as_bytes()).await.expect("write");
     let mut answer = vec![0; 12];
-    timeout(LIVE, stream.read_exact(&mut answer)).await.expect("answered").expect("a status");
+    timeout(LIVE, stream.read_exact(&mut answer))
+        .await
+        .expect("answered")
+        .expect("a status");
     assert_eq!(answer, b"HTTP/1.1 408");
 }
 
@@ -60,8 +95,14 @@ async fn whoever_never_finishes_is_dropped() {
 async fn a_body_beyond_its_bounds_is_refused() {
     let world = World::start().await;
     let body = format!("{{\"name\":\"{}\"}}", "x".repeat(100 * 1024));
-    let answer = Request::new(world.http, "POST", &format!("/api/v1/c/{COUNCIL}/entry")).body("application/json", body.into_bytes()).send().await;
-    assert_eq!((answer.status, answer.json()["error"]["reason"].as_str()), (413, Some("BodyTooLong")));
+    let answer = Request::new(world.http, "POST", &format!("/api/v1/c/{COUNCIL}/entry"))
+        .body("application/json", body.into_bytes())
+        .send()
+        .await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["reason"].as_str()),
+        (413, Some("BodyTooLong"))
+    );
 }
 
 fn rand() -> [u8; 32] {
@@ -81,7 +122,13 @@ async fn arbitrary_requests_do_not_stop_the_server() {
         "/[!-~]{0,40}",
     ];
     let request = (
-        prop_oneof![Just("GET"), Just("POST"), Just("HEAD"), Just("OPTIONS"), Just("BREW")],
+        prop_oneof![
+            Just("GET"),
+            Just("POST"),
+            Just("HEAD"),
+            Just("OPTIONS"),
+            Just("BREW")
+        ],
         path,
         "[!-~]{0,60}",
         proptest::collection::vec(("[A-Za-z-]{1,20}", "[ -~]{0,60}"), 0..6),
@@ -89,20 +136,36 @@ async fn arbitrary_requests_do_not_stop_the_server() {
     );
     let seed: [u8; 32] = rand();
     println!("seed {}", data_encoding::HEXLOWER.encode(&seed));
-    let config = Config { failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     for _ in 0..300 {
-        let (method, path, query, headers, body) = request.new_tree(&mut runner).expect("tree").current();
-        let mut bytes = format!("{method} {path}?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").into_bytes();
+        let (method, path, query, headers, body) =
+            request.new_tree(&mut runner).expect("tree").current();
+        let mut bytes =
+            format!("{method} {path}?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n")
+                .into_bytes();
         for (name, value) in &headers {
             bytes.extend(format!("{name}: {value}\r\n").into_bytes());
         }
         bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes());
         bytes.extend(&body);
         let answer = raw(&world, &bytes).await;
-        assert!(!answer.starts_with(b"HTTP/1.1 500"), "{method} {path}?{query} {headers:?} {body:?}");
+        assert!(
+            !answer.starts_with(b"HTTP/1.1 500"),
+            "{method} {path}?{query} {headers:?} {body:?}"
+        );
     }
-    assert_eq!(Request::new(world.http, "GET", "/livez").send().await.status, 200);
+    assert_eq!(
+        Request::new(world.http, "GET", "/livez")
+            .send()
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,6 +187,11 @@ async fn a_message_beyond_two_mebibytes_ends_its_connection_only() {
     frame.extend([0; 4]);
     stream.write_all(&frame).await.expect("frame");
     let mut rest = Vec::new();
-    timeout(LIVE, stream.read_to_end(&mut rest)).await.expect("the connection ends").unwrap_or_default();
-    crate::rtc::connect(world.http, &format!("access_token={token}")).await.expect("others go on");
+    timeout(LIVE, stream.read_to_end(&mut rest))
+        .await
+        .expect("the connection ends")
+        .unwrap_or_default();
+    crate::rtc::connect(world.http, &format!("access_token={token}"))
+        .await
+        .expect("others go on");
 }

@@ -21,7 +21,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -29,7 +32,8 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 }
 
@@ -46,7 +50,14 @@ pub(crate) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub(crate) fn new(to: SocketAddr, method: &'a str, path: &'a str) -> Self {
-        Self { to, from: Ipv4Addr::LOCALHOST, method, path, headers: Vec::new(), body: Vec::new() }
+        Self {
+            to,
+            from: Ipv4Addr::LOCALHOST,
+            method,
+            path,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     pub(crate) fn from(mut self, last: u8) -> Self {
@@ -79,7 +90,10 @@ impl<'a> Request<'a> {
             let socket = TcpSocket::new_v4().expect("socket");
             socket.bind(SocketAddr::from((self.from, 0))).expect("bind");
             let mut stream = socket.connect(self.to).await.expect("connect");
-            let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.method, self.path, self.to);
+            let mut head = format!(
+                "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+                self.method, self.path, self.to
+            );
             for (name, value) in &self.headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
@@ -99,8 +113,18 @@ impl<'a> Request<'a> {
     pub(crate) async fn send(self) -> Answer {
         let mut stream = self.open().await;
         let mut body = Vec::new();
-        timeout(LIVE, async { while let Some(chunk) = stream.chunk().await { body.extend(chunk) } }).await.expect("a body");
-        Answer { status: stream.status, headers: stream.headers, body }
+        timeout(LIVE, async {
+            while let Some(chunk) = stream.chunk().await {
+                body.extend(chunk)
+            }
+        })
+        .await
+        .expect("a body");
+        Answer {
+            status: stream.status,
+            headers: stream.headers,
+            body,
+        }
     }
 }
 
@@ -118,16 +142,30 @@ impl Stream {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line).await.expect("status line");
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("status line {line:?}"));
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or_else(|| panic!("status line {line:?}"));
         let mut headers = Vec::new();
         loop {
             line.clear();
             reader.read_line(&mut line).await.expect("header");
-            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            let Some((name, value)) = line.trim_end().split_once(": ") else {
+                break;
+            };
             headers.push((name.to_ascii_lowercase(), value.to_owned()));
         }
-        let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
-        Self { status, headers, reader, chunked, text: String::new() }
+        let chunked = headers
+            .iter()
+            .any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        Self {
+            status,
+            headers,
+            reader,
+            chunked,
+            text: String::new(),
+        }
     }
 
     /// The next piece of the body.
@@ -152,14 +190,20 @@ impl Stream {
             loop {
                 if let Some(end) = self.text.find("\n\n") {
                     let block: String = self.text.drain(..end + 2).collect();
-                    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                    let field = |name: &str| {
+                        block
+                            .lines()
+                            .find_map(|line| line.strip_prefix(name))
+                            .map(str::trim)
+                    };
                     if let (Some(name), Some(data)) = (field("event:"), field("data:")) {
                         return Some((name.to_owned(), serde_json::from_str(data).expect("JSON")));
                     }
                     continue;
                 }
                 let chunk = self.chunk().await?;
-                self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
+                self.text
+                    .push_str(std::str::from_utf8(&chunk).expect("text"));
             }
         })
         .await
@@ -168,7 +212,10 @@ impl Stream {
 
     /// The next event, which has this name.
     pub(crate) async fn expect(&mut self, name: &str) -> serde_json::Value {
-        let (got, data) = self.event().await.unwrap_or_else(|| panic!("the stream ended before {name}"));
+        let (got, data) = self
+            .event()
+            .await
+            .unwrap_or_else(|| panic!("the stream ended before {name}"));
         assert_eq!(got, name, "{data}");
         data
     }

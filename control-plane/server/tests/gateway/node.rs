@@ -14,8 +14,9 @@ use plenum_proto::v1::room_host_server::{RoomHost, RoomHostServer};
 use plenum_proto::v1::session_down::Item as Down;
 use plenum_proto::v1::session_up::Item as Up;
 use plenum_proto::v1::{
-    AdminRequest, AdminResponse, ExportRequest, ExportResponse, Frame, KnockRequest, KnockUpdate, NodeHello, NodeLoad, NodeReport,
-    OpenRequest, OpenResponse, RoomFacts, RoomKey, RoomState, SessionDown, SessionRefused, SessionStart, SessionUp, admin_request, frame, knock_update,
+    AdminRequest, AdminResponse, ExportRequest, ExportResponse, Frame, KnockRequest, KnockUpdate,
+    NodeHello, NodeLoad, NodeReport, OpenRequest, OpenResponse, RoomFacts, RoomKey, RoomState,
+    SessionDown, SessionRefused, SessionStart, SessionUp, admin_request, frame, knock_update,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -82,9 +83,15 @@ impl Node {
             .tls_config(tls.server())
             .expect("tls")
             .add_service(RoomHostServer::new(Service(Arc::clone(&node))))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener), node.stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener),
+                node.stop.clone().cancelled_owned(),
+            );
         let server = tokio::spawn(server);
-        node.server.lock().expect("lock").replace(server.abort_handle());
+        node.server
+            .lock()
+            .expect("lock")
+            .replace(server.abort_handle());
         let channel = Endpoint::from_shared(format!("https://{control_plane}"))
             .expect("endpoint")
             .tls_config(tls.client("control-plane.plenum.internal"))
@@ -102,8 +109,11 @@ impl Node {
             primary: true,
         }))
         .await;
-        let mut orders =
-            NodeControlClient::new(channel).attach(ReceiverStream::new(queue)).await.expect("attach").into_inner();
+        let mut orders = NodeControlClient::new(channel)
+            .attach(ReceiverStream::new(queue))
+            .await
+            .expect("attach")
+            .into_inner();
         let (alive, stop) = (Arc::clone(&node), node.stop.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -123,7 +133,10 @@ impl Node {
     }
 
     async fn report(&self, item: Report) {
-        self.reports.send(NodeReport { item: Some(item) }).await.expect("attached");
+        self.reports
+            .send(NodeReport { item: Some(item) })
+            .await
+            .expect("attached");
     }
 
     /// The node dies: no report, no stream, no answer.
@@ -154,10 +167,17 @@ impl Node {
     }
 
     /// Reports a room with changed facts.
-    pub(crate) async fn change(&self, tenant: &str, name: &str, change: impl FnOnce(&mut RoomFacts)) {
+    pub(crate) async fn change(
+        &self,
+        tenant: &str,
+        name: &str,
+        change: impl FnOnce(&mut RoomFacts),
+    ) {
         let state = {
             let mut rooms = self.rooms.lock().expect("lock");
-            let state = rooms.get_mut(&(tenant.to_owned(), name.to_owned())).expect("the room was opened");
+            let state = rooms
+                .get_mut(&(tenant.to_owned(), name.to_owned()))
+                .expect("the room was opened");
             change(state.facts.get_or_insert_default());
             state.clone()
         };
@@ -168,12 +188,21 @@ impl Node {
     pub(crate) async fn send_down(&self, item: Down) {
         let sessions = self.sessions.lock().expect("lock").clone();
         for session in sessions {
-            let _ = session.send(Ok(SessionDown { item: Some(item.clone()) })).await;
+            let _ = session
+                .send(Ok(SessionDown {
+                    item: Some(item.clone()),
+                }))
+                .await;
         }
     }
 
     pub(crate) fn last_start(&self) -> SessionStart {
-        self.starts.lock().expect("lock").last().expect("a session began").clone()
+        self.starts
+            .lock()
+            .expect("lock")
+            .last()
+            .expect("a session began")
+            .clone()
     }
 }
 
@@ -189,9 +218,15 @@ impl RoomHost for Service {
     type SessionStream = Streamed<SessionDown>;
     type KnockStream = Streamed<KnockUpdate>;
 
-    async fn session(&self, request: Request<Streaming<SessionUp>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionUp>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let mut up = request.into_inner();
-        let Some(SessionUp { item: Some(Up::Start(start)) }) = up.message().await? else {
+        let Some(SessionUp {
+            item: Some(Up::Start(start)),
+        }) = up.message().await?
+        else {
             return Err(Status::invalid_argument("start"));
         };
         let opener = start.opener;
@@ -201,17 +236,34 @@ impl RoomHost for Service {
         let (down, queue) = mpsc::channel(64);
         match script {
             Script::Refuse(reason, retry) => {
-                let refused = SessionRefused { reason: reason.into(), message: format!("scripted {reason}"), retry };
-                let _ = down.send(Ok(SessionDown { item: Some(Down::Refused(refused)) })).await;
+                let refused = SessionRefused {
+                    reason: reason.into(),
+                    message: format!("scripted {reason}"),
+                    retry,
+                };
+                let _ = down
+                    .send(Ok(SessionDown {
+                        item: Some(Down::Refused(refused)),
+                    }))
+                    .await;
             }
             Script::Silent => self.0.sessions.lock().expect("lock").push(down),
             Script::Echo => {
                 self.0.sessions.lock().expect("lock").push(down.clone());
                 if opener {
-                    self.0.change(&key.tenant, &key.name, |facts| facts.opened = true).await;
+                    self.0
+                        .change(&key.tenant, &key.name, |facts| facts.opened = true)
+                        .await;
                 }
-                let first = Frame { kind: frame::Kind::Binary.into(), data: FIRST.to_vec() };
-                let _ = down.send(Ok(SessionDown { item: Some(Down::Frame(first)) })).await;
+                let first = Frame {
+                    kind: frame::Kind::Binary.into(),
+                    data: FIRST.to_vec(),
+                };
+                let _ = down
+                    .send(Ok(SessionDown {
+                        item: Some(Down::Frame(first)),
+                    }))
+                    .await;
                 let down = down.downgrade();
                 let node = Arc::clone(&self.0);
                 tokio::spawn(async move {
@@ -219,7 +271,11 @@ impl RoomHost for Service {
                     while let Ok(Some(message)) = up.message().await {
                         match (message.item, down.upgrade()) {
                             (Some(Up::Frame(frame)), Some(down)) => {
-                                let _ = down.send(Ok(SessionDown { item: Some(Down::Frame(frame)) })).await;
+                                let _ = down
+                                    .send(Ok(SessionDown {
+                                        item: Some(Down::Frame(frame)),
+                                    }))
+                                    .await;
                             }
                             (Some(Up::End(end)), _) => clean = end.clean,
                             _ => {}
@@ -242,28 +298,46 @@ impl RoomHost for Service {
             if facts.room_sid.is_empty() {
                 facts.room_sid = format!("RM_{}", key.name);
             }
-            let declared = request.policy.as_ref().is_some_and(|policy| policy.declared);
+            let declared = request
+                .policy
+                .as_ref()
+                .is_some_and(|policy| policy.declared);
             facts.opened |= !declared;
-            let state = rooms.entry((key.tenant.clone(), key.name.clone())).or_insert(RoomState {
-                key: Some(RoomKey { ..key }),
-                facts: Some(facts),
-                ..RoomState::default()
-            });
+            let state = rooms
+                .entry((key.tenant.clone(), key.name.clone()))
+                .or_insert(RoomState {
+                    key: Some(RoomKey { ..key }),
+                    facts: Some(facts),
+                    ..RoomState::default()
+                });
             state.epoch = request.epoch;
             state.clone()
         };
         self.0.report(Report::Room(state.clone())).await;
-        Ok(Response::new(OpenResponse { epoch: request.epoch, facts: state.facts }))
+        Ok(Response::new(OpenResponse {
+            epoch: request.epoch,
+            facts: state.facts,
+        }))
     }
 
-    async fn knock(&self, request: Request<KnockRequest>) -> Result<Response<Self::KnockStream>, Status> {
+    async fn knock(
+        &self,
+        request: Request<KnockRequest>,
+    ) -> Result<Response<Self::KnockStream>, Status> {
         let request = request.into_inner();
         self.0.knocks.send_modify(|knocks| knocks.push(request));
         let mut decided = self.0.decision.subscribe();
         let (updates, queue) = mpsc::channel(8);
         tokio::spawn(async move {
-            let _ = updates.send(Ok(KnockUpdate { item: Some(knock_update::Item::Position(1)) })).await;
-            let decision = decided.wait_for(Option::is_some).await.map(|decision| decision.clone());
+            let _ = updates
+                .send(Ok(KnockUpdate {
+                    item: Some(knock_update::Item::Position(1)),
+                }))
+                .await;
+            let decision = decided
+                .wait_for(Option::is_some)
+                .await
+                .map(|decision| decision.clone());
             if let Ok(decision) = decision {
                 let _ = updates.send(Ok(KnockUpdate { item: decision })).await;
             }
@@ -271,16 +345,24 @@ impl RoomHost for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
     }
 
-    async fn admin(&self, request: Request<AdminRequest>) -> Result<Response<AdminResponse>, Status> {
+    async fn admin(
+        &self,
+        request: Request<AdminRequest>,
+    ) -> Result<Response<AdminResponse>, Status> {
         let request = request.into_inner();
         // The control plane repeats policies by itself, at its own times.
         if !matches!(request.call, Some(admin_request::Call::Policy(_))) {
             self.0.admin.lock().expect("lock").push(request);
         }
-        Ok(Response::new(self.0.admin_answer.lock().expect("lock").clone()))
+        Ok(Response::new(
+            self.0.admin_answer.lock().expect("lock").clone(),
+        ))
     }
 
-    async fn export(&self, _request: Request<ExportRequest>) -> Result<Response<ExportResponse>, Status> {
+    async fn export(
+        &self,
+        _request: Request<ExportRequest>,
+    ) -> Result<Response<ExportResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 }

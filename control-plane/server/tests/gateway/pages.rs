@@ -23,24 +23,51 @@ use crate::world::{COUNCIL, Pki, World};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_root_is_health_for_clients_and_a_page_for_people() {
     let world = World::start().await;
-    let get = |accept: &str| Request::new(world.http, "GET", "/").header("Accept", accept.to_owned());
+    let get =
+        |accept: &str| Request::new(world.http, "GET", "/").header("Accept", accept.to_owned());
     let health = get("*/*").send().await;
     assert_eq!((health.status, health.text()), (200, "OK"));
-    let head = Request::new(world.http, "HEAD", "/").header("Origin", "https://elsewhere.example").send().await;
-    assert_eq!((head.status, head.header("access-control-allow-origin")), (200, Some("*")));
+    let head = Request::new(world.http, "HEAD", "/")
+        .header("Origin", "https://elsewhere.example")
+        .send()
+        .await;
+    assert_eq!(
+        (head.status, head.header("access-control-allow-origin")),
+        (200, Some("*"))
+    );
     // Whether or not the web client was built into this test, its headers are there.
     for path in ["/", &format!("/c/{COUNCIL}"), &format!("/c/{COUNCIL}/")] {
-        let page = Request::new(world.http, "GET", path).header("Accept", "text/html,application/xhtml+xml").send().await;
+        let page = Request::new(world.http, "GET", path)
+            .header("Accept", "text/html,application/xhtml+xml")
+            .send()
+            .await;
         assert!(matches!(page.status, 200 | 503), "{path}: {}", page.status);
         let policy = page.header("content-security-policy").expect("policy");
-        assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
-        assert!(policy.contains(&format!("connect-src 'self' ws://{};", world.http)), "{policy}");
+        assert!(
+            policy.contains("default-src 'none'")
+                && policy.contains("script-src 'self';")
+                && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert!(
+            policy.contains(&format!("connect-src 'self' ws://{};", world.http)),
+            "{policy}"
+        );
         assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
-        assert_eq!(page.header("cross-origin-opener-policy"), Some("same-origin"));
-        assert!(page.header("permissions-policy").expect("policy").contains("camera=(self)"));
+        assert_eq!(
+            page.header("cross-origin-opener-policy"),
+            Some("same-origin")
+        );
+        assert!(
+            page.header("permissions-policy")
+                .expect("policy")
+                .contains("camera=(self)")
+        );
     }
-    let missing = Request::new(world.http, "GET", "/assets/../../etc/passwd").send().await;
+    let missing = Request::new(world.http, "GET", "/assets/../../etc/passwd")
+        .send()
+        .await;
     assert_eq!(missing.status, 404);
 }
 
@@ -48,28 +75,53 @@ async fn the_root_is_health_for_clients_and_a_page_for_people() {
 async fn probes_depend_on_nothing_and_metrics_are_for_this_machine() {
     let world = World::bare().await;
     for path in ["/livez", "/readyz"] {
-        assert_eq!(Request::new(world.http, "GET", path).send().await.status, 200, "{path}");
+        assert_eq!(
+            Request::new(world.http, "GET", path).send().await.status,
+            200,
+            "{path}"
+        );
     }
     let metrics = Request::new(world.http, "GET", "/metrics").send().await;
-    assert!(metrics.text().contains("plenum_control_sessions 0"), "{}", metrics.text());
-    let preflight = Request::new(world.http, "OPTIONS", "/twirp/livekit.RoomService/ListRooms")
-        .header("Origin", "https://elsewhere.example")
-        .header("Access-Control-Request-Method", "POST")
-        .header("Access-Control-Request-Headers", "authorization, content-type")
-        .send()
-        .await;
+    assert!(
+        metrics.text().contains("plenum_control_sessions 0"),
+        "{}",
+        metrics.text()
+    );
+    let preflight = Request::new(
+        world.http,
+        "OPTIONS",
+        "/twirp/livekit.RoomService/ListRooms",
+    )
+    .header("Origin", "https://elsewhere.example")
+    .header("Access-Control-Request-Method", "POST")
+    .header(
+        "Access-Control-Request-Headers",
+        "authorization, content-type",
+    )
+    .send()
+    .await;
     assert_eq!(preflight.status, 200);
     assert_eq!(preflight.header("access-control-max-age"), Some("86400"));
     // The door is for its own page.
-    let door = Request::new(world.http, "GET", &format!("/api/v1/c/{COUNCIL}")).header("Origin", "https://elsewhere.example").send().await;
+    let door = Request::new(world.http, "GET", &format!("/api/v1/c/{COUNCIL}"))
+        .header("Origin", "https://elsewhere.example")
+        .send()
+        .await;
     assert_eq!(door.header("access-control-allow-origin"), None);
 }
 
 fn plane(pki: &Pki) -> Plane {
-    let (certificate, key) = pki.pem(&["control-plane.plenum.internal"], "spiffe://plenum.internal/control-plane");
+    let (certificate, key) = pki.pem(
+        &["control-plane.plenum.internal"],
+        "spiffe://plenum.internal/control-plane",
+    );
     let tls = Tls::from_pem(&pki.ca_pem(), &certificate, &key);
     let clock = Clock::start();
-    Plane::new(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))), Hosts::new(tls), clock)
+    Plane::new(
+        Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),
+        Hosts::new(tls),
+        clock,
+    )
 }
 
 fn settings(tls: Option<&std::path::Path>) -> Settings {
@@ -87,7 +139,8 @@ struct Folder(std::path::PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("plenum-gateway-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("plenum-gateway-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("folder");
         Self(path)
     }
@@ -107,7 +160,9 @@ impl Drop for Folder {
 /// Fetches `/` over TLS: the answer and the server's certificate.
 async fn over_tls(pki: &Pki, address: std::net::SocketAddr) -> (String, CertificateDer<'static>) {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("PEM")).expect("root");
+    roots
+        .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("PEM"))
+        .expect("root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -116,8 +171,17 @@ async fn over_tls(pki: &Pki, address: std::net::SocketAddr) -> (String, Certific
         .with_no_client_auth();
     let stream = TcpStream::connect(address).await.expect("connect");
     let name = ServerName::try_from("meet.example").expect("name");
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("handshake");
-    let certificate = stream.get_ref().1.peer_certificates().expect("certificates")[0].clone().into_owned();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .expect("handshake");
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .expect("certificates")[0]
+        .clone()
+        .into_owned();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: meet.example\r\nAccept: text/html\r\nConnection: close\r\n\r\n").await.expect("write");
     let mut answer = Vec::new();
     // The page may be compressed or not built; its head is text either way.
@@ -130,9 +194,14 @@ async fn over_tls_the_page_is_bound_to_tls() {
     let (pki, folder, stop) = (Pki::new(), Folder::new("tls"), CancellationToken::new());
     let (certificate, key) = pki.pem(&["meet.example"], "");
     folder.write(&certificate, &key);
-    let serving = gateway::start(plane(&pki), settings(Some(&folder.0)), stop.clone()).await.expect("serving");
+    let serving = gateway::start(plane(&pki), settings(Some(&folder.0)), stop.clone())
+        .await
+        .expect("serving");
     let (answer, _) = over_tls(&pki, serving.addresses[0]).await;
-    assert!(answer.contains("strict-transport-security: max-age="), "{answer}");
+    assert!(
+        answer.contains("strict-transport-security: max-age="),
+        "{answer}"
+    );
     assert!(answer.contains("wss://meet.example;"), "{answer}");
     stop.cancel();
     serving.stopped().await;
@@ -147,13 +216,17 @@ async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     assert!(!files.reload().expect("unchanged"));
     let (renewed, renewed_key) = pki.pem(&["meet.example"], "");
     folder.write(&renewed, &key);
-    files.reload().expect_err("certificate and key are of different pairs");
+    files
+        .reload()
+        .expect_err("certificate and key are of different pairs");
     folder.write("", &key);
     files.reload().expect_err("no certificate at all");
     folder.write(&renewed, &renewed_key);
     assert!(files.reload().expect("a new pair"));
     // What handshakes show is the renewed one.
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
     let address = listener.local_addr().expect("address");
     let acceptor = tokio_rustls::TlsAcceptor::from(files.server_config());
     tokio::spawn(async move {
@@ -161,7 +234,10 @@ async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
         let _stream = acceptor.accept(stream).await.expect("handshake");
     });
     let (_, shown) = over_tls(&pki, address).await;
-    assert_eq!(shown, CertificateDer::from_pem_slice(renewed.as_bytes()).expect("PEM"));
+    assert_eq!(
+        shown,
+        CertificateDer::from_pem_slice(renewed.as_bytes()).expect("PEM")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,11 +245,26 @@ async fn a_start_that_cannot_be_safe_is_refused() {
     let (pki, folder) = (Pki::new(), Folder::new("refused"));
     let mut open = settings(None);
     open.http_listen = vec!["0.0.0.0:0".parse().expect("address")];
-    let error = gateway::start(plane(&pki), open, CancellationToken::new()).await.map(drop).expect_err("plaintext for all");
+    let error = gateway::start(plane(&pki), open, CancellationToken::new())
+        .await
+        .map(drop)
+        .expect_err("plaintext for all");
     assert!(error.to_string().contains("--http-tls-dir"), "{error}");
-    let error = gateway::start(plane(&pki), settings(Some(&folder.0)), CancellationToken::new()).await.map(drop).expect_err("no files");
+    let error = gateway::start(
+        plane(&pki),
+        settings(Some(&folder.0)),
+        CancellationToken::new(),
+    )
+    .await
+    .map(drop)
+    .expect_err("no files");
     assert!(matches!(error, GatewayError::Tls(_)), "{error}");
     let mut short = settings(None);
     short.installation_key = Secret::new(&[1; 16]);
-    assert!(matches!(gateway::start(plane(&pki), short, CancellationToken::new()).await.map(drop), Err(GatewayError::Key(_))));
+    assert!(matches!(
+        gateway::start(plane(&pki), short, CancellationToken::new())
+            .await
+            .map(drop),
+        Err(GatewayError::Key(_))
+    ));
 }

@@ -20,8 +20,9 @@ use plenum_proto::v1::directory_client::DirectoryClient;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::tenant_record::AdHoc;
 use plenum_proto::v1::{
-    ApiKey, BrandingText, ChatRule, ConferenceRecord, LobbyRule, LocalText, NodeCapacity, NodeFacts, Notice, ObserveRequest, Opener, Permission, Publication,
-    Role, RoleRule, RoomPolicy, Schedule, TenantRecord, observation, opener,
+    ApiKey, BrandingText, ChatRule, ConferenceRecord, LobbyRule, LocalText, NodeCapacity,
+    NodeFacts, Notice, ObserveRequest, Opener, Permission, Publication, Role, RoleRule, RoomPolicy,
+    Schedule, TenantRecord, observation, opener,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -56,15 +57,22 @@ impl Pki {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test CA");
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("CA");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test CA");
+        let ca =
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("CA");
         Self { ca }
     }
 
     pub(crate) fn pem(&self, dns: &[&str], uri: &str) -> (String, String) {
-        let mut params = CertificateParams::new(dns.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).expect("names");
+        let mut params =
+            CertificateParams::new(dns.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+                .expect("names");
         if !uri.is_empty() {
-            params.subject_alt_names.push(SanType::URI(uri.try_into().expect("uri")));
+            params
+                .subject_alt_names
+                .push(SanType::URI(uri.try_into().expect("uri")));
         }
         let key = KeyPair::generate().expect("key");
         let certificate = params.signed_by(&key, &self.ca).expect("signed");
@@ -98,7 +106,10 @@ impl Drop for World {
 }
 
 pub(crate) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs() as i64
 }
 
 impl World {
@@ -111,20 +122,36 @@ impl World {
         world.publish(Item::EndOfSnapshot(true)).await;
         let address = world.http;
         eventually("the directory is loaded", async || {
-            Request::new(address, "GET", &format!("/api/v1/c/{COUNCIL}")).send().await.status == 200
+            Request::new(address, "GET", &format!("/api/v1/c/{COUNCIL}"))
+                .send()
+                .await
+                .status
+                == 200
         })
         .await;
-        let tls = world.pki.tls(&[&format!("{NODE_UID}.node.plenum.internal")], &format!("node/{NODE_UID}"));
+        let tls = world.pki.tls(
+            &[&format!("{NODE_UID}.node.plenum.internal")],
+            &format!("node/{NODE_UID}"),
+        );
         world.node = Some(Node::start(tls, world.grpc.clone()).await);
-        let mut seen = world.directory.clone().observe(ObserveRequest {}).await.expect("observed").into_inner();
+        let mut seen = world
+            .directory
+            .clone()
+            .observe(ObserveRequest {})
+            .await
+            .expect("observed")
+            .into_inner();
         let ready = async {
             while let Some(seen) = seen.message().await.expect("observed") {
-                if matches!(seen.item, Some(observation::Item::Node(node)) if node.registered && node.accepting) {
+                if matches!(seen.item, Some(observation::Item::Node(node)) if node.registered && node.accepting)
+                {
                     return;
                 }
             }
         };
-        tokio::time::timeout(LIVE, ready).await.expect("the node is ready");
+        tokio::time::timeout(LIVE, ready)
+            .await
+            .expect("the node is ready");
         world
     }
 
@@ -155,7 +182,9 @@ impl World {
             installation_key: Secret::new(&[9; 32]),
             insecure_dev_keys: false,
         };
-        let serving = gateway::start(plane, settings, stop.clone()).await.expect("gateway");
+        let serving = gateway::start(plane, settings, stop.clone())
+            .await
+            .expect("gateway");
         let http = serving.addresses[0];
         tokio::spawn(serving.stopped());
 
@@ -171,16 +200,34 @@ impl World {
         let directory = DirectoryClient::new(channel);
         let mut publication = directory.clone();
         tokio::spawn(async move {
-            let mut acks = publication.publish(ReceiverStream::new(queue)).await.expect("publish").into_inner();
+            let mut acks = publication
+                .publish(ReceiverStream::new(queue))
+                .await
+                .expect("publish")
+                .into_inner();
             while let Ok(Some(ack)) = acks.message().await {
                 assert_eq!(ack.refused_reason, "", "{}", ack.message);
             }
         });
-        Self { http, node: None, pki, grpc, directory, publisher, stop }
+        Self {
+            http,
+            node: None,
+            pki,
+            grpc,
+            directory,
+            publisher,
+            stop,
+        }
     }
 
     pub(crate) async fn publish(&self, item: Item) {
-        self.publisher.send(Publication { epoch: 1, item: Some(item) }).await.expect("published");
+        self.publisher
+            .send(Publication {
+                epoch: 1,
+                item: Some(item),
+            })
+            .await
+            .expect("published");
     }
 
     /// Enters by the door.
@@ -189,15 +236,26 @@ impl World {
     }
 
     pub(crate) async fn enter_from(&self, last: u8, room_id: &str, body: &Value) -> Stream {
-        Request::new(self.http, "POST", &format!("/api/v1/c/{room_id}/entry")).from(last).json(body).open().await
+        Request::new(self.http, "POST", &format!("/api/v1/c/{room_id}/entry"))
+            .from(last)
+            .json(body)
+            .open()
+            .await
     }
 
     /// Opens a conference: its opener enters and joins. The opener's token.
     pub(crate) async fn opened(&self, room_id: &str) -> (String, crate::rtc::Client) {
-        let mut stream = self.enter(room_id, &json!({"name": "Vorsitz", "openerKey": OPENER_KEY})).await;
+        let mut stream = self
+            .enter(
+                room_id,
+                &json!({"name": "Vorsitz", "openerKey": OPENER_KEY}),
+            )
+            .await;
         let admitted = stream.expect("admitted").await;
         let token = admitted["token"].as_str().expect("token").to_owned();
-        let client = crate::rtc::connect(self.http, &format!("access_token={token}")).await.expect("joined");
+        let client = crate::rtc::connect(self.http, &format!("access_token={token}"))
+            .await
+            .expect("joined");
         (token, client)
     }
 }
@@ -229,12 +287,20 @@ pub(crate) fn token(key: &str, secret: &str, claims: Value) -> String {
 
 /// A join token of the town's backend.
 pub(crate) fn town_join(room: &str, identity: &str) -> String {
-    token("town-key", TOWN_SECRET, json!({"sub": identity, "video": {"roomJoin": true, "room": room}}))
+    token(
+        "town-key",
+        TOWN_SECRET,
+        json!({"sub": identity, "video": {"roomJoin": true, "room": room}}),
+    )
 }
 
 /// A join token of the lab's backend.
 pub(crate) fn lab_join(room: &str, identity: &str) -> String {
-    token("lab-key", LAB_SECRET, json!({"sub": identity, "video": {"roomJoin": true, "room": room}}))
+    token(
+        "lab-key",
+        LAB_SECRET,
+        json!({"sub": identity, "video": {"roomJoin": true, "room": room}}),
+    )
 }
 
 fn policy(declared: bool, lobby: LobbyRule, guests_allowed: bool) -> RoomPolicy {
@@ -273,11 +339,18 @@ pub(crate) fn town() -> TenantRecord {
         name: TOWN.into(),
         revision: "1".into(),
         display_name: "Stadt Musterstadt".into(),
-        api_keys: vec![ApiKey { key: "town-key".into(), secret: TOWN_SECRET.into() }],
+        api_keys: vec![ApiKey {
+            key: "town-key".into(),
+            secret: TOWN_SECRET.into(),
+        }],
         ad_hoc: AdHoc::Forbidden.into(),
         branding_name: "Musterstadt".into(),
         branding_colour: "#1f4e79".into(),
-        branding_texts: vec![BrandingText { key: "Welcome".into(), lang: "de".into(), text: "Willkommen".into() }],
+        branding_texts: vec![BrandingText {
+            key: "Welcome".into(),
+            lang: "de".into(),
+            text: "Willkommen".into(),
+        }],
         link_key: vec![1; 32],
         pools: vec!["media/local".into()],
         ..TenantRecord::default()
@@ -290,7 +363,10 @@ fn lab() -> TenantRecord {
         name: "lab".into(),
         revision: "1".into(),
         display_name: "Lab".into(),
-        api_keys: vec![ApiKey { key: "lab-key".into(), secret: LAB_SECRET.into() }],
+        api_keys: vec![ApiKey {
+            key: "lab-key".into(),
+            secret: LAB_SECRET.into(),
+        }],
         ad_hoc: AdHoc::OnJoin.into(),
         ad_hoc_policy: Some(policy(false, LobbyRule::LobbyOff, true)),
         link_key: vec![2; 32],
@@ -299,11 +375,17 @@ fn lab() -> TenantRecord {
     }
 }
 
-pub(crate) fn conference(name: &str, room_id: &str, lobby: LobbyRule, guests: bool) -> ConferenceRecord {
+pub(crate) fn conference(
+    name: &str,
+    room_id: &str,
+    lobby: LobbyRule,
+    guests: bool,
+) -> ConferenceRecord {
     let params = argon2::Params::new(64, 1, 1, None).expect("params");
-    let hash: PasswordHash = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-        .hash_password_with_salt(PASSWORD.as_bytes(), b"sixteen bytes ..")
-        .expect("hash");
+    let hash: PasswordHash =
+        argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+            .hash_password_with_salt(PASSWORD.as_bytes(), b"sixteen bytes ..")
+            .expect("hash");
     let opener_hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, OPENER_KEY.as_bytes());
     ConferenceRecord {
         uid: format!("conference-{name}"),
@@ -315,11 +397,19 @@ pub(crate) fn conference(name: &str, room_id: &str, lobby: LobbyRule, guests: bo
         room_id: room_id.into(),
         display_name: format!("Conference {name}"),
         openers: vec![
-            Opener { who: Some(opener::Who::KeySha256(opener_hash.as_ref().to_vec())) },
-            Opener { who: Some(opener::Who::Subject("mayor".into())) },
+            Opener {
+                who: Some(opener::Who::KeySha256(opener_hash.as_ref().to_vec())),
+            },
+            Opener {
+                who: Some(opener::Who::Subject("mayor".into())),
+            },
         ],
         password_hash: hash.to_string(),
-        roles: vec![RoleRule { role: Role::Presenter.into(), subjects: vec!["speaker".into()], groups: Vec::new() }],
+        roles: vec![RoleRule {
+            role: Role::Presenter.into(),
+            subjects: vec!["speaker".into()],
+            groups: Vec::new(),
+        }],
         policy: Some(policy(true, lobby, guests)),
         ..ConferenceRecord::default()
     }
@@ -339,7 +429,10 @@ fn records() -> Vec<Item> {
     let mut council = conference("council", COUNCIL, LobbyRule::LobbyOff, true);
     council.notices = vec![Notice {
         id: "privacy".into(),
-        texts: vec![LocalText { lang: "de".into(), text: "Hinweis".into() }],
+        texts: vec![LocalText {
+            lang: "de".into(),
+            text: "Hinweis".into(),
+        }],
         acknowledge: false,
     }];
     let node = NodeFacts {
@@ -348,7 +441,11 @@ fn records() -> Vec<Item> {
         site: SITE.into(),
         pool: "media/local".into(),
         epoch: 1,
-        capacity: Some(NodeCapacity { rooms: 100, participants: 1_000, egress_mbps: 10_000 }),
+        capacity: Some(NodeCapacity {
+            rooms: 100,
+            participants: 1_000,
+            egress_mbps: 10_000,
+        }),
         drain_timeout_ms: 60_000,
         accepting: true,
         revision: "1".into(),

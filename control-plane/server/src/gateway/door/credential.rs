@@ -50,28 +50,57 @@ pub(super) struct Entrant {
 impl EntryBody {
     /// A name without control characters, direction marks and surplus blanks.
     pub(super) fn clean_name(&self) -> Result<String, Refusal> {
-        let kept: String = self.name.chars().map(|letter| if letter.is_whitespace() { ' ' } else { letter }).filter(|letter| !is_invisible(*letter)).collect();
-        let name = kept.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-        if name.is_empty() || name.chars().count() > NAME_CHARS_MAX { Err(Refusal::InvalidName) } else { Ok(name) }
+        let kept: String = self
+            .name
+            .chars()
+            .map(|letter| if letter.is_whitespace() { ' ' } else { letter })
+            .filter(|letter| !is_invisible(*letter))
+            .collect();
+        let name = kept
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ");
+        if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
+            Err(Refusal::InvalidName)
+        } else {
+            Ok(name)
+        }
     }
 
     /// Consent is a condition of entry.
     pub(super) fn check_notices(&self, conference: &Conference) -> Result<(), Refusal> {
         if self.acknowledged.len() > ACKNOWLEDGED_MAX {
-            return Err(Refusal::BadRequest(format!("`acknowledged` has more than {ACKNOWLEDGED_MAX} entries")));
+            return Err(Refusal::BadRequest(format!(
+                "`acknowledged` has more than {ACKNOWLEDGED_MAX} entries"
+            )));
         }
-        let all = conference.notices.iter().filter(|notice| notice.acknowledge).all(|notice| self.acknowledged.contains(&notice.id));
-        if all { Ok(()) } else { Err(Refusal::AcknowledgementRequired) }
+        let all = conference
+            .notices
+            .iter()
+            .filter(|notice| notice.acknowledge)
+            .all(|notice| self.acknowledged.contains(&notice.id));
+        if all {
+            Ok(())
+        } else {
+            Err(Refusal::AcknowledgementRequired)
+        }
     }
 }
 
 /// Characters that show nothing but change how others show.
 fn is_invisible(letter: char) -> bool {
-    letter.is_control() || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    letter.is_control()
+        || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Finds out who somebody is. Failures are counted, for the address and for the conference.
-pub(super) async fn identify(gateway: &Gateway, via: Via, conference: &Conference, body: &EntryBody) -> Result<Entrant, Refusal> {
+pub(super) async fn identify(
+    gateway: &Gateway,
+    via: Via,
+    conference: &Conference,
+    body: &EntryBody,
+) -> Result<Entrant, Refusal> {
     if let Some(text) = body.token.as_deref().filter(|text| !text.is_empty()) {
         let token = gateway.authenticate(&axum::http::HeaderMap::new(), Some(text), via)?;
         return by_token(conference, token, body);
@@ -80,17 +109,28 @@ pub(super) async fn identify(gateway: &Gateway, via: Via, conference: &Conferenc
     let scopes = scopes(&conference.uid, via);
     throttle(gateway, &scopes).await?;
     if let Some(key) = body.opener_key.as_deref().filter(|key| !key.is_empty()) {
-        let hash = (key.len() <= OPENER_KEY_BYTES_MAX).then(|| known_hash(conference, key)).flatten();
+        let hash = (key.len() <= OPENER_KEY_BYTES_MAX)
+            .then(|| known_hash(conference, key))
+            .flatten();
         let Some(hash) = hash else {
             fail(gateway, &scopes).await;
             return Err(Refusal::WrongOpenerKey);
         };
         let standing = grant::standing(conference, &Credential::OpenerKey(hash))?;
-        return Ok(Entrant { identity: identity(gateway, conference, body, "o_"), name, standing, source: Source::Door });
+        return Ok(Entrant {
+            identity: identity(gateway, conference, body, "o_"),
+            name,
+            standing,
+            source: Source::Door,
+        });
     }
     // Known before the password, so that nobody types one in vain.
     let standing = grant::standing(conference, &Credential::Link)?;
-    let Some(password) = body.password.as_deref().filter(|password| !password.is_empty()) else {
+    let Some(password) = body
+        .password
+        .as_deref()
+        .filter(|password| !password.is_empty())
+    else {
         return Err(Refusal::PasswordRequired);
     };
     // Every conference has a password: a record without one has none that fits.
@@ -98,17 +138,31 @@ pub(super) async fn identify(gateway: &Gateway, via: Via, conference: &Conferenc
     if !check(gateway, hash, password, &scopes).await? {
         return Err(Refusal::WrongPassword);
     }
-    Ok(Entrant { identity: identity(gateway, conference, body, "g_"), name, standing, source: Source::Door })
+    Ok(Entrant {
+        identity: identity(gateway, conference, body, "g_"),
+        name,
+        standing,
+        source: Source::Door,
+    })
 }
 
 /// For a link that names nothing: costs what a wrong password costs, so that time tells nothing.
 pub(super) async fn waste(gateway: &Gateway, via: Via, body: &EntryBody) -> Result<(), Refusal> {
-    let Ok(nobody) = Uid::parse("unknown") else { return Err(Refusal::Internal) };
+    let Ok(nobody) = Uid::parse("unknown") else {
+        return Err(Refusal::Internal);
+    };
     // Only the address is throttled: no conference can be harmed.
     let [address, _] = scopes(&nobody, via);
     let address = [address];
     throttle(gateway, &address).await?;
-    check(gateway, None, body.password.as_deref().unwrap_or_default(), &address).await.map(drop)
+    check(
+        gateway,
+        None,
+        body.password.as_deref().unwrap_or_default(),
+        &address,
+    )
+    .await
+    .map(drop)
 }
 
 fn by_token(conference: &Conference, token: Token, body: &EntryBody) -> Result<Entrant, Refusal> {
@@ -119,23 +173,44 @@ fn by_token(conference: &Conference, token: Token, body: &EntryBody) -> Result<E
         return Err(Refusal::NoIdentity);
     }
     let standing = admission::standing_of(&token, conference)?;
-    let name = if token.claims.name.is_empty() { body.clean_name().unwrap_or_default() } else { token.claims.name };
-    Ok(Entrant { identity: token.identity, name, standing, source: token.source })
+    let name = if token.claims.name.is_empty() {
+        body.clean_name().unwrap_or_default()
+    } else {
+        token.claims.name
+    };
+    Ok(Entrant {
+        identity: token.identity,
+        name,
+        standing,
+        source: token.source,
+    })
 }
 
 /// The hash of `key` if it is one of the conference's; every hash is compared, in constant time.
 fn known_hash(conference: &Conference, key: &str) -> Option<[u8; 32]> {
-    conference.openers.iter().fold(None, |found, opener| match opener {
-        Opener::KeySha256(hash) if is_opener_key(key, hash) => Some(*hash),
-        _ => found,
-    })
+    conference
+        .openers
+        .iter()
+        .fold(None, |found, opener| match opener {
+            Opener::KeySha256(hash) if is_opener_key(key, hash) => Some(*hash),
+            _ => found,
+        })
 }
 
 /// 128 bits nobody can guess: random, or the same again for a page that names itself by a random id.
 fn identity(gateway: &Gateway, conference: &Conference, body: &EntryBody, prefix: &str) -> String {
     let length = CLIENT_ID_CHARS_MIN..=CLIENT_ID_CHARS_MAX;
-    let bits = match body.client_id.as_deref().filter(|id| length.contains(&id.len())) {
-        Some(id) => gateway.0.installation.derive(&[b"identity", prefix.as_bytes(), conference.uid.as_str().as_bytes(), id.as_bytes()]),
+    let bits = match body
+        .client_id
+        .as_deref()
+        .filter(|id| length.contains(&id.len()))
+    {
+        Some(id) => gateway.0.installation.derive(&[
+            b"identity",
+            prefix.as_bytes(),
+            conference.uid.as_str().as_bytes(),
+            id.as_bytes(),
+        ]),
         None => crate::auth::random_128(),
     };
     format!("{prefix}{}", data_encoding::HEXLOWER.encode(&bits))
@@ -143,7 +218,10 @@ fn identity(gateway: &Gateway, conference: &Conference, body: &EntryBody, prefix
 
 /// Failures count for the address and for the conference.
 fn scopes(uid: &Uid, via: Via) -> [ThrottleScope; 2] {
-    [ThrottleScope::Address(uid.clone(), via.peer), ThrottleScope::Conference(uid.clone())]
+    [
+        ThrottleScope::Address(uid.clone(), via.peer),
+        ThrottleScope::Conference(uid.clone()),
+    ]
 }
 
 async fn throttle(gateway: &Gateway, scopes: &[ThrottleScope]) -> Result<(), Refusal> {
@@ -165,14 +243,22 @@ async fn fail(gateway: &Gateway, scopes: &[ThrottleScope]) {
 ///
 /// Whoever sends many at a time is asked again when their turn comes, and the turn ends only after the failure was counted: however many
 /// wait, no more than the pool's workers are tried beyond what is free.
-async fn check(gateway: &Gateway, hash: Option<&str>, password: &str, scopes: &[ThrottleScope]) -> Result<bool, Refusal> {
+async fn check(
+    gateway: &Gateway,
+    hash: Option<&str>,
+    password: &str,
+    scopes: &[ThrottleScope],
+) -> Result<bool, Refusal> {
     let passwords = &gateway.0.passwords;
     if passwords.is_known(hash, password) {
         return Ok(true);
     }
     let turn = passwords.turn().await.map_err(|error| refusal_of(&error))?;
     throttle(gateway, scopes).await?;
-    let (right, turn) = passwords.check(turn, hash, password).await.map_err(|error| refusal_of(&error))?;
+    let (right, turn) = passwords
+        .check(turn, hash, password)
+        .await
+        .map_err(|error| refusal_of(&error))?;
     if !right {
         fail(gateway, scopes).await;
     }
@@ -195,7 +281,12 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> Option<String> {
-        EntryBody { name: text.to_owned(), ..EntryBody::default() }.clean_name().ok()
+        EntryBody {
+            name: text.to_owned(),
+            ..EntryBody::default()
+        }
+        .clean_name()
+        .ok()
     }
 
     #[test]

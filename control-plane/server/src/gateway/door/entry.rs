@@ -29,7 +29,7 @@ use super::super::admission::{Surroundings, may_be_open, token_role};
 use super::super::listen::Via;
 use super::super::read_body;
 use super::super::refusal::Refusal;
-use super::credential::{EntryBody, Entrant, identify, waste};
+use super::credential::{Entrant, EntryBody, identify, waste};
 use super::{DOOR_BODY_BYTES_MAX, Found, find, parse, rfc_3339};
 use crate::auth::{self, Claims, OwnClaims, VideoGrant};
 use crate::metrics::Reason;
@@ -68,13 +68,20 @@ impl Waiting {
             return Err(Refusal::Busy);
         }
         doors.insert(uid.clone(), here + 1);
-        Ok(Seat { waiting: self.clone(), uid: uid.clone() })
+        Ok(Seat {
+            waiting: self.clone(),
+            uid: uid.clone(),
+        })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut doors = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doors = self
+            .waiting
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(here) = doors.get_mut(&self.uid) {
             *here -= 1;
             if *here == 0 {
@@ -96,17 +103,32 @@ pub(crate) async fn enter(
     match begin(&gateway, via, &room_id, body).await {
         Ok((entrant, found, seat)) => stream(gateway, entrant, found, seat, base),
         Err(refusal) => {
-            gateway.0.metrics.entries.get_or_create(&Reason { reason: refusal.label() }).inc();
+            gateway
+                .0
+                .metrics
+                .entries
+                .get_or_create(&Reason {
+                    reason: refusal.label(),
+                })
+                .inc();
             match refusal.status().as_u16() {
                 // Definite answers of the door are events; what may pass or is no entry at all is a status.
-                403 | 422 => Sse::new(futures::stream::iter([Ok::<_, Infallible>(refused(&refusal))])).into_response(),
+                403 | 422 => Sse::new(futures::stream::iter([Ok::<_, Infallible>(refused(
+                    &refusal,
+                ))]))
+                .into_response(),
                 _ => refusal.into_json(),
             }
         }
     }
 }
 
-async fn begin(gateway: &Gateway, via: Via, room_id: &str, body: Body) -> Result<(Entrant, Found, Seat), Refusal> {
+async fn begin(
+    gateway: &Gateway,
+    via: Via,
+    room_id: &str,
+    body: Body,
+) -> Result<(Entrant, Found, Seat), Refusal> {
     let body: EntryBody = parse(&read_body(body, DOOR_BODY_BYTES_MAX).await?)?;
     let found = match find(gateway, room_id) {
         Err(Refusal::UnknownConference) => {
@@ -126,7 +148,14 @@ fn stream(gateway: Gateway, entrant: Entrant, found: Found, seat: Seat, base: St
     tokio::spawn(async move {
         gateway.0.metrics.waiting.inc();
         let stop = gateway.0.stop.clone();
-        let mut wait = Wait { gateway: gateway.clone(), entrant, room_id: found.conference.room_id.to_string(), events, base, last: None };
+        let mut wait = Wait {
+            gateway: gateway.clone(),
+            entrant,
+            room_id: found.conference.room_id.to_string(),
+            events,
+            base,
+            last: None,
+        };
         let left = wait.left();
         let outcome = tokio::select! {
             outcome = wait.decide() => outcome,
@@ -136,12 +165,24 @@ fn stream(gateway: Gateway, entrant: Entrant, found: Found, seat: Seat, base: St
         };
         drop(seat);
         gateway.0.metrics.waiting.dec();
-        gateway.0.metrics.entries.get_or_create(&Reason { reason: outcome.unwrap_or("Left") }).inc();
+        gateway
+            .0
+            .metrics
+            .entries
+            .get_or_create(&Reason {
+                reason: outcome.unwrap_or("Left"),
+            })
+            .inc();
     });
     let events = futures::StreamExt::map(ReceiverStream::new(queue), Ok::<_, Infallible>);
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    let mut response = Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
     // Buffering proxies would hold events back.
-    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    response.headers_mut().insert(
+        "x-accel-buffering",
+        axum::http::HeaderValue::from_static("no"),
+    );
     response
 }
 
@@ -197,7 +238,9 @@ impl Wait {
                 }
                 Step::Wait(until) => {
                     let until = until.map(|at| {
-                        let ahead = at.0.saturating_sub(self.gateway.0.plane.now_unix_ms()).clamp(0, 3_600_000);
+                        let ahead =
+                            at.0.saturating_sub(self.gateway.0.plane.now_unix_ms())
+                                .clamp(0, 3_600_000);
                         Instant::now() + Duration::from_millis(ahead.unsigned_abs())
                     });
                     tokio::select! {
@@ -219,7 +262,13 @@ impl Wait {
         let now = UnixMillis(self.gateway.0.plane.now_unix_ms());
         let view = self.gateway.0.plane.view();
         let room = self.gateway.0.plane.room(&key);
-        let around = Surroundings { view: &view, loaded: true, settled: true, room: room.as_ref(), now };
+        let around = Surroundings {
+            view: &view,
+            loaded: true,
+            settled: true,
+            room: room.as_ref(),
+            now,
+        };
         match may_be_open(&around, tenant, conference) {
             Ok(()) => {}
             Err(Refusal::NotYetTime) => {
@@ -227,7 +276,11 @@ impl Wait {
                     Opening::NotYet { opens_at } => Some(opens_at),
                     _ => None,
                 };
-                self.say("waiting", json!({"reason": "NotYetTime", "opensAt": opens_at.map(rfc_3339)})).await?;
+                self.say(
+                    "waiting",
+                    json!({"reason": "NotYetTime", "opensAt": opens_at.map(rfc_3339)}),
+                )
+                .await?;
                 return Ok(Step::Wait(opens_at));
             }
             Err(refusal) => return Ok(Step::Refuse(refusal)),
@@ -262,21 +315,32 @@ impl Wait {
 
     /// Waits in the lobby. `None`: the room could not be reached or is gone; look again.
     async fn knock(&mut self, room: &LiveRoom) -> Result<Option<Result<&'static str, Left>>, Left> {
-        let Some(placed) = self.gateway.0.plane.host_of(&room.key).await else { return Ok(None) };
+        let Some(placed) = self.gateway.0.plane.host_of(&room.key).await else {
+            return Ok(None);
+        };
         let request = KnockRequest {
-            key: Some(RoomKey { tenant: room.key.tenant.to_string(), name: room.key.name.to_string() }),
+            key: Some(RoomKey {
+                tenant: room.key.tenant.to_string(),
+                name: room.key.name.to_string(),
+            }),
             epoch: placed.epoch.0,
             entry_id: self.entrant.identity.clone(),
             name: self.entrant.name.clone(),
             guest: self.entrant.standing.guest,
             role: token_role(self.entrant.standing.role).to_proto().into(),
         };
-        let Ok(mut updates) = placed.host.knock(request).await else { return Ok(None) };
+        let Ok(mut updates) = placed.host.knock(request).await else {
+            return Ok(None);
+        };
         self.say("lobby", json!({})).await?;
         loop {
-            let Ok(Some(update)) = updates.message().await else { return Ok(None) };
+            let Ok(Some(update)) = updates.message().await else {
+                return Ok(None);
+            };
             match update.item {
-                Some(Update::Position(position)) => self.say("lobby", json!({"position": position})).await?,
+                Some(Update::Position(position)) => {
+                    self.say("lobby", json!({"position": position})).await?
+                }
                 Some(Update::Admitted(_)) => {
                     // Rules may have changed while waiting.
                     return match find(&self.gateway, &self.room_id) {
@@ -287,7 +351,10 @@ impl Wait {
                 // The room ends: perhaps it is opened again.
                 Some(Update::Refused(reason)) if reason == "Closing" => return Ok(None),
                 Some(Update::Refused(reason)) => {
-                    let refusal = Refusal::RoomRefused { message: format!("the lobby refused: {reason}"), reason };
+                    let refusal = Refusal::RoomRefused {
+                        message: format!("the lobby refused: {reason}"),
+                        reason,
+                    };
                     return Ok(Some(self.refuse(&refusal).await));
                 }
                 None => {}
@@ -296,8 +363,17 @@ impl Wait {
     }
 
     async fn admit(&mut self, conference: &Conference) -> Result<&'static str, Left> {
-        let Entrant { identity, name, standing, source } = self.entrant.clone();
-        let moderate = conference.policy.permissions.get(&standing.role).is_some_and(|permission| permission.moderate);
+        let Entrant {
+            identity,
+            name,
+            standing,
+            source,
+        } = self.entrant.clone();
+        let moderate = conference
+            .policy
+            .permissions
+            .get(&standing.role)
+            .is_some_and(|permission| permission.moderate);
         // The room narrows these by role, anew whenever the role changes.
         let grants = Grants {
             room_join: true,
@@ -312,13 +388,28 @@ impl Wait {
         let claims = Claims {
             sub: identity.clone(),
             name,
-            video: Some(VideoGrant::from_grants(&grants, conference.room_name.as_str())),
-            plenum: Some(OwnClaims { role: Some(role), guest: standing.guest, opener: standing.opener }),
+            video: Some(VideoGrant::from_grants(
+                &grants,
+                conference.room_name.as_str(),
+            )),
+            plenum: Some(OwnClaims {
+                role: Some(role),
+                guest: standing.guest,
+                opener: standing.opener,
+            }),
             ..Claims::default()
         };
         let now = self.gateway.now_unix_s();
-        let token = auth::sign(&self.gateway.0.installation, conference.tenant.as_str(), &source, claims, now, TOKEN_VALID_S);
-        let admitted = json!({"token": token, "url": self.base, "identity": identity, "role": role.as_str()});
+        let token = auth::sign(
+            &self.gateway.0.installation,
+            conference.tenant.as_str(),
+            &source,
+            claims,
+            now,
+            TOKEN_VALID_S,
+        );
+        let admitted =
+            json!({"token": token, "url": self.base, "identity": identity, "role": role.as_str()});
         self.say("admitted", admitted).await?;
         Ok("Admitted")
     }
@@ -335,7 +426,10 @@ impl Wait {
             return Ok(());
         }
         if let Some((name, data)) = &next {
-            self.events.send(event(name, data)).await.map_err(|_| Left)?;
+            self.events
+                .send(event(name, data))
+                .await
+                .map_err(|_| Left)?;
         }
         self.last = next;
         Ok(())
@@ -362,7 +456,10 @@ fn base_url(gateway: &Gateway, via: Via, headers: &HeaderMap) -> String {
     let host = headers
         .get(HOST)
         .and_then(|host| host.to_str().ok())
-        .filter(|host| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)))
+        .filter(|host| {
+            host.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+        })
         .unwrap_or("localhost");
     format!("{}://{host}", if via.tls { "https" } else { "http" })
 }

@@ -15,10 +15,23 @@ use crate::auth::{self, Claims, OwnClaims, Token, VideoGrant};
 const VALID_S_MIN: i64 = 600;
 
 /// A token with the person's present facts, that lives as long as the one it stems from and at least ten minutes. The room says when.
-pub(super) fn sign(gateway: &Gateway, token: &Token, key: &RoomKey, facts: &TokenFacts, publish_only: bool) -> String {
+pub(super) fn sign(
+    gateway: &Gateway,
+    token: &Token,
+    key: &RoomKey,
+    facts: &TokenFacts,
+    publish_only: bool,
+) -> String {
     let now = gateway.now_unix_s();
     let valid_s = token.expires_unix_s.saturating_sub(now).max(VALID_S_MIN);
-    auth::sign(&gateway.0.installation, &token.tenant, &token.source, claims(token, key, facts, publish_only), now, valid_s)
+    auth::sign(
+        &gateway.0.installation,
+        &token.tenant,
+        &token.source,
+        claims(token, key, facts, publish_only),
+        now,
+        valid_s,
+    )
 }
 
 fn claims(token: &Token, key: &RoomKey, facts: &TokenFacts, publish_only: bool) -> Claims {
@@ -36,7 +49,11 @@ fn claims(token: &Token, key: &RoomKey, facts: &TokenFacts, publish_only: bool) 
         metadata: facts.metadata.clone(),
         attributes: without_server_attributes(&attributes),
         video: Some(VideoGrant::from_grants(&grants, key.name.as_str())),
-        plenum: Some(OwnClaims { role: role_of(facts), guest: facts.guest, opener: facts.opener }),
+        plenum: Some(OwnClaims {
+            role: role_of(facts),
+            guest: facts.guest,
+            opener: facts.opener,
+        }),
         ..Claims::default()
     }
 }

@@ -75,11 +75,33 @@ pub(super) async fn send_away(mut socket: WebSocket) {
 }
 
 /// Relays until one side ends.
-pub(super) async fn run(gateway: Gateway, socket: WebSocket, attached: Attached, token: Token, key: RoomKey) {
+pub(super) async fn run(
+    gateway: Gateway,
+    socket: WebSocket,
+    attached: Attached,
+    token: Token,
+    key: RoomKey,
+) {
     gateway.0.metrics.sessions.inc();
-    let end = Relay { gateway: gateway.clone(), socket, attached, token, key, text: false }.run().await;
+    let end = Relay {
+        gateway: gateway.clone(),
+        socket,
+        attached,
+        token,
+        key,
+        text: false,
+    }
+    .run()
+    .await;
     gateway.0.metrics.sessions.dec();
-    gateway.0.metrics.ended.get_or_create(&Reason { reason: end.reason() }).inc();
+    gateway
+        .0
+        .metrics
+        .ended
+        .get_or_create(&Reason {
+            reason: end.reason(),
+        })
+        .inc();
     tracing::debug!(reason = end.reason(), "session ended");
 }
 
@@ -101,12 +123,17 @@ impl Relay {
         }
         let clean = end == End::ClientClosed;
         let Attached { up, mut down, .. } = self.attached;
-        let _ = up.try_send(SessionUp { item: Some(Up::End(SessionEnd { clean })) });
+        let _ = up.try_send(SessionUp {
+            item: Some(Up::End(SessionEnd { clean })),
+        });
         drop(up);
         if end != End::StreamBroke {
             // Dropped at once, the stream would be reset before the node has read how it ended.
             tokio::spawn(async move {
-                let _ = timeout(CLOSE, async { while let Ok(Some(_)) = down.message().await {} }).await;
+                let _ = timeout(CLOSE, async {
+                    while let Ok(Some(_)) = down.message().await {}
+                })
+                .await;
             });
         }
         match end {
@@ -134,7 +161,11 @@ impl Relay {
         }
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let lost = self.gateway.0.plane.node_lost(self.attached.host.node_id().as_str());
+        let lost = self
+            .gateway
+            .0
+            .plane
+            .node_lost(self.attached.host.node_id().as_str());
         tokio::pin!(lost);
         let stop = self.gateway.0.stop.clone();
         let mut heard = Instant::now();
@@ -182,7 +213,11 @@ impl Relay {
     /// The stream to the node broke. A node that answers still holds the participant: the client resumes at once. For one that does not,
     /// clients would try in vain; they are kept until it is known to be dead, and join anew then.
     async fn after_break(&mut self) -> End {
-        let lost = self.gateway.0.plane.node_lost(self.attached.host.node_id().as_str());
+        let lost = self
+            .gateway
+            .0
+            .plane
+            .node_lost(self.attached.host.node_id().as_str());
         let stop = self.gateway.0.stop.clone();
         tokio::pin!(lost);
         let until = Instant::now() + HOLD;
@@ -210,11 +245,17 @@ impl Relay {
         match message {
             Message::Binary(data) => {
                 self.text = false;
-                Ok(Some(Frame { kind: Kind::Binary.into(), data: data.into() }))
+                Ok(Some(Frame {
+                    kind: Kind::Binary.into(),
+                    data: data.into(),
+                }))
             }
             Message::Text(text) => {
                 self.text = true;
-                Ok(Some(Frame { kind: Kind::Text.into(), data: text.as_str().as_bytes().to_vec() }))
+                Ok(Some(Frame {
+                    kind: Kind::Text.into(),
+                    data: text.as_str().as_bytes().to_vec(),
+                }))
             }
             Message::Ping(_) | Message::Pong(_) => Ok(None),
             Message::Close(_) => Err(End::ClientClosed),
@@ -234,11 +275,21 @@ impl Relay {
                 self.send(message).await
             }
             Down::TokenFacts(facts) => {
-                let token = refresh::sign(&self.gateway, &self.token, &self.key, &facts, self.attached.publish_only);
-                self.send(encode(Signal::RefreshToken(token), self.text)).await
+                let token = refresh::sign(
+                    &self.gateway,
+                    &self.token,
+                    &self.key,
+                    &facts,
+                    self.attached.publish_only,
+                );
+                self.send(encode(Signal::RefreshToken(token), self.text))
+                    .await
             }
             Down::Close(told) => {
-                let frame = CloseFrame { code: close_code_of(told.code), reason: told.reason.chars().take(100).collect::<String>().into() };
+                let frame = CloseFrame {
+                    code: close_code_of(told.code),
+                    reason: told.reason.chars().take(100).collect::<String>().into(),
+                };
                 let _ = timeout(CLOSE, self.socket.send(Message::Close(Some(frame)))).await;
                 Err(End::RoomClosed)
             }
@@ -256,14 +307,27 @@ impl Relay {
 
 /// Does a node answer at all? What it says does not matter.
 async fn answers(host: &Host, key: &RoomKey) -> bool {
-    let key = plenum_proto::v1::RoomKey { tenant: key.tenant.to_string(), name: key.name.to_string() };
-    let request = AdminRequest { key: Some(key), call: Some(Call::GetRoom(Vec::new())), ..AdminRequest::default() };
-    !matches!(host.admin(request).await, Err(HostError::Unreachable { .. } | HostError::Late { .. }))
+    let key = plenum_proto::v1::RoomKey {
+        tenant: key.tenant.to_string(),
+        name: key.name.to_string(),
+    };
+    let request = AdminRequest {
+        key: Some(key),
+        call: Some(Call::GetRoom(Vec::new())),
+        ..AdminRequest::default()
+    };
+    !matches!(
+        host.admin(request).await,
+        Err(HostError::Unreachable { .. } | HostError::Late { .. })
+    )
 }
 
 /// Codes that an endpoint may send (RFC 6455 §7.4).
 fn close_code_of(code: u32) -> u16 {
-    u16::try_from(code).ok().filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)).unwrap_or(close_code::NORMAL)
+    u16::try_from(code)
+        .ok()
+        .filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999))
+        .unwrap_or(close_code::NORMAL)
 }
 
 /// What every SDK answers by joining as if for the first time.
@@ -278,9 +342,12 @@ fn join_anew() -> Signal {
 
 /// A message of our own, in the form that the client used last.
 fn encode(signal: Signal, text: bool) -> Message {
-    let response = SignalResponse { message: Some(signal) };
+    let response = SignalResponse {
+        message: Some(signal),
+    };
     if text {
-        let json = serde_json::to_string(&response).expect("invariant: our own messages have a JSON form");
+        let json =
+            serde_json::to_string(&response).expect("invariant: our own messages have a JSON form");
         Message::Text(json.into())
     } else {
         Message::Binary(response.encode_to_vec().into())
@@ -289,7 +356,10 @@ fn encode(signal: Signal, text: bool) -> Message {
 
 /// Sends a close frame and waits a moment for the client's.
 async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
-    let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+    let frame = CloseFrame {
+        code,
+        reason: Utf8Bytes::from_static(reason),
+    };
     let _ = timeout(CLOSE, async {
         if socket.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = socket.recv().await {}
