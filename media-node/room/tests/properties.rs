@@ -11,7 +11,7 @@ use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use media_core::api::{Channel, Command, Event, Side, TransportFailure, TransportStats};
 use media_core::ids::TransportId;
-use media_room::api::{AdminCall, Frame, Input, KnockId, LobbyRule, Role, SessionId};
+use media_room::api::{AdminCall, Facts, Frame, Input, KnockId, LobbyRule, Role, SessionId};
 use media_room::sdp::{self, Description, Local, Sent, SentTrack, Taken};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -27,7 +27,7 @@ const OUTPUTS_MAX: usize = 400;
 fn config() -> ProptestConfig {
     // The shrunk input is printed; nothing is written beside the sources.
     ProptestConfig {
-        cases: 256,
+        cases: 128,
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -153,11 +153,27 @@ proptest! {
 
     #[test]
     fn no_frame_brings_a_room_down(steps in proptest::collection::vec((0_u8..26, any::<u8>(), any::<u16>(), proptest::collection::vec(any::<u8>(), 0..40)), 1..60)) {
-        let mut play = Play::new();
+        let mut play = Play::new(true);
         for (what, who, number, bytes) in steps {
             play.step(what, who, number, &bytes);
         }
         play.end()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_process_behaves_like_two_with_a_lossless_link(steps in proptest::collection::vec((0_u8..26, any::<u8>(), any::<u16>(), proptest::collection::vec(any::<u8>(), 0..40)), 1..40)) {
+        let [direct, by_wire] = [false, true].map(|by_wire| {
+            let mut play = Play::new(by_wire);
+            for (what, who, number, bytes) in &steps {
+                play.step(*what, *who, *number, bytes);
+            }
+            play.script.text
+        });
+        prop_assert_eq!(direct, by_wire);
     }
 }
 
@@ -171,8 +187,8 @@ struct Play {
 }
 
 impl Play {
-    fn new() -> Self {
-        let mut script = Script::new(declared(LobbyRule::Guests));
+    fn new(by_wire: bool) -> Self {
+        let mut script = Script::with_link(declared(LobbyRule::Guests), Facts::default(), by_wire);
         script.start(1, start("mona", Some(Role::Moderator)));
         script.answer(1);
         Self {

@@ -165,6 +165,11 @@ impl Script {
     }
 
     pub fn with_facts(policy: Policy, facts: Facts) -> Self {
+        Self::with_link(policy, facts, true)
+    }
+
+    /// With roster and peers that hand each other values, or their serialised forms.
+    pub fn with_link(policy: Policy, facts: Facts, by_wire: bool) -> Self {
         let now = Timestamp::from_millis(1000);
         let address = "192.0.2.7:20000".parse().expect("address");
         let config = RoomConfig {
@@ -193,7 +198,9 @@ impl Script {
             },
         };
         let mut room = Room::new(config, Box::new(Counting(1)), now);
-        room.by_wire();
+        if by_wire {
+            room.by_wire();
+        }
         let mut script = Self {
             room,
             now,

@@ -133,6 +133,8 @@ pub struct World {
     pub people: Vec<Person>,
     certificate: Arc<Certificate>,
     random: Random,
+    /// Rooms take everything that roster and peers say through its serialised form.
+    by_wire: bool,
     next_session: u64,
     next_request: u64,
 }
@@ -224,10 +226,11 @@ pub fn declared(lobby: LobbyRule) -> Policy {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        Self::with_certificate(
-            seed,
-            Arc::new(Certificate::generate().expect("certificate")),
-        )
+        let certificate = Arc::new(Certificate::generate().expect("certificate"));
+        Self {
+            by_wire: true,
+            ..Self::with_certificate(seed, certificate)
+        }
     }
 
     /// Shares a certificate, so that many worlds are cheap.
@@ -238,6 +241,7 @@ impl World {
             people: Vec::new(),
             certificate,
             random: Random::new(seed),
+            by_wire: false,
             next_session: 0,
             next_request: 0,
         }
@@ -283,11 +287,14 @@ impl World {
             self.now,
             wall,
         );
-        let room = Room::new(
+        let mut room = Room::new(
             config,
             Box::new(Seeded(Random::new(self.random.next()))),
             self.now,
         );
+        if self.by_wire {
+            room.by_wire();
+        }
         self.nodes.push(Node {
             room,
             shard,
