@@ -76,6 +76,8 @@ const SCENES = [
 const VIEWPORTS = [
   { name: '1280-light-de', width: 1280, height: 800, scheme: 'light', lang: 'de-DE' },
   { name: '360-dark-en', width: 360, height: 740, scheme: 'dark', lang: 'en-GB' },
+  // 1280 px at 400 %, where WCAG wants the page to reflow.
+  { name: '320-light-en', width: 320, height: 256, scheme: 'light', lang: 'en-GB' },
 ];
 
 await build({ configFile: join(root, 'scripts/gallery/vite.config.ts') });
@@ -97,6 +99,9 @@ try {
         await look(viewport, name, path, act);
       }
     }
+  }
+  if (only === undefined || only === 'keyboard') {
+    await keyboard();
   }
 } finally {
   await browser.close();
@@ -152,6 +157,75 @@ async function look(viewport, name, path, act) {
   } catch (error) {
     faults.push(`${where}: ${error instanceof Error ? error.message.split('\n')[0] : error}`);
     await page.screenshot({ path: join(pictures, `${name}-${viewport.name}-failed.png`) }).catch(() => {});
+  }
+  await context.close();
+}
+
+/** Nothing but Tab, Space, Enter, Escape and letters: into the lobby, and through the dialogs of a call. */
+async function keyboard() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'en-GB', permissions: ['camera', 'microphone'] });
+  const page = await context.newPage();
+  page.setDefaultTimeout(8000);
+  const focused = () =>
+    page.evaluate(() => {
+      const element = document.activeElement;
+      const style = element ? getComputedStyle(element) : null;
+      return { hook: element?.getAttribute('data-testid') ?? element?.tagName ?? '', seen: style !== null && style.outlineStyle !== 'none' && Number.parseFloat(style.outlineWidth) >= 2 };
+    });
+  const tabTo = async (hook) => {
+    for (let step = 0; step < 60; step += 1) {
+      await page.keyboard.press('Tab');
+      const now = await focused();
+      if (!now.seen && now.hook !== 'BODY') {
+        faults.push(`keyboard: the focus is not seen on ${now.hook}`);
+      }
+      if (now.hook === hook) {
+        return;
+      }
+    }
+    throw new Error(`${hook} is not reached by Tab`);
+  };
+  try {
+    await page.goto(`${server.url}/c/lobby`);
+    await screen(page, 'prejoin');
+    await tabTo('toggle-mic');
+    await page.keyboard.press('Space');
+    await page.locator('[data-testid=toggle-mic][aria-pressed=true]').waitFor();
+    await tabTo('ack-protocol');
+    await page.keyboard.press('Space');
+    await tabTo('name');
+    await page.keyboard.type('Robin');
+    await tabTo('password');
+    await page.keyboard.type('geheim');
+    await page.keyboard.press('Enter');
+    await screen(page, 'lobby');
+    if ((await focused()).hook !== 'H1') {
+      faults.push('keyboard: a new page does not take the focus to its heading');
+    }
+    await page.goto(`${server.url}/gallery/?people=4&lang=en`);
+    await screen(page, 'call');
+    await tabTo('people');
+    await page.keyboard.press('Enter');
+    await page.locator('#panel').waitFor();
+    await tabTo('person-menu');
+    await page.keyboard.press('Enter');
+    await tabTo('remove-person');
+    await page.keyboard.press('Enter');
+    await page.getByTestId('confirm').waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByTestId('confirm').waitFor({ state: 'detached' });
+    if ((await focused()).hook !== 'remove-person') {
+      faults.push(`keyboard: a closed dialog gives the focus to ${(await focused()).hook}`);
+    }
+    await page.keyboard.press('Escape');
+    await page.locator('#panel').waitFor({ state: 'detached' });
+    if ((await focused()).hook !== 'people') {
+      faults.push(`keyboard: a closed panel gives the focus to ${(await focused()).hook}`);
+    }
+    await page.keyboard.press('Alt+Shift+C');
+    await page.getByTestId('chat-input').waitFor();
+  } catch (error) {
+    faults.push(`keyboard: ${error instanceof Error ? error.message.split('\n')[0] : error}`);
   }
   await context.close();
 }

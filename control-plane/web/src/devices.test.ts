@@ -58,6 +58,20 @@ describe('devices', () => {
     expect(devices.wanted).toEqual({ microphone: true, camera: false });
   });
 
+  it('come back when somebody returns from waiting, and stay off after a call', async () => {
+    const { devices, opened } = make();
+    await devices.setCamera(true);
+    devices.release();
+    expect(devices.camera).toBeNull();
+    await devices.resume();
+    expect(devices.camera).not.toBeNull();
+    expect(opened).toHaveLength(2);
+    devices.forget();
+    await devices.resume();
+    expect(devices.wanted).toEqual({ microphone: false, camera: false });
+    expect(opened.every(({ track }) => track.stopped)).toBe(true);
+  });
+
   it('change at once when another one is chosen, and the choice lasts', async () => {
     const list = [
       { deviceId: 'cam1', label: 'One', kind: 'videoinput' },

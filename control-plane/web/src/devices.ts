@@ -185,6 +185,23 @@ export class Devices extends Emitter<{ change: []; level: [number] }> {
     this.emit('change');
   }
 
+  /** Opens again what was wanted before the devices were freed. */
+  async resume(): Promise<void> {
+    if (this.#wanted.microphone && !this.#microphone) {
+      await this.setMicrophone(true);
+    }
+    if (this.#wanted.camera && !this.#camera) {
+      await this.setCamera(true);
+    }
+  }
+
+  /** After a call, everything is off again. */
+  forget(): void {
+    this.release();
+    this.#wanted = { microphone: false, camera: false };
+    this.emit('change');
+  }
+
   async #open(constraints: MediaStreamConstraints): Promise<MediaStream> {
     if (!this.#deps.media) {
       throw new DOMException('no devices', 'NotFoundError');

@@ -144,7 +144,8 @@ function SidePanel({ panel, onClose, children }: { readonly panel: Panel; readon
       class="panel"
       aria-labelledby="panel-title"
       onKeyDown={(event) => {
-        if (event.key === 'Escape') {
+        // A dialog in the panel has its own Escape.
+        if (event.key === 'Escape' && !(event.target instanceof Element && event.target.closest('dialog'))) {
           close();
         }
       }}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
 import type { JSX } from 'preact';
+import { useEffect } from 'preact/hooks';
 
 import type { Conference } from '../door';
 import { type Reason, REASONS } from '../errors';
@@ -11,10 +12,11 @@ const CALM: readonly Reason[] = ['Left', 'Ended'];
 
 /** Refused, failed, removed or over: what happened, and what to do. */
 export function End({ conference, reason, wire }: { readonly conference: Conference | null; readonly reason: Reason; readonly wire: string }): JSX.Element {
-  const { session } = useApp();
+  const { session, devices } = useApp();
   const t = useT();
   const title = t(`reason.${reason}.title`);
   const heading = useArrival(title);
+  useEffect(() => devices.forget(), [devices]);
   const remedy = REASONS[reason];
   const icon: IconName = reason === 'Left' ? 'check' : reason === 'Ended' ? 'door' : reason === 'Locked' ? 'lock' : 'warn';
   return (

@@ -67,7 +67,7 @@ function Preview(): JSX.Element {
   const video = useRef<HTMLVideoElement>(null);
   useChange(devices);
   useEffect(() => {
-    void devices.refresh();
+    void devices.refresh().then(() => devices.resume());
   }, [devices]);
   useEffect(() => {
     if (video.current) {
