@@ -108,6 +108,7 @@ struct Inner {
     loaded: AtomicBool,
     live: Mutex<LiveView>,
     grace: Mutex<Grace>,
+    store_away: AtomicBool,
     orders: Mutex<HashMap<Uid, OrderQueue>>,
     losses: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
     locks: locks::RoomLocks,
@@ -130,6 +131,7 @@ impl Plane {
             loaded: AtomicBool::new(false),
             live: Mutex::default(),
             grace: Mutex::new(Grace::begin(clock.now())),
+            store_away: AtomicBool::new(false),
             orders: Mutex::default(),
             losses: Mutex::default(),
             locks: locks::RoomLocks::default(),
@@ -273,6 +275,11 @@ impl Plane {
     fn store_failed(&self, error: StoreError) {
         self.0.metrics.store_failures.inc();
         tracing::debug!(%error, "a call to the store failed");
+        if error == StoreError::Away && !self.0.store_away.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                "the store is away; running rooms go on, new ones are placed without it"
+            );
+        }
     }
 
     fn placed(

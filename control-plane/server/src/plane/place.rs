@@ -6,7 +6,7 @@ use std::time::Duration;
 use control_core::directory::DirectoryView;
 use control_core::ids::{Epoch, Pool, RoomKey, Uid};
 use control_core::lease::{RoomLease, Standing, next_epoch};
-use control_core::placement::{NoNode, Wish, plan_alone, plan_join};
+use control_core::placement::{Candidate, NoNode, Wish, plan_alone, plan_join};
 use control_core::quota::{QuotaRefusal, ReservationId, Usage};
 use control_core::record::{RoomFacts, RoomPolicy, Tenant, TenantLimits};
 use plenum_proto::v1::OpenRequest;
@@ -397,28 +397,14 @@ impl Plane {
         };
         let (mut candidates, store_answers) = self.candidates(view).await;
         candidates.retain(|candidate| !assignment.excluded.contains(&candidate.uid));
-        let chosen = if store_answers {
-            plan_join(&wish, &candidates, random()?)?
-        } else {
-            plan_alone(&wish, assignment.key, &candidates)?
-        };
-        let reported = self.live().reported_epoch(assignment.key);
-        let command = PlaceCommand {
-            key: assignment.key.clone(),
-            site: chosen.site.clone(),
-            node: chosen.node.clone(),
-            capacity: chosen.capacity,
-            limits: assignment.limits,
-            amount: wish.amount,
-            replaces: assignment.replaces,
-            reported,
-            floor: assignment.floor,
-            policy: assignment.policy.clone(),
-            pool: assignment.pool.clone(),
-            facts: assignment.facts.clone(),
-        };
         if store_answers {
-            match self.0.store.place(command.clone()).await {
+            let chosen = plan_join(&wish, &candidates, random()?)?;
+            match self
+                .0
+                .store
+                .place(self.command(assignment, chosen, wish.amount))
+                .await
+            {
                 Ok(PlaceOutcome::Placed(record, id)) => {
                     return Ok(Given::Lease(Box::new(record), Some(id)));
                 }
@@ -443,14 +429,12 @@ impl Plane {
                 Err(error @ StoreError::Away) => self.store_failed(error),
             }
         }
-        self.lease_alone(command)
-    }
-
-    /// A lease without the store: above what live nodes report and what the caller knows.
-    fn lease_alone(&self, command: PlaceCommand) -> Result<Given, PlaceError> {
+        // Without the store every replica chooses the same node by itself.
+        let chosen = plan_alone(&wish, assignment.key, &candidates)?;
+        let command = self.command(assignment, chosen, wish.amount);
         let known = command.reported.max(command.replaces);
         let epoch = next_epoch(None, known, command.floor)
-            .ok_or_else(|| PlaceError::EpochsExhausted(command.key.clone()))?;
+            .ok_or_else(|| PlaceError::EpochsExhausted(assignment.key.clone()))?;
         let record = RoomRecord {
             lease: RoomLease {
                 site: command.site,
@@ -463,6 +447,28 @@ impl Plane {
             age: Duration::ZERO,
         };
         Ok(Given::Lease(Box::new(record), None))
+    }
+
+    fn command(
+        &self,
+        assignment: &Assignment<'_>,
+        chosen: &Candidate,
+        amount: Usage,
+    ) -> PlaceCommand {
+        PlaceCommand {
+            key: assignment.key.clone(),
+            site: chosen.site.clone(),
+            node: chosen.node.clone(),
+            capacity: chosen.capacity,
+            limits: assignment.limits,
+            amount,
+            replaces: assignment.replaces,
+            reported: self.live().reported_epoch(assignment.key),
+            floor: assignment.floor,
+            policy: assignment.policy.clone(),
+            pool: assignment.pool.clone(),
+            facts: assignment.facts.clone(),
+        }
     }
 
     /// Opens a room under its lease and waits for its first report.

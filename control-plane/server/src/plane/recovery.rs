@@ -2,10 +2,12 @@
 //! The loss of nodes and what follows: dead ones are found by two witnesses, their rooms placed anew; rooms of a node that is to be
 //! emptied move first.
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control_core::ids::{RoomKey, Uid};
-use control_core::lease::LeaseWitness;
+use control_core::lease::{Grace, LeaseWitness};
 use control_core::limits;
 use plenum_proto::v1::MoveOrder;
 use plenum_proto::v1::node_order::Item as Order;
@@ -19,6 +21,8 @@ use crate::store::REPORT_AGAIN;
 
 /// Pace of the watch over nodes.
 const TICK: Duration = Duration::from_millis(500);
+/// A store that is away is asked this often.
+const PROBE: Duration = Duration::from_secs(1);
 /// Rooms that are placed anew at a time.
 const RESTORES_MAX: usize = 16;
 /// Wait before rooms that found no place are tried again.
@@ -35,6 +39,7 @@ impl Plane {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Instant::now();
         let mut report_again = Instant::now() + REPORT_AGAIN;
+        let mut probe = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -49,7 +54,11 @@ impl Plane {
                 last = Instant::now();
             }
             self.count_rooms();
-            if now >= report_again {
+            let back = now >= probe && {
+                probe = now + PROBE;
+                self.store_is_back().await
+            };
+            if back || now >= report_again {
                 report_again = now + REPORT_AGAIN;
                 let nodes: Vec<Uid> = self.live().nodes().map(|(uid, _)| uid.clone()).collect();
                 for uid in nodes {
@@ -57,6 +66,21 @@ impl Plane {
                 }
             }
         }
+    }
+
+    /// Whether a store that was away answers again. What it says of leases is not believed for one lease period, unless all nodes have
+    /// named their rooms.
+    async fn store_is_back(&self) -> bool {
+        if !self.0.store_away.load(Ordering::Acquire)
+            || self.0.store.usage(Vec::new()).await.is_err()
+        {
+            return false;
+        }
+        tracing::info!("the store is back, leases are written to it");
+        *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner) =
+            Grace::begin(self.0.clock.now());
+        self.0.store_away.store(false, Ordering::Release);
+        true
     }
 
     fn count_rooms(&self) {

@@ -2,15 +2,21 @@
 //! What follows when a node is lost, comes back, gives rooms up or is emptied.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use control_core::ids::Epoch;
+use control_core::ids::{Epoch, NodeId};
+use control_core::placement::rank;
+use control_plane::plane::PlaceRequest;
+use control_plane::store::Store;
 use plenum_proto::v1::RoomFacts;
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::publication::Item;
 
+use crate::world::flaky::Flaky;
 use crate::world::node::Node;
-use crate::world::operator;
-use crate::world::{LIVENESS, key, request};
+use crate::world::operator::{self, Publisher};
+use crate::world::{LIVENESS, Replica, key, request};
 use crate::{place, published, ready};
 
 #[tokio::test]
@@ -261,5 +267,102 @@ async fn a_drained_node_is_emptied_room_by_room_and_the_lease_moves_first() {
             "n2"
         );
     }
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_store_rooms_go_on_new_ones_are_placed_and_leases_are_written_back() {
+    let away = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&away);
+    let kept: Arc<OnceLock<Arc<dyn Store>>> = Arc::default();
+    let inner = Arc::clone(&kept);
+    let replica = Replica::start_with(move |store| {
+        let _ = inner.set(Arc::clone(&store));
+        Flaky::over(store, flag)
+    })
+    .await;
+    let store = Arc::clone(kept.get().expect("set at the start"));
+    let mut publisher = Publisher::connect(&replica, 1).await;
+    let mut items = vec![Item::Tenant(operator::tenant())];
+    items.extend(["council", "class"].map(|room| Item::Conference(operator::conference(room))));
+    items.extend(["n1", "n2"].map(|id| Item::Node(operator::node(id))));
+    publisher.snapshot(items).await;
+    let nodes = [ready(&replica, "n1").await, ready(&replica, "n2").await];
+    let running = place(&replica.plane, "council").await;
+
+    away.store(true, Ordering::SeqCst);
+    let again = replica
+        .plane
+        .place(request("council"))
+        .await
+        .expect("a running room is found");
+    assert_eq!(
+        (again.node_id, again.epoch),
+        (running.node_id, running.epoch)
+    );
+    let floor = PlaceRequest {
+        floor: Epoch(6),
+        ..request("class")
+    };
+    let placed = replica
+        .plane
+        .place(floor)
+        .await
+        .expect("a new room is placed by the own view");
+    assert_eq!(placed.epoch, Epoch(7), "above what the caller knows");
+    let by_rank = ["n1", "n2"]
+        .map(|id| NodeId::parse(id).expect("node id"))
+        .into_iter()
+        .max_by_key(|id| rank(&key("class"), id));
+    assert_eq!(
+        Some(placed.node_id.clone()),
+        by_rank,
+        "as every other replica would choose"
+    );
+    // A crash meanwhile is seen by the own view alone.
+    let (dead, alive): (Vec<_>, Vec<_>) = nodes
+        .into_iter()
+        .partition(|node| node.id == placed.node_id.as_str());
+    dead[0]
+        .change("class", |room| room.facts.opened = true)
+        .await;
+    replica
+        .until("opened", |plane| {
+            plane.room(&key("class")).filter(|room| room.facts.opened)
+        })
+        .await;
+    drop(dead);
+    let moved = alive[0]
+        .until("the room comes back", |rooms, _| {
+            rooms.get("class").cloned()
+        })
+        .await;
+    assert!(moved.facts.opened && moved.epoch > 7, "{moved:?}");
+    assert_eq!(
+        store
+            .room(key("class"))
+            .await
+            .expect("the inner one answers"),
+        None
+    );
+
+    away.store(false, Ordering::SeqCst);
+    let written = async {
+        loop {
+            if let Some(record) = store.room(key("class")).await.expect("answers") {
+                return record;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let record = tokio::time::timeout(LIVENESS, written)
+        .await
+        .expect("the lease is written back");
+    assert_eq!(
+        (record.lease.epoch.0, record.lease.node.as_str()),
+        (moved.epoch, alive[0].id.as_str())
+    );
+    assert!(record.facts.opened);
+    assert_eq!(record.policy.revision, "p1");
     replica.stop().await;
 }

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
+pub mod flaky;
 pub mod node;
 pub mod operator;
 pub mod pki;
@@ -16,6 +17,7 @@ use control_plane::clock::Clock;
 use control_plane::hosts::Hosts;
 use control_plane::plane::{PlaceRequest, Plane};
 use control_plane::rpc;
+use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -37,6 +39,11 @@ pub struct Replica {
 
 impl Replica {
     pub async fn start() -> Self {
+        Self::start_with(|store| store).await
+    }
+
+    /// Over a store that stands before the one in memory.
+    pub async fn start_with(store: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
@@ -44,7 +51,7 @@ impl Replica {
         let ca = Ca::new();
         let tls = ca.control_plane();
         let clock = Clock::start();
-        let store = Arc::new(MemoryStore::new(Arc::new(move || clock.now())));
+        let store = store(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))));
         let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address").to_string();
