@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
 // Looks at every screen in a real Chromium: pictures in .cache/screens/, axe-core without serious findings, no request to another host, no breach of the
-// Content-Security-Policy, no error in the console, no sideways scrolling. `npm run screens [-- NAME]`; CHROMIUM names another browser.
+// Content-Security-Policy, no error in the console, no sideways scrolling. `npm run screens [-- NAME [SIZE]]`; CHROMIUM names another browser.
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,7 @@ import { serve } from './door.mjs';
 const root = new URL('../', import.meta.url).pathname;
 const pictures = join(root, '.cache/screens');
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const only = process.argv[2];
+const [, , only, size] = process.argv;
 const faults = [];
 
 const fillForm = async (page, more = async () => {}) => {
@@ -93,7 +93,7 @@ const browser = await chromium.launch({
   ],
 });
 try {
-  for (const viewport of VIEWPORTS) {
+  for (const viewport of VIEWPORTS.filter((candidate) => size === undefined || candidate.name.includes(size))) {
     for (const [name, path, act] of SCENES) {
       if (only === undefined || name.includes(only)) {
         await look(viewport, name, path, act);
@@ -140,6 +140,14 @@ async function look(viewport, name, path, act) {
     const sideways = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     if (sideways > 0) {
       faults.push(`${where}: scrolls sideways by ${sideways} px`);
+    }
+    const cut = await page.evaluate(() =>
+      [...document.querySelectorAll('.bar button, .call-head button, .panel-head button, form button, .actions > *')]
+        .filter((element) => element.getBoundingClientRect().right > window.innerWidth + 1 || element.getBoundingClientRect().left < -1)
+        .map((element) => element.getAttribute('data-testid') ?? element.textContent),
+    );
+    if (cut.length > 0) {
+      faults.push(`${where}: cut off: ${cut.join(', ')}`);
     }
     if (page.url().includes('#')) {
       faults.push(`${where}: the secret stands in the address bar`);

@@ -50,7 +50,7 @@ export function CallView({ call, conference }: { readonly call: Call; readonly c
       <header class="call-head">
         <Mark size={24} />
         <h1 ref={heading} tabIndex={-1} class="call-title">
-          {conference.displayName}
+          <span class="call-name">{conference.displayName}</span>
           {conference.tenant.name !== '' && <span class="call-tenant">{conference.tenant.name}</span>}
         </h1>
         <LayoutButton call={call} />
