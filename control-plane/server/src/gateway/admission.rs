@@ -63,15 +63,23 @@ pub struct Surroundings<'a> {
     pub now: UnixMillis,
 }
 
-/// The room that a token is for.
+/// The room that a token lets its person enter.
 ///
 /// # Errors
 /// [`Refusal`]: no room, or a name that cannot be one.
 pub fn room_of(token: &Token) -> Result<RoomKey, Refusal> {
-    let video = token.video();
-    if !video.room_join {
+    if !token.video().room_join {
         return Err(Refusal::NotGranted("roomJoin"));
     }
+    room_named(token)
+}
+
+/// The room that a token names, whatever it grants there.
+///
+/// # Errors
+/// [`Refusal`]: no room, or a name that cannot be one.
+pub fn room_named(token: &Token) -> Result<RoomKey, Refusal> {
+    let video = token.video();
     if video.room.is_empty() {
         return Err(Refusal::NoRoom);
     }

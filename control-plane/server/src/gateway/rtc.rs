@@ -37,6 +37,8 @@ const TRIES: u32 = 4;
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Frames on their way to the node; then the WebSocket is not read.
 const UP_QUEUE: usize = 64;
+/// Allocated for each connection from its begin; the library's 128 KiB would make 4 GB of 30,000 of them.
+const READ_BYTES: usize = 4 * 1024;
 /// Longest signalling message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -101,7 +103,8 @@ pub(super) async fn connect(
             let upgrade = upgrade
                 .max_message_size(MESSAGE_BYTES_MAX)
                 .max_frame_size(MESSAGE_BYTES_MAX)
-                .write_buffer_size(0);
+                .write_buffer_size(0)
+                .read_buffer_size(READ_BYTES);
             match outcome {
                 Outcome::Attached(attached) => upgrade.on_upgrade(async move |socket| {
                     relay::run(gateway, socket, *attached, token, key).await;

@@ -37,10 +37,10 @@ use crate::plane::LiveRoom;
 
 /// A comment keeps the stream alive through proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// People waiting at all doors of this process.
-const WAITING_MAX: usize = 20_000;
-/// People waiting at one door.
-const WAITING_PER_DOOR_MAX: usize = 5_000;
+/// People waiting at all doors of this process: as many as may have sessions.
+const WAITING_MAX: usize = 30_000;
+/// People waiting at one door: the largest conference, and as many again who come in vain.
+const WAITING_PER_DOOR_MAX: usize = 20_000;
 /// Longest wait; the page asks again.
 const WAIT_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Changes within this time are looked at together: thousands may wait.
