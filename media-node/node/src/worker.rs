@@ -4,6 +4,7 @@
 //!
 //! *Phases of a tick*: 1 commands, 2 hand-overs of sibling shards, 3 receive, 4 timers, 5 send, 6 events and counters.
 
+mod counters;
 mod streams;
 mod waker;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 use media_core::api::{Command, Event};
 use media_core::ids::ShardId;
 use media_core::io::{Path, Protocol, RecvBatch};
-use media_core::shard::{Counters, Shard};
+use media_core::shard::Shard;
 use media_core::time::Timestamp;
 use media_crypto::AwsLc;
 use media_net::{Buffers, Sent, UdpSocket};
@@ -33,6 +34,7 @@ use crate::clock::Clock;
 use crate::link::is_lossy;
 use crate::steer::{Steering, is_success_response};
 use crate::stream::Connection;
+pub use counters::{Published, WorkerCounters};
 pub use waker::Waker;
 
 /// Commands on their way to one shard: a full room of 500 joins with a few hundred commands each second.
@@ -51,6 +53,10 @@ const STREAMS_MAX: usize = 2_048;
 const COMMANDS_PER_TICK: usize = 128;
 /// Receive batches read per socket and tick.
 const READS_PER_TICK: usize = 4;
+/// Shortest time between two looks at the sockets while media come. The first datagram after a pause is taken at once; what follows it
+/// closely, as the packets of a picture do, is taken together and leaves as one run. More would be felt as latency, less makes short
+/// runs (`run_lengths` in the tests prints them).
+const TICK: Duration = Duration::from_micros(500);
 /// Longest wait without a deadline.
 const IDLE: Duration = Duration::from_millis(500);
 /// ICE-TCP connections are looked through this often.
@@ -74,68 +80,6 @@ pub struct ShardPort {
     streams: SyncSender<Connection>,
     waker: Waker,
     published: Arc<Mutex<Published>>,
-}
-
-/// What a worker copies out for metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Published {
-    /// The shard's counters.
-    pub shard: Counters,
-    /// The worker's own.
-    pub worker: WorkerCounters,
-    /// Socket buffers as granted.
-    pub buffers: Option<Buffers>,
-}
-
-impl Published {
-    /// Everything that went no further, for whatever reason.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        let worker = &self.worker;
-        self.shard.drops.iter().sum::<u64>()
-            + worker.send_failed
-            + worker.hand_over_dropped
-            + worker.overflowed
-            + worker.stream_dropped
-            + worker.oversized
-    }
-}
-
-/// What the worker itself counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WorkerCounters {
-    /// Sends, one per run.
-    pub sends: u64,
-    /// Datagrams in them.
-    pub sent_datagrams: u64,
-    /// Bytes in them.
-    pub sent_bytes: u64,
-    /// Sends of more than one datagram.
-    pub segmented_sends: u64,
-    /// Datagrams the kernel did not take.
-    pub send_failed: u64,
-    /// Datagrams received.
-    pub received_datagrams: u64,
-    /// Bytes received.
-    pub received_bytes: u64,
-    /// Datagrams handed to a sibling shard.
-    pub handed_over: u64,
-    /// Datagrams dropped because a sibling's queue was full.
-    pub hand_over_dropped: u64,
-    /// Datagrams the kernel dropped because the receive buffer was full.
-    pub overflowed: u64,
-    /// Datagrams dropped for slow ICE-TCP receivers.
-    pub stream_dropped: u64,
-    /// ICE-TCP connections.
-    pub streams: u64,
-    /// ICE-TCP connections not taken because there were too many.
-    pub streams_refused: u64,
-    /// Data messages and levels that nobody took.
-    pub events_lost: u64,
-    /// Datagrams longer than any of ours may be.
-    pub oversized: u64,
-    /// Times the loop woke up.
-    pub wakeups: u64,
 }
 
 impl ShardPort {
@@ -202,6 +146,8 @@ pub struct Worker {
     outgoing: Vec<[RecvBatch; 2]>,
     pool: Vec<RecvBatch>,
     next_copy: Timestamp,
+    /// Earliest time of the next look at the sockets.
+    next_look: Timestamp,
 }
 
 /// The way to a sibling shard.
@@ -355,6 +301,7 @@ pub fn prepare(
             outgoing: (0..shards).map(|_| Default::default()).collect(),
             pool: Vec::new(),
             next_copy: now,
+            next_look: now,
         };
         let port = ShardPort {
             id,
@@ -432,7 +379,11 @@ impl Worker {
 
     fn wait(&mut self, ready: &mut Vec<epoll::Event>) {
         ready.clear();
-        let now = self.clock.now();
+        let mut now = self.clock.now();
+        if now < self.next_look {
+            std::thread::sleep(self.next_look.since(now));
+            now = self.clock.now();
+        }
         let wait = if !self.held.is_empty() {
             Duration::from_millis(1)
         } else {
@@ -489,6 +440,7 @@ impl Worker {
     }
 
     fn receive(&mut self, now: Timestamp, ready: &[epoll::Event]) {
+        let (mut looked, mut backlog) = (false, false);
         for event in ready {
             let token = event.data.u64();
             if token == TOKEN_WAKER {
@@ -507,7 +459,8 @@ impl Worker {
                 self.read_stream(now, path);
                 continue;
             }
-            for _ in 0..READS_PER_TICK {
+            looked = true;
+            for read in 1..=READS_PER_TICK {
                 let Some((_, socket)) = self.sockets.get_mut(token as usize) else {
                     break;
                 };
@@ -520,7 +473,11 @@ impl Worker {
                 if !more {
                     break;
                 }
+                backlog |= read == READS_PER_TICK;
             }
+        }
+        if looked && !backlog {
+            self.next_look = now + TICK;
         }
         self.expire_streams(now);
     }

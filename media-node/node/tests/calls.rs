@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use media_core::io::Protocol;
 use plenum_load::headless::Source;
-use world::{Session, Setting, World, act_until, eventually, loopbacks, session_start};
+use world::{Session, Setting, World, act_until, eventually, loopbacks, scrape, session_start};
 
 /// Two people per shard and room; everybody hears and sees the other.
 async fn meet(ports: &str, shards: u8, ip: IpAddr, protocol: Protocol) {
@@ -46,7 +46,27 @@ async fn meet(ports: &str, shards: u8, ip: IpAddr, protocol: Protocol) {
         })
     })
     .await;
+    run_lengths(&world, &what).await;
     world.node.stop().await;
+}
+
+/// Prints how many packets leave together; each frame here is four packets.
+async fn run_lengths(world: &World, what: &str) {
+    let metrics = world.node.metrics_address().expect("metrics");
+    let series = async |name: &str| {
+        scrape(
+            metrics,
+            &format!("plenum_media_shard_{name}_total{{shard=\"0\"}}"),
+        )
+        .await
+        .expect("the series exists")
+    };
+    let media = series("forwarded_packets").await / series("media_runs").await;
+    let all = series("sent_datagrams").await / series("sends").await;
+    let wakeups = series("wakeups").await / series("received_datagrams").await;
+    eprintln!(
+        "{what}: {media:.2} packets per run of media, {all:.2} datagrams per send, {wakeups:.2} wake-ups per datagram"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
