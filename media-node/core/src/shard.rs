@@ -213,7 +213,9 @@ impl<C: Crypto> Shard<C> {
 
     /// Keeps the memory of a control packet for another.
     fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX && (CONTROL_BYTES..=4 * CONTROL_BYTES).contains(&buffer.capacity()) {
+        if self.spare.len() < SPARE_MAX
+            && (CONTROL_BYTES..=4 * CONTROL_BYTES).contains(&buffer.capacity())
+        {
             buffer.clear();
             self.spare.push(buffer);
         }

@@ -73,7 +73,7 @@ pub const TARGETS: [Target; 11] = [
         seeds: sctp_seeds,
     },
     Target {
-        name: "sdp",
+        name: "descriptions",
         run: run_sdp,
         seeds: sdp_seeds,
     },

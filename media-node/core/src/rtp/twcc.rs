@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::ids::Ssrc;
 use crate::time::Timestamp;
 
-/// Packets kept between two feedback messages: 100 ms at 40 Mbit/s.
+/// Packets kept between two feedback messages: 100 ms at 50 Mbit/s.
 const ARRIVALS_MAX: usize = 512;
 /// Unit of arrival deltas.
 const TICK_NANOS: u64 = 250_000;
@@ -40,8 +40,8 @@ pub struct FeedbackState {
 }
 
 impl Feedback {
-    /// How often feedback is sent while packets come.
-    pub const INTERVAL: Duration = Duration::from_millis(50);
+    /// How often feedback is sent while packets come: what browsers do among themselves.
+    pub const INTERVAL: Duration = Duration::from_millis(100);
 
     /// Notes one packet. True when it is the first since the last feedback.
     pub fn arrived(&mut self, sequence: u16, now: Timestamp) -> bool {

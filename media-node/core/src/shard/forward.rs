@@ -141,8 +141,7 @@ fn choose(
                 }
                 let old = published.encodings.get(usize::from(before))?.report?;
                 let new = published.encodings.get(usize::from(encoding))?.report?;
-                let ntp =
-                    (new.ntp.wrapping_sub(old.ntp) as i64 as i128 * i128::from(clock)) >> 32;
+                let ntp = (new.ntp.wrapping_sub(old.ntp) as i64 as i128 * i128::from(clock)) >> 32;
                 let delta = i128::from(in_timestamp.wrapping_sub(new.rtp) as i32) + ntp;
                 Some(old.rtp.wrapping_add(delta as u32).wrapping_add(offset))
             });

@@ -476,8 +476,8 @@ impl<C: Crypto> Shard<C> {
         state.last_packet = now;
         if !repaired {
             // Interarrival jitter (RFC 3550 §6.4.1).
-            let arrival =
-                (now.as_nanos() / 1000).wrapping_mul(u64::from(state.clock_rate)) as i64 / 1_000_000;
+            let arrival = (now.as_nanos() / 1000).wrapping_mul(u64::from(state.clock_rate)) as i64
+                / 1_000_000;
             let transit = arrival.wrapping_sub(i64::from(header.timestamp));
             if let Some(before) = state.transit {
                 let difference = (transit.wrapping_sub(before) as i32).unsigned_abs() as f32;
