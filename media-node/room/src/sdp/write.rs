@@ -372,7 +372,9 @@ pub fn offer(local: &Local<'_>, sections: &[Sent]) -> String {
     let mut out = String::with_capacity(2048 + 1024 * sections.len());
     head(&mut out, local, &mids);
     out.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
-    transport(&mut out, local, DATA_MID, "actpass", true);
+    // The node always is the DTLS server. It says so instead of `actpass`: clients on pion and webrtc-rs wait for a
+    // ClientHello of their own accord when the offer is ICE-lite and leaves the choice to them.
+    transport(&mut out, local, DATA_MID, "passive", true);
     let _ = write!(
         out,
         "a=sctp-port:5000\r\na=max-message-size:{}\r\n",
@@ -389,7 +391,7 @@ pub fn offer(local: &Local<'_>, sections: &[Sent]) -> String {
             media_name(section.kind),
             payload_ids(&section.payloads)
         );
-        transport(&mut out, local, &section.mid, "actpass", false);
+        transport(&mut out, local, &section.mid, "passive", false);
         out.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\na=sendonly\r\n");
         let mut map = sent_extensions(section.kind);
         for (index, uri) in EXTENSIONS.iter().enumerate() {

@@ -129,7 +129,7 @@ pub fn answer_to(offer: &str, session: u64) -> String {
             line if line.starts_with("a=fingerprint") => {
                 let _ = write!(sdp, "a=fingerprint:sha-256 {FINGERPRINT}\r\n");
             }
-            "a=setup:actpass" => sdp.push_str("a=setup:active\r\n"),
+            "a=setup:passive" => sdp.push_str("a=setup:active\r\n"),
             "a=sendonly" => sdp.push_str("a=recvonly\r\n"),
             line => {
                 sdp.push_str(line);
