@@ -110,6 +110,24 @@ fn files_are_followed_children_are_healed_and_nothing_is_left_behind() {
     up.event("applied");
     up.until("conferences", "two of them", |all| all.len() == 2);
 
+    // A folder that is replaced is another one to the kernel; it is found by its path.
+    let aside = up.folder.0.join("aside");
+    fs::rename(up.folder.manifests(), &aside).expect("moved away");
+    assert!(
+        up.event("failed")["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("manifests"))
+    );
+    assert_eq!(up.get("conferences").len(), 2);
+    fs::rename(&aside, up.folder.manifests()).expect("moved back");
+    up.event("applied");
+    up.folder.edit(
+        "conferences.yaml",
+        "displayName: Council",
+        "displayName: Rat",
+    );
+    up.event("applied");
+
     let nodes = up.until("nodes", "registered", all_registered);
     let pid = nodes[0]["status"]["process"]["pid"]
         .as_u64()

@@ -97,6 +97,8 @@ struct Machine {
     noted: BTreeSet<String>,
     /// Content that was reported as wrong, so that it is reported once.
     rejected: Option<[u8; 32]>,
+    /// What was reported as failed, likewise.
+    failure: Option<String>,
     control_plane: ControlPlane,
     control_plane_grpc: SocketAddr,
     /// The media node's program.

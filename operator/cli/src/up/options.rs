@@ -48,7 +48,7 @@ pub(crate) enum OptionsError {
     NoReplica,
     /// The port is taken.
     #[error(
-        "--http-port {port}: {ip}:{port} is in use by another program; stop it, or choose another port with --http-port"
+        "--http-port {port}: {ip}:{port} is in use by another program, or by another plenum up; stop it, or choose another port with --http-port"
     )]
     PortInUse {
         /// Address.

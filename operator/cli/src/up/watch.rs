@@ -14,18 +14,21 @@ use notify::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Editors write in several steps; this much silence means that they are done.
 const QUIET: Duration = Duration::from_millis(60);
+/// How often a folder that is gone is looked for.
+const LOST: Duration = Duration::from_secs(1);
 /// A file that never comes to rest is read all the same.
 const PATIENCE: usize = 20;
 
 /// Watches the directories of the paths given.
 pub(crate) struct Watch {
     changed: Arc<Notify>,
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    folders: BTreeSet<PathBuf>,
 }
 
 impl Watch {
@@ -45,28 +48,52 @@ impl Watch {
                     told.notify_one();
                 }
             })?;
-        for folder in folders(paths) {
-            watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        let folders = folders(paths);
+        for folder in &folders {
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
         }
         Ok(Self {
             changed,
-            _watcher: watcher,
+            watcher,
+            folders,
         })
     }
 
     /// Tells of changes for ever, each time after a moment of rest.
-    pub(crate) async fn tell(self, to: mpsc::Sender<()>) {
+    pub(crate) async fn tell(mut self, to: mpsc::Sender<()>) {
+        let mut watched = true;
         loop {
-            self.changed.notified().await;
+            if watched {
+                self.changed.notified().await;
+            } else {
+                // The folder was replaced, and the new one is not there yet: look again.
+                sleep(LOST).await;
+            }
             for _ in 0..PATIENCE {
                 if timeout(QUIET, self.changed.notified()).await.is_err() {
                     break;
                 }
             }
+            watched = self.renew();
             if to.send(()).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Watches what now stands at the paths: a folder that was replaced is another one to the kernel. What changes
+    /// meanwhile is found, because the manifests are read after this.
+    fn renew(&mut self) -> bool {
+        let mut watched = true;
+        for folder in &self.folders {
+            // It may not be watched any more, which is what is wanted.
+            let _ = self.watcher.unwatch(folder);
+            watched &= self
+                .watcher
+                .watch(folder, RecursiveMode::NonRecursive)
+                .is_ok();
+        }
+        watched
     }
 }
 

@@ -29,10 +29,10 @@ impl Machine {
             .and_then(|files| Ok((check(&files, Some(&self.checked.values))?, files.len())));
         let (checked, files) = match read {
             Ok(read) => read,
-            Err(error) => return self.reporter.failed(&error),
+            Err(error) => return self.failed(error),
         };
         if checked.content == self.checked.content {
-            if self.rejected.take().is_some() {
+            if self.rejected.take().is_some() | self.failure.take().is_some() {
                 self.reporter.applied(
                     &["the manifests are again as they are in effect".to_owned()],
                     &[],
@@ -56,9 +56,17 @@ impl Machine {
         }
         self.rejected = None;
         if let Err(error) = self.options.judge(&checked.objects) {
-            return self.reporter.failed(&error.to_string());
+            return self.failed(error.to_string());
         }
         self.apply(checked).await;
+    }
+
+    /// Tells of a failure, once until another or none follows.
+    fn failed(&mut self, message: String) {
+        if self.failure.as_ref() != Some(&message) {
+            self.reporter.failed(&message);
+            self.failure = Some(message);
+        }
     }
 
     async fn apply(&mut self, checked: Checked) {
@@ -68,11 +76,11 @@ impl Machine {
         };
         let wants = wants(&valid);
         if let Err(error) = self.ports(&wants.nodes) {
-            return self.reporter.failed(&error.to_string());
+            return self.failed(error.to_string());
         }
         let generated = match self.secrets.generate(&self.dir, &wants) {
             Ok(generated) => generated,
-            Err(error) => return self.reporter.failed(&error.to_string()),
+            Err(error) => return self.failed(error.to_string()),
         };
         let before: BTreeSet<Name> = self.checked.objects.conferences.keys().cloned().collect();
         let old = std::sync::Arc::clone(&self.plan);
@@ -91,6 +99,7 @@ impl Machine {
         if changes.is_empty() {
             changes.push("nothing that has an effect".to_owned());
         }
+        self.failure = None;
         self.note("manifests", "Applied", changes.join("; "));
         let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
         let mut added = self.view(&processes, &keys, &url).access();

@@ -103,6 +103,7 @@ pub(super) fn start(
         plan: Arc::new(Plan::default()),
         noted: BTreeSet::new(),
         rejected: None,
+        failure: None,
         control_plane: ControlPlane {
             supervised,
             pid: None,
