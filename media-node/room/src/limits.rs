@@ -11,6 +11,8 @@ pub const LOBBY_MAX: usize = 500;
 pub const TRACKS_PER_PARTICIPANT_MAX: usize = media_core::limits::PUBLICATIONS_PER_TRANSPORT_MAX;
 /// Largest signalling frame, as at the gateway.
 pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of a publisher's offer; answers to many sections may be longer.
+pub const OFFER_BYTES_MAX: usize = 192 * 1024;
 /// Sections of a publisher's offer: every track ever published and the data channels.
 pub const OFFER_SECTIONS_MAX: usize = 128;
 /// Sections of an offer to a subscriber; further tracks wait until one is free.

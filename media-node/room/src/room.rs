@@ -30,6 +30,7 @@ pub struct Room {
     counters: Counters,
     /// Peers that did something in this step.
     touched: BTreeSet<MemberId>,
+    deadline: Option<Timestamp>,
     ended: bool,
     by_wire: bool,
 }
@@ -56,6 +57,7 @@ impl Room {
         };
         let mut roster = Roster::new(&mut context, config);
         roster.report(&mut context);
+        let deadline = roster.deadline();
         Self {
             roster,
             peers: BTreeMap::new(),
@@ -70,6 +72,7 @@ impl Room {
             out,
             counters,
             touched: BTreeSet::new(),
+            deadline,
             ended: false,
             by_wire: false,
         }
@@ -98,6 +101,10 @@ impl Room {
         if self.ended {
             return None;
         }
+        self.deadline
+    }
+
+    fn earliest(&self) -> Option<Timestamp> {
         self.roster
             .deadline()
             .into_iter()
@@ -114,7 +121,7 @@ impl Room {
             self.with_peer(now, id, |peer, context| peer.timeout(context));
         }
         self.with_roster(now, |roster, context| roster.timeout(context));
-        self.settle(now);
+        self.settle(now, false);
     }
 
     /// One input.
@@ -122,6 +129,12 @@ impl Room {
         if self.ended {
             return self.late(input);
         }
+        let frequent = matches!(
+            &input,
+            Input::Media(
+                Event::Data { .. } | Event::Speakers { .. } | Event::EncodingForwarded { .. }
+            )
+        );
         match input {
             Input::SessionStart { session, start } => {
                 let member = self.with_roster(now, |roster, context| {
@@ -177,7 +190,7 @@ impl Room {
             }
             Input::GiveUp => self.with_roster(now, |roster, context| roster.give_up(context)),
         }
-        self.settle(now);
+        self.settle(now, frequent);
     }
 
     /// Whoever comes after the end is told so.
@@ -272,7 +285,9 @@ impl Room {
     }
 
     /// Lets roster and peers talk until they have nothing more to say.
-    fn settle(&mut self, now: Timestamp) {
+    ///
+    /// After what comes often, and changes neither facts nor counts nor timers, those are not gone through.
+    fn settle(&mut self, now: Timestamp, frequent: bool) {
         loop {
             if let Some((id, message)) = self.up.pop_front() {
                 let message = if self.by_wire {
@@ -295,7 +310,11 @@ impl Room {
             }
         }
         match self.roster.ended {
-            None => self.with_roster(now, |roster, context| roster.report(context)),
+            None if frequent => {}
+            None => {
+                self.with_roster(now, |roster, context| roster.report(context));
+                self.deadline = self.earliest();
+            }
             Some(reason) => {
                 self.ended = true;
                 self.out.push_back(Output::Media(Command::RemoveRoom {

@@ -360,17 +360,27 @@ impl Roster {
         ] {
             debug_assert!(list <= max, "invariant: facts are bounded where they grow");
         }
+        let (participants, publishers) = (self.participants(), self.publishers());
+        let lobby = self.knocks.len() as u32;
+        // Facts may be long: they are copied only when something changed.
+        let unchanged = self.reported.as_ref().is_some_and(|before| {
+            (before.participants, before.publishers, before.lobby)
+                == (participants, publishers, lobby)
+                && before.policy_revision == self.policy.revision
+                && before.facts == self.facts
+        });
+        if unchanged {
+            return;
+        }
         let report = RoomReport {
-            participants: self.participants(),
-            publishers: self.publishers(),
-            lobby: self.knocks.len() as u32,
+            participants,
+            publishers,
+            lobby,
             facts: self.facts.clone(),
             policy_revision: self.policy.revision.clone(),
         };
-        if self.reported.as_ref() != Some(&report) {
-            self.reported = Some(report.clone());
-            context.out.push_back(Output::Report(Box::new(report)));
-        }
+        self.reported = Some(report.clone());
+        context.out.push_back(Output::Report(Box::new(report)));
     }
 
     fn remember_role(&mut self, identity: &str, role: Role) {

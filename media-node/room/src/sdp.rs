@@ -16,9 +16,13 @@ pub use write::{
 };
 
 /// Longest description that is read.
-pub const SDP_BYTES_MAX: usize = 256 * 1024;
+pub const SDP_BYTES_MAX: usize = 512 * 1024;
 /// Sections of one description.
 pub const SECTIONS_MAX: usize = 256;
+/// Attributes of one section.
+pub const ATTRIBUTES_MAX: usize = 512;
+/// Formats of one section.
+pub const FORMATS_MAX: usize = 128;
 
 /// Why a description is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Peer, Transport};
 use crate::counters::Dropped;
-use crate::limits::OFFER_SECTIONS_MAX;
+use crate::limits::{OFFER_BYTES_MAX, OFFER_SECTIONS_MAX};
 use crate::link::{BoundTrack, GrantedTrack, ToRoster, Wire};
 use crate::sdp::{self, Description, Local, Section, Taken, is_received};
 
@@ -175,6 +175,9 @@ impl Peer {
         context: &mut Context<'_>,
         description: &proto::SessionDescription,
     ) {
+        if description.sdp.len() > OFFER_BYTES_MAX {
+            return context.counters.drop(Dropped::Description);
+        }
         let offer = match Description::parse(&description.sdp) {
             Ok(offer)
                 if description.r#type == "offer" && offer.sections.len() <= OFFER_SECTIONS_MAX =>

@@ -37,12 +37,12 @@ impl Peer {
             Request::TrackSetting(request) => self.track_setting(context, request),
             Request::Leave(_) => self.tell(context, ToRoster::Leave),
             Request::SubscriptionPermission(request) => {
-                if request.track_permissions.len() > LIST_MAX
-                    || request
-                        .track_permissions
-                        .iter()
-                        .any(|permission| permission.track_sids.len() > LIST_MAX)
-                {
+                let entries: usize = request
+                    .track_permissions
+                    .iter()
+                    .map(|permission| 1 + permission.track_sids.len())
+                    .sum();
+                if entries > 4 * LIST_MAX {
                     return context.counters.drop(Dropped::Limit);
                 }
                 self.tell(context, ToRoster::SubscriptionPermission(Wire(request)));

@@ -2,6 +2,8 @@
 //! Data packets: who may send what to whom. The sender is stamped by the server; chat obeys the role's rule; `plenum.` topics are the
 //! server's.
 
+use std::collections::BTreeSet;
+
 use livekit_protocol as proto;
 use livekit_protocol::data_packet::Value;
 use media_core::api::Channel;
@@ -120,6 +122,8 @@ impl Roster {
             } as i32;
         }
         let everybody = wished.is_empty() && wished_sids.is_empty();
+        let wished: BTreeSet<String> = wished.into_iter().collect();
+        let wished_sids: BTreeSet<String> = wished_sids.into_iter().collect();
         let to: Vec<MemberId> = self
             .members
             .values()

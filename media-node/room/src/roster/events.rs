@@ -7,6 +7,14 @@ use super::{Context, Roster};
 use crate::api::Output;
 
 impl Roster {
+    fn end_reason(&self) -> proto::RoomEndReason {
+        match self.ended {
+            Some("Deleted" | "EndedByModerator") => proto::RoomEndReason::RoomEndApiDelete,
+            Some(_) => proto::RoomEndReason::RoomEndIdleTimeout,
+            None => proto::RoomEndReason::RoomEndUnknown,
+        }
+    }
+
     /// Raises an event.
     pub(super) fn event(
         &mut self,
@@ -21,6 +29,7 @@ impl Roster {
             participant: participant.cloned(),
             track: track.cloned(),
             created_at: (self.unix_ms(context.now) / 1000) as i64,
+            room_end_reason: self.end_reason() as i32,
             ..Default::default()
         };
         match serde_json::to_vec(&event) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Published tracks: who may publish what, who gets it, and which quality is wanted of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use livekit_protocol as proto;
 use livekit_protocol::request_response::{Reason, Request};
@@ -71,24 +71,52 @@ impl Track {
     }
 }
 
-/// Who may have a member's tracks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Who may have a member's tracks, prepared for looking up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sharing {
-    permissions: Wire<proto::SubscriptionPermission>,
+    everybody: bool,
+    identities: BTreeMap<String, Allowance>,
+    sids: BTreeMap<String, Allowance>,
+}
+
+/// Which tracks one receiver may have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Allowance {
+    all: bool,
+    tracks: BTreeSet<String>,
 }
 
 impl Sharing {
+    fn new(permission: proto::SubscriptionPermission) -> Self {
+        let mut sharing = Self {
+            everybody: permission.all_participants,
+            ..Self::default()
+        };
+        for one in permission.track_permissions {
+            let allowance = if one.participant_identity.is_empty() {
+                sharing.sids.entry(one.participant_sid).or_default()
+            } else {
+                sharing
+                    .identities
+                    .entry(one.participant_identity)
+                    .or_default()
+            };
+            allowance.all |= one.all_tracks;
+            allowance.tracks.extend(one.track_sids);
+        }
+        sharing
+    }
+
     pub(super) fn allows(&self, receiver: &Member, sid: &str) -> bool {
-        let Wire(permission) = &self.permissions;
-        permission.all_participants
-            || permission.track_permissions.iter().any(|one| {
-                let named = if one.participant_identity.is_empty() {
-                    one.participant_sid == receiver.sid
-                } else {
-                    one.participant_identity == receiver.identity
-                };
-                named && (one.all_tracks || one.track_sids.iter().any(|other| other == sid))
-            })
+        let named = [
+            self.identities.get(&receiver.identity),
+            self.sids.get(&receiver.sid),
+        ];
+        self.everybody
+            || named
+                .into_iter()
+                .flatten()
+                .any(|allowance| allowance.all || allowance.tracks.contains(sid))
     }
 }
 
@@ -489,9 +517,7 @@ impl Roster {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        let before = member.sharing.replace(Sharing {
-            permissions: Wire(permissions),
-        });
+        let before = member.sharing.replace(Sharing::new(permissions));
         let Some(member) = self.members.get(&id) else {
             return;
         };

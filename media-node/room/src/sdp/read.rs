@@ -11,8 +11,8 @@ use rtc_sdp::description::media::MediaDescription;
 use rtc_sdp::description::session::SessionDescription;
 
 use super::{
-    Description, Direction, EXTENSIONS, SDP_BYTES_MAX, SECTIONS_MAX, SdpError, Section,
-    extension_field,
+    ATTRIBUTES_MAX, Description, Direction, EXTENSIONS, FORMATS_MAX, SDP_BYTES_MAX, SECTIONS_MAX,
+    SdpError, Section, extension_field,
 };
 
 /// A format from `rtpmap` and `fmtp`; `None` for what is not forwarded.
@@ -96,7 +96,12 @@ impl Description {
         }
         let session = SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))
             .map_err(|_| SdpError::Malformed)?;
-        if session.media_descriptions.len() > SECTIONS_MAX {
+        let long = |media: &MediaDescription| {
+            media.attributes.len() > ATTRIBUTES_MAX || media.media_name.formats.len() > FORMATS_MAX
+        };
+        if session.media_descriptions.len() > SECTIONS_MAX
+            || session.media_descriptions.iter().any(long)
+        {
             return Err(SdpError::TooLarge);
         }
         let global = |key: &str| session.attribute(key).map(String::as_str);
