@@ -4,6 +4,8 @@
 
 #[path = "services/loss.rs"]
 mod loss;
+#[path = "services/replicas.rs"]
+mod replicas;
 mod world;
 
 use std::collections::BTreeMap;

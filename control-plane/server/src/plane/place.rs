@@ -313,14 +313,17 @@ impl Plane {
                 Given::Held(record) => {
                     // Another replica was faster; what it placed is as good.
                     let key = assignment.key;
-                    return match self.known(key).await? {
-                        Known::Runs(placed) => Ok(placed),
-                        Known::Opening(record, host) => self.open(key, &record, host).await,
+                    let placed = match self.known(key).await? {
+                        Known::Runs(placed) => placed,
+                        Known::Opening(record, host) => self.open(key, &record, host).await?,
                         Known::Free(_) => {
                             tracing::debug!(epoch = %record.lease.epoch, "a room is held by a lease that nobody fills");
-                            Err(PlaceError::Contended(key.clone()))
+                            return Err(PlaceError::Contended(key.clone()));
                         }
                     };
+                    self.reserve(&placed, assignment.tenant, assignment.participants)
+                        .await?;
+                    return Ok(placed);
                 }
                 Given::NodeRefused(uid, refusal) => {
                     assignment.excluded.push(uid);

@@ -32,7 +32,7 @@ pub const LIVENESS: Duration = Duration::from_secs(40);
 pub struct Replica {
     pub plane: Plane,
     pub address: String,
-    pub ca: Ca,
+    pub ca: Arc<Ca>,
     pub stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -44,15 +44,19 @@ impl Replica {
 
     /// Over a store that stands before the one in memory.
     pub async fn start_with(store: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        let clock = Clock::start();
+        let store = store(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))));
+        Self::start_on(Arc::new(Ca::new()), store).await
+    }
+
+    /// With the CA and the store of another replica.
+    pub async fn start_on(ca: Arc<Ca>, store: Arc<dyn Store>) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        let ca = Ca::new();
         let tls = ca.control_plane();
-        let clock = Clock::start();
-        let store = store(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))));
-        let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
+        let plane = Plane::new(store, Hosts::new(tls.clone()), Clock::start());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address").to_string();
         let stop = CancellationToken::new();

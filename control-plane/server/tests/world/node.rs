@@ -46,7 +46,8 @@ struct State {
 #[derive(Clone)]
 struct Script {
     state: Arc<Mutex<State>>,
-    reports: mpsc::Sender<NodeReport>,
+    /// One per replica.
+    reports: Vec<mpsc::Sender<NodeReport>>,
     changed: Arc<watch::Sender<u64>>,
 }
 
@@ -58,8 +59,14 @@ impl Script {
     }
 
     async fn say(&self, report: Report) {
-        // The stream may be over.
-        let _ = self.reports.send(NodeReport { item: Some(report) }).await;
+        for replica in &self.reports {
+            // The stream may be over.
+            let _ = replica
+                .send(NodeReport {
+                    item: Some(report.clone()),
+                })
+                .await;
+        }
     }
 
     async fn report(&self, name: &str) {
@@ -115,9 +122,15 @@ impl Node {
 
     /// Starts a node that has rooms already, as one does that was cut off from the replica.
     pub async fn start_with(replica: &Replica, id: &str, rooms: BTreeMap<String, Room>) -> Self {
+        Self::start_at(&[replica], id, rooms).await
+    }
+
+    /// Starts a node that attaches to every replica.
+    pub async fn start_at(replicas: &[&Replica], id: &str, rooms: BTreeMap<String, Room>) -> Self {
         let uid = format!("u-{id}");
-        let tls = replica.ca.node(&uid);
-        let (reports, queue) = mpsc::channel(1_024);
+        let tls = replicas[0].ca.node(&uid);
+        let (reports, queues): (Vec<_>, Vec<_>) =
+            replicas.iter().map(|_| mpsc::channel(1_024)).unzip();
         let state = State {
             rooms,
             ..State::default()
@@ -141,8 +154,16 @@ impl Node {
                 .await
                 .expect("served");
         });
-        let channel = pki::dial(&replica.address, &tls).await.expect("dialled");
-        tasks.spawn(attach(script.clone(), channel, uid, endpoint, queue));
+        for (replica, queue) in replicas.iter().zip(queues) {
+            let channel = pki::dial(&replica.address, &tls).await.expect("dialled");
+            tasks.spawn(attach(
+                script.clone(),
+                channel,
+                uid.clone(),
+                endpoint.clone(),
+                queue,
+            ));
+        }
         Self {
             id: id.into(),
             script,

@@ -27,6 +27,12 @@ impl Ca {
     }
 
     pub fn issue(&self, dns: &str, spiffe_path: &str) -> Tls {
+        let (ca, certificate, key) = self.pem_of(dns, spiffe_path);
+        Tls::from_pem(&ca, &certificate, &key)
+    }
+
+    /// CA, certificate and key as PEM.
+    pub fn pem_of(&self, dns: &str, spiffe_path: &str) -> (String, String, String) {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new(vec![dns.to_owned()]).expect("params");
         let uri = format!("spiffe://plenum.internal/{spiffe_path}")
@@ -38,7 +44,7 @@ impl Ca {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        Tls::from_pem(&self.pem, &certificate.pem(), &key.serialize_pem())
+        (self.pem.clone(), certificate.pem(), key.serialize_pem())
     }
 
     pub fn control_plane(&self) -> Tls {
