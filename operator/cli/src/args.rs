@@ -102,7 +102,7 @@ pub(crate) enum Verb {
         node: String,
         /// How long rooms may go on before they are moved; the pool's drain.timeout without it, at once with
         /// drain.strategy: Move
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=86_400))]
         timeout_seconds: Option<u64>,
         /// Lets the node take rooms again
         #[arg(long, conflicts_with = "timeout_seconds")]

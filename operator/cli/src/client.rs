@@ -231,7 +231,7 @@ pub(crate) fn drain(
         }
         Ok((value, _)) => {
             sayln!(
-                "{node} takes no new rooms; its {} rooms move within {} s. Watch it with `plenum get nodes`.",
+                "{node} takes no new rooms; its {} rooms may go on for {} s, then they move. Watch it with `plenum get nodes`.",
                 value["rooms"],
                 value["seconds"]
             );

@@ -3,6 +3,7 @@
 
 mod apply;
 mod calls;
+mod drain;
 mod start;
 
 use std::{
@@ -65,8 +66,15 @@ struct Node {
     pid: Option<u32>,
     starts: u64,
     drained: bool,
-    /// When a node that is no longer wanted goes even with rooms.
-    leaving: Option<Instant>,
+    /// While it is being emptied, to stay or to go.
+    emptying: Option<drain::Emptying>,
+}
+
+impl Node {
+    /// Whether it is on its way out.
+    fn goes(&self) -> bool {
+        self.emptying.as_ref().is_some_and(drain::Emptying::goes)
+    }
 }
 
 /// Arguments of a node that may change.
@@ -175,7 +183,7 @@ pub(crate) async fn run(
             }
             Some(()) = changes.recv() => machine.files_changed().await,
             _ = tick.tick() => {
-                machine.let_go().await;
+                machine.go_on_emptying().await;
                 if !machine.ready && !told_slow && began.elapsed() > SLOW {
                     told_slow = true;
                     warn!("not ready yet: {}", machine.missing());
@@ -221,7 +229,7 @@ impl Machine {
         let endpoints: BTreeMap<String, NodeEndpoint> = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.leaving.is_none())
+            .filter(|(_, node)| !node.goes())
             .filter_map(|(uid, node)| {
                 let endpoint = NodeEndpoint {
                     epoch: self.epoch(node.starts),
@@ -245,7 +253,7 @@ impl Machine {
         };
         // A node on its way out is known until it is gone; its records take nobody in.
         for (uid, node) in &self.nodes {
-            if let Some(record) = self.plan.nodes.get(uid).filter(|_| node.leaving.is_some()) {
+            if let Some(record) = self.plan.nodes.get(uid).filter(|_| node.goes()) {
                 plan.nodes.insert(uid.clone(), record.closed());
             }
         }
@@ -370,7 +378,7 @@ impl Machine {
         if !self.snapshot_applied {
             missing.push("the control plane has not taken the manifests".to_owned());
         }
-        for (uid, node) in self.nodes.iter().filter(|(_, node)| node.leaving.is_none()) {
+        for (uid, node) in self.nodes.iter().filter(|(_, node)| !node.goes()) {
             let state = self.live.nodes.get(uid);
             if !state.is_some_and(|state| state.registered && (state.accepting || node.drained)) {
                 missing.push(format!("{} has not registered", node.wanted.name));
@@ -423,7 +431,7 @@ impl Machine {
                 pid: node.pid,
                 starts: node.starts,
                 drained: node.drained,
-                leaving: node.leaving.is_some(),
+                leaving: node.goes(),
             };
             (uid.clone(), process)
         };

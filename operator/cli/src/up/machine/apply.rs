@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Changed files: judged as a whole, then applied as a difference, or not at all.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
 
 use operator_core::{
-    AbsentOpenerKeys, Diff, Name, Plan, Record, RecordKind, diff, plan::millis, validate, wants,
+    AbsentOpenerKeys, Diff, Name, Plan, Record, RecordKind, diff, validate, wants,
 };
-use plenum_api::media_pool::DrainStrategy;
-use plenum_proto::v1::{AcceptingOrder, MoveOrder};
 use tracing::warn;
 
 use super::Machine;
-use crate::{
-    up::directory::Wish,
-    validate::{Checked, check, manifests_of},
-};
-
-/// Rooms that are asked to move get that long before their node goes without them.
-const MOVE_GRACE: Duration = Duration::from_secs(10);
+use crate::validate::{Checked, check, manifests_of};
 
 impl Machine {
     /// Reads everything again.
@@ -109,123 +98,35 @@ impl Machine {
 
     /// Nodes that are no longer wanted take no more rooms, and go once they are empty or out of time.
     async fn send_away(&mut self) -> Vec<String> {
-        let wanted: BTreeSet<&String> = self.wants.nodes.iter().map(|node| &node.uid).collect();
-        let unwanted: Vec<String> = self
-            .nodes
-            .iter()
-            .filter(|(uid, node)| !wanted.contains(uid) && node.leaving.is_none())
-            .map(|(uid, _)| uid.clone())
-            .collect();
         let mut did = Vec::new();
-        for uid in unwanted {
+        for uid in self.nodes_where(|wanted, goes| !wanted && !goes) {
             let patience = self.patience(&uid, None);
-            let epoch = self
-                .nodes
-                .get(&uid)
-                .map_or(0, |node| self.epoch(node.starts));
-            self.order_empty(&uid, epoch, patience, "ScaleDown").await;
-            if let Some(node) = self.nodes.get_mut(&uid) {
-                node.leaving = Some(Instant::now() + patience + MOVE_GRACE);
-                did.push(format!("node {} goes when it is empty", node.wanted.name));
-            }
+            self.empty(&uid, patience, true, "ScaleDown").await;
+            let node = self.nodes.get(&uid);
+            did.extend(node.map(|node| format!("node {} goes when it is empty", node.wanted.name)));
         }
         did
     }
 
     /// Nodes on their way out that are wanted again take rooms again.
     async fn call_back(&mut self) -> Vec<String> {
-        let wanted: BTreeSet<&String> = self.wants.nodes.iter().map(|node| &node.uid).collect();
-        let back: Vec<(String, u64, bool)> = self
-            .nodes
-            .iter()
-            .filter(|(uid, node)| wanted.contains(uid) && node.leaving.is_some())
-            .map(|(uid, node)| (uid.clone(), self.epoch(node.starts), !node.drained))
-            .collect();
         let mut did = Vec::new();
-        for (uid, epoch, accepting) in back {
-            if let Some(node) = self.nodes.get_mut(&uid) {
-                node.leaving = None;
-                did.push(format!("node {} stays", node.wanted.name));
-            }
-            let reason = "ScaleUp".to_owned();
-            let order = AcceptingOrder {
-                node_uid: uid,
-                epoch,
-                accepting,
-                reason,
-            };
-            // The publisher ends with the machine only.
-            let _ = self.wishes.send(Wish::Accepting(order)).await;
+        for uid in self.nodes_where(|wanted, goes| wanted && goes) {
+            self.stop_emptying(&uid, "ScaleUp").await;
+            let node = self.nodes.get(&uid);
+            did.extend(node.map(|node| format!("node {} stays", node.wanted.name)));
         }
         did
     }
 
-    /// How long a node's rooms may go on.
-    pub(super) fn patience(&self, uid: &str, asked: Option<Duration>) -> Duration {
-        let pool = self
-            .nodes
-            .get(uid)
-            .and_then(|node| self.checked.objects.pools.get(&node.wanted.pool));
-        asked.unwrap_or_else(|| match pool {
-            Some(pool) if pool.spec.drain.strategy == DrainStrategy::WaitForEmpty => {
-                Duration::from_millis(millis(&pool.spec.drain.timeout))
-            }
-            _ => Duration::ZERO,
-        })
-    }
-
-    /// No new rooms, and a deadline for those that are there.
-    pub(super) async fn order_empty(
-        &mut self,
-        uid: &str,
-        epoch: u64,
-        patience: Duration,
-        reason: &str,
-    ) {
-        let accepting = AcceptingOrder {
-            node_uid: uid.to_owned(),
-            epoch,
-            accepting: false,
-            reason: reason.to_owned(),
-        };
-        let deadline = jiff::Timestamp::now().as_millisecond();
-        let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
-        let deadline_unix_ms = deadline.saturating_add(patience);
-        // The publisher ends with the machine only.
-        let _ = self.wishes.send(Wish::Accepting(accepting)).await;
-        let _ = self
-            .wishes
-            .send(Wish::Move(MoveOrder {
-                node_uid: uid.to_owned(),
-                epoch,
-                deadline_unix_ms,
-            }))
-            .await;
-    }
-
-    /// Lets nodes go that are on their way out and empty.
-    pub(super) async fn let_go(&mut self) {
-        let now = Instant::now();
-        let gone: Vec<String> = self
-            .nodes
+    /// Nodes by whether they are wanted, and whether they are on their way out.
+    fn nodes_where(&self, holds: impl Fn(bool, bool) -> bool) -> Vec<String> {
+        let wanted: BTreeSet<&String> = self.wants.nodes.iter().map(|node| &node.uid).collect();
+        self.nodes
             .iter()
-            .filter(|(uid, node)| {
-                let rooms = self.live.nodes.get(*uid).map_or(0, |state| state.rooms);
-                node.leaving.is_some_and(|until| rooms == 0 || now >= until)
-            })
+            .filter(|(uid, node)| holds(wanted.contains(uid), node.goes()))
             .map(|(uid, _)| uid.clone())
-            .collect();
-        if gone.is_empty() {
-            self.going.retain(|going| !going.is_finished());
-            return;
-        }
-        for uid in gone {
-            if let Some(node) = self.nodes.remove(&uid) {
-                self.note(&*node.wanted.name, "Removed", "it is no longer wanted");
-                self.going.push(tokio::spawn(node.supervised.stopped()));
-            }
-        }
-        self.publish().await;
+            .collect()
     }
 }
 

@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use plenum_proto::v1::AcceptingOrder;
 use serde_json::{Value, json};
 
 use super::Machine;
 use crate::{
     args::Kind,
     up::{
-        directory::Wish,
         protocol::{Answer, Request},
         view::View,
     },
@@ -90,38 +88,32 @@ impl Machine {
                 format!("use one of {}", known.join(", ")),
             );
         };
-        if node.leaving.is_some() {
+        if node.goes() {
             return Answer::refused(
                 format!("{name} is on its way out already"),
                 "wait until it is gone",
             );
         }
-        let (uid, epoch) = (uid.clone(), self.epoch(node.starts));
+        let uid = uid.clone();
         if let Some(node) = self.nodes.get_mut(&uid) {
             node.drained = !undo;
         }
         if undo {
             self.publish().await;
-            let order = AcceptingOrder {
-                node_uid: uid,
-                epoch,
-                accepting: true,
-                reason: "Manual".to_owned(),
-            };
-            // The publisher ends with the machine only.
-            let _ = self.wishes.send(Wish::Accepting(order)).await;
+            self.stop_emptying(&uid, "Manual").await;
             self.note(name, "Undrained", "it takes new rooms again");
             return Answer::Done(json!({ "node": name, "accepting": true }));
         }
         let patience = self.patience(&uid, asked);
-        // The order before the facts: what is asked last of a control plane that was away is what holds.
-        self.order_empty(&uid, epoch, patience, "Manual").await;
-        self.publish().await;
+        let seconds = patience.as_secs();
         self.note(
             name,
             "Draining",
-            format!("rooms move within {} s", patience.as_secs()),
+            format!("its rooms may go on for {seconds} s, then they move"),
         );
+        // The order before the facts: what is asked last of a control plane that was away is what holds.
+        self.empty(&uid, patience, false, "Manual").await;
+        self.publish().await;
         let rooms = self.live.nodes.get(&uid).map_or(0, |state| state.rooms);
         Answer::Done(
             json!({ "node": name, "accepting": false, "rooms": rooms, "seconds": patience.as_secs() }),

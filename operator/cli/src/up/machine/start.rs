@@ -285,7 +285,7 @@ impl Machine {
                     pid: None,
                     starts: 0,
                     drained: false,
-                    leaving: None,
+                    emptying: None,
                 },
             );
         }
