@@ -22,7 +22,7 @@ use media_core::ids::RoomIndex;
 use media_core::time::{Timestamp, WallAnchor};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Entropy, Facts, Grants, Output, Policy, Role, RoomReport, SessionId};
+use crate::api::{ChatRule, Entropy, Facts, Grants, Output, Policy, Role, RoomReport, SessionId};
 use crate::counters::Counters;
 use crate::limits::{ADMITTED_MAX, REVOKED_MAX, ROLE_CHANGES_MAX};
 use crate::link::{Client, MemberId, RemoteTrack, ToPeer, Wire};
@@ -314,15 +314,23 @@ impl Roster {
             region: self.site.clone(),
             is_publisher: !member.tracks.is_empty(),
             kind: member.kind,
-            attributes: member
-                .attributes
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            attributes: self.told_attributes(member).into_iter().collect(),
             client_protocol: member.client_protocol,
             capabilities: member.capabilities.clone(),
             ..Default::default()
         }
+    }
+
+    /// Own attributes, and who reads what the member writes where not everybody does: a page that kept silent about it would mislead.
+    fn told_attributes(&self, member: &Member) -> BTreeMap<String, String> {
+        let mut attributes = member.attributes.clone();
+        let rule = match self.effective(member).chat {
+            ChatRule::Everyone => return attributes,
+            ChatRule::Moderators => "Moderators",
+            ChatRule::Off => "Off",
+        };
+        attributes.insert(join::CHAT.to_owned(), rule.to_owned());
+        attributes
     }
 
     fn remote_track(

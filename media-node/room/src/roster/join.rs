@@ -28,6 +28,8 @@ pub(crate) const ROLE: &str = "plenum.role";
 pub(crate) const GUEST: &str = "plenum.guest";
 /// Attribute of a raised hand, written by its owner.
 pub(crate) const HAND: &str = "plenum.hand";
+/// Attribute of who reads what its owner writes, where not everybody does; written by the server only.
+pub(crate) const CHAT: &str = "plenum.chat";
 /// Attributes of the server.
 pub(crate) const RESERVED: &str = "plenum.";
 
