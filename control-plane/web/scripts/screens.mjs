@@ -66,6 +66,7 @@ const SCENES = [
   ['call-people', '/gallery/?people=9&lobby', async (page) => { await page.getByTestId('people').click(); await page.getByTestId('person-menu').nth(3).click(); }],
   ['call-remove', '/gallery/?people=4', async (page) => { await page.getByTestId('people').click(); await page.getByTestId('person-menu').first().click(); await page.getByTestId('remove-person').click(); await page.getByTestId('confirm').waitFor(); }],
   ['call-listener', '/gallery/?people=4&listener', async (page) => { await page.getByTestId('chat').click(); await page.locator('.chat-off').waitFor(); }],
+  ['call-quiet', '/gallery/?people=4&quiet', async (page) => { await page.getByTestId('chat').click(); await page.locator('#chat-rule').waitFor(); }],
   ['call-reconnecting', '/gallery/?people=4&reconnecting', async (page) => page.getByTestId('reconnecting').waitFor()],
   ['call-blocked', '/gallery/?people=4&blocked', async (page) => page.getByTestId('start-audio').waitFor()],
   ['call-settings', '/gallery/?people=4', async (page) => { await page.getByTestId('settings').click(); await page.getByTestId('figures').waitFor(); }],

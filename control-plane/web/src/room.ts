@@ -23,7 +23,7 @@ import { Emitter } from './events';
 import { LOBBY_TOPIC, LobbyList } from './lobby';
 import { Moderation } from './moderation';
 import { PatientReconnect } from './retry';
-import { parseHand, parseRole, type Person, Roster, type Source, type TrackState } from './roster';
+import { type ChatRule, parseChatRule, parseHand, parseRole, type Person, Roster, type Source, type TrackState } from './roster';
 import { Stage } from './stage';
 import { figuresOf, type Figures, type Sample, sampleOf } from './stats';
 
@@ -60,7 +60,8 @@ export interface Wishes {
 /** What I may do and do, for the bar. */
 export interface OwnState {
   readonly may: Readonly<Record<Source, boolean>>;
-  readonly mayChat: boolean;
+  /** `Off` also where data may not be sent at all. */
+  readonly chat: ChatRule;
   readonly mayRaiseHand: boolean;
   readonly moderator: boolean;
   readonly audioBlocked: boolean;
@@ -132,7 +133,7 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
         screen_share: may('screen_share'),
         screen_share_audio: may('screen_share_audio'),
       },
-      mayChat: permissions?.canPublishData === true,
+      chat: permissions?.canPublishData === true ? parseChatRule(this.#room.localParticipant.attributes['plenum.chat']) : 'Off',
       // The hand belongs to everybody who has a role, whatever else they may change of themselves.
       mayRaiseHand: permissions?.canUpdateMetadata === true || role !== null,
       moderator: role === 'Moderator',

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 import { describe, expect, it } from 'vitest';
 
-import { type Announcement, parseHand, parseRole, Roster } from './roster';
+import { type Announcement, parseChatRule, parseHand, parseRole, Roster } from './roster';
 import { person } from './testing';
 
 function listening(roster: Roster): string[] {
@@ -59,6 +59,7 @@ describe('the roster', () => {
     expect(parseRole('Moderator')).toBe('Moderator');
     expect(parseRole('moderator')).toBeNull();
     expect(parseRole(undefined)).toBeNull();
+    expect([undefined, 'Moderators', 'Off', 'strange'].map(parseChatRule)).toEqual(['Everyone', 'Moderators', 'Off', 'Everyone']);
     expect(parseHand('1700000000000')).toBe(1_700_000_000_000);
     expect(parseHand('true')).toBe(1);
     for (const down of [undefined, '', '0', 'false']) {

@@ -7,6 +7,9 @@ export type Source = 'camera' | 'microphone' | 'screen_share' | 'screen_share_au
 /** Roles of a declared conference; null in rooms without roles. */
 export type Role = 'Moderator' | 'Presenter' | 'Participant' | 'Guest';
 
+/** Who reads what somebody writes. */
+export type ChatRule = 'Everyone' | 'Moderators' | 'Off';
+
 /** All roles, the strongest first. */
 export const ROLES: readonly Role[] = ['Moderator', 'Presenter', 'Participant', 'Guest'];
 
@@ -46,6 +49,11 @@ export type Announcement =
 /** The role of an attribute; null when it is none. */
 export function parseRole(value: string | undefined): Role | null {
   return ROLES.find((role) => role === value) ?? null;
+}
+
+/** The rule of the attribute `plenum.chat`, which the server writes where not everybody reads. */
+export function parseChatRule(value: string | undefined): ChatRule {
+  return value === 'Moderators' || value === 'Off' ? value : 'Everyone';
 }
 
 /** The time of the attribute `plenum.hand`; null when the hand is down. */

@@ -83,7 +83,7 @@ class Acted extends Emitter<{ change: []; ended: []; failed: []; mutedByOther: [
   readonly moderation = {};
   readonly own: OwnState = {
     may: { microphone: true, camera: true, screen_share: !wanted.has('listener'), screen_share_audio: true },
-    mayChat: !wanted.has('listener'),
+    chat: wanted.has('listener') ? 'Off' : wanted.has('quiet') ? 'Moderators' : 'Everyone',
     mayRaiseHand: true,
     moderator: !wanted.has('listener'),
     audioBlocked: wanted.has('blocked'),

@@ -251,6 +251,7 @@ export const de: Record<Key, string> = {
   'chat.empty': 'Noch keine Nachrichten. Sie sind für die Anwesenden sichtbar und mit dem Ende der Konferenz verschwunden.',
   'chat.label': 'Nachricht',
   'chat.send': 'Senden',
+  'chat.moderators': 'Was Sie schreiben, liest nur die Moderation.',
   'chat.off': 'Mit Ihrer Rolle können Sie hier nicht schreiben.',
   'chat.you': 'Sie',
   'chat.log': 'Nachrichten',

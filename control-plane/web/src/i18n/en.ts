@@ -250,6 +250,7 @@ export const en = {
   'chat.empty': 'No messages yet. They are visible to those who are here and are gone when the conference ends.',
   'chat.label': 'Message',
   'chat.send': 'Send',
+  'chat.moderators': 'Only moderators read what you write.',
   'chat.off': 'Your role may not write here.',
   'chat.you': 'You',
   'chat.log': 'Messages',

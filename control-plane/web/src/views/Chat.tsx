@@ -15,7 +15,8 @@ export function Chat({ call }: { readonly call: Call }): JSX.Element {
   const [text, setText] = useState('');
   const log = useRef<HTMLOListElement>(null);
   const messages = call.chat.messages;
-  const { mayChat } = call.own;
+  useChange(call);
+  const rule = call.own.chat;
   useEffect(() => {
     call.chat.setOpen(true);
     return () => call.chat.setOpen(false);
@@ -68,7 +69,12 @@ export function Chat({ call }: { readonly call: Call }): JSX.Element {
         })}
         </ol>
       </div>
-      {mayChat ? (
+      {rule === 'Moderators' && (
+        <p id="chat-rule" class="hint chat-rule">
+          {t('chat.moderators')}
+        </p>
+      )}
+      {rule !== 'Off' ? (
         <form
           class="chat-form"
           onSubmit={(event) => {
@@ -85,6 +91,7 @@ export function Chat({ call }: { readonly call: Call }): JSX.Element {
             rows={2}
             maxLength={MESSAGE_LIMIT}
             placeholder={t('chat.label')}
+            aria-describedby={rule === 'Moderators' ? 'chat-rule' : undefined}
             value={text}
             onInput={(event) => setText(event.currentTarget.value)}
             onKeyDown={(event) => {

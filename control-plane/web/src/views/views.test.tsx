@@ -162,7 +162,7 @@ describe('the list of people', () => {
 
 describe('the chat', () => {
   it('keeps the text of a message that could not be sent', async () => {
-    const call = { chat: new ChatLog(), own: { mayChat: true }, sendChat: () => Promise.resolve(false) } as unknown as Call;
+    const call = { chat: new ChatLog(), own: { chat: 'Everyone' }, on: () => () => undefined, sendChat: () => Promise.resolve(false) } as unknown as Call;
     show(<Chat call={call} />);
     type('chat-input', 'important');
     await act(async () => {
@@ -172,9 +172,18 @@ describe('the chat', () => {
     expect((find('chat-input') as HTMLTextAreaElement).value).toBe('important');
   });
 
+  it('says who reads it where not everybody does', () => {
+    const written = (rule: string) => show(<Chat call={{ chat: new ChatLog(), own: { chat: rule }, on: () => () => undefined } as unknown as Call} />);
+    written('Moderators');
+    expect(root.textContent).toContain('Only moderators');
+    expect(has('chat-input')).toBe(true);
+    written('Everyone');
+    expect(root.textContent).not.toContain('Only moderators');
+  });
+
   it('shows what others write as text, whatever it looks like', () => {
     const chat = new ChatLog();
-    show(<Chat call={{ chat, own: { mayChat: false } } as unknown as Call} />);
+    show(<Chat call={{ chat, own: { chat: 'Off' }, on: () => () => undefined } as unknown as Call} />);
     now(() => chat.handleMessage({ id: '1', identity: 'a', name: '<b>A</b>', text: '<img src=x onerror=alert(1)> https://example.org', at: 1, own: false }));
     expect(root.querySelector('img, b')).toBeNull();
     expect(root.querySelector('a')?.getAttribute('rel')).toContain('noopener');
