@@ -486,8 +486,10 @@ impl Walk {
                 continue;
             }
             let remedy = match error.kind {
-                ErrorKind::ValidationFailure => remedies::remedy(&error.message)
-                    .map_or_else(|| format!("make this rule hold: {}", error.rule), str::to_owned),
+                ErrorKind::ValidationFailure => remedies::remedy(&error.message).map_or_else(
+                    || format!("make this rule hold: {}", error.rule),
+                    str::to_owned,
+                ),
                 _ => "this rule cannot be evaluated on these values; check their form".to_owned(),
             };
             self.found.push(violation(
