@@ -124,6 +124,25 @@ async fn a_guest_before_the_opener_waits_until_the_opener_has_joined() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opener_waits_for_a_node_and_enters_when_one_comes() {
+    let mut world = World::published().await;
+    let mut opener = world
+        .enter(
+            COUNCIL,
+            &json!({"name": "Vorsitz", "openerKey": OPENER_KEY}),
+        )
+        .await;
+    assert_eq!(
+        opener.expect("waiting").await,
+        json!({"reason": "NoCapacity"})
+    );
+    world.attach().await;
+    opener.expect("admitted").await;
+    let opened = world.node().opens.lock().expect("lock").len();
+    assert_eq!(opened, 1, "the room has its place before the opener joins");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_door_token_is_good_for_its_room_alone() {
     let world = World::start().await;
     let (token, _opener) = world.opened(COUNCIL).await;

@@ -115,7 +115,14 @@ pub(crate) fn now() -> i64 {
 impl World {
     /// Everything published, one node attached.
     pub(crate) async fn start() -> Self {
-        let mut world = Self::bare().await;
+        let mut world = Self::published().await;
+        world.attach().await;
+        world
+    }
+
+    /// Everything published, no node.
+    pub(crate) async fn published() -> Self {
+        let world = Self::bare().await;
         for item in records() {
             world.publish(item).await;
         }
@@ -129,6 +136,12 @@ impl World {
                 == 200
         })
         .await;
+        world
+    }
+
+    /// Attaches the node and waits until it takes rooms.
+    pub(crate) async fn attach(&mut self) {
+        let world = self;
         let tls = world.pki.tls(
             &[&format!("{NODE_UID}.node.plenum.internal")],
             &format!("node/{NODE_UID}"),
@@ -152,7 +165,6 @@ impl World {
         tokio::time::timeout(LIVE, ready)
             .await
             .expect("the node is ready");
-        world
     }
 
     pub(crate) fn node(&self) -> &Node {

@@ -33,7 +33,7 @@ use super::credential::{Entrant, EntryBody, identify, waste};
 use super::{DOOR_BODY_BYTES_MAX, Found, find, parse, rfc_3339};
 use crate::auth::{self, Claims, OwnClaims, VideoGrant};
 use crate::metrics::Reason;
-use crate::plane::LiveRoom;
+use crate::plane::{LiveRoom, PlaceRequest};
 
 /// A comment keeps the stream alive through proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -205,6 +205,8 @@ enum Step {
     Wait(Option<UnixMillis>),
     /// Knock at this room.
     Knock(Box<LiveRoom>),
+    /// Find the room a place, then admit.
+    Place,
     Admit,
     Refuse(Refusal),
 }
@@ -230,6 +232,22 @@ impl Wait {
                     Some(conference) => return self.admit(&conference).await,
                     None => return self.refuse(&Refusal::UnknownConference).await,
                 },
+                Step::Place => {
+                    let Some(conference) = conference else {
+                        continue;
+                    };
+                    // An opener who was let in before there is a place would only fail at the next step, with worse words.
+                    match self.place(&conference).await {
+                        Ok(()) => return self.admit(&conference).await,
+                        Err(refusal) => match refusal.retry_after() {
+                            Some(again) => {
+                                self.say("waiting", json!({"reason": "NoCapacity"})).await?;
+                                sleep(again).await;
+                            }
+                            None => return self.refuse(&refusal).await,
+                        },
+                    }
+                }
                 Step::Knock(room) => {
                     if let Some(outcome) = self.knock(&room).await? {
                         return outcome;
@@ -286,7 +304,8 @@ impl Wait {
             Err(refusal) => return Ok(Step::Refuse(refusal)),
         }
         if standing.opener {
-            return Ok(Step::Admit);
+            let running = room.is_some_and(|room| room.running);
+            return Ok(if running { Step::Admit } else { Step::Place });
         }
         let Some(room) = room.filter(|room| room.facts.opened) else {
             self.say("waiting", json!({"reason": "NotOpened"})).await?;
@@ -303,6 +322,32 @@ impl Wait {
             return Ok(Step::Wait(None));
         }
         Ok(Step::Knock(Box::new(room)))
+    }
+
+    /// Places the room; it stays closed until an opener joins.
+    async fn place(&self, conference: &Conference) -> Result<(), Refusal> {
+        let key = conference.key();
+        let request = PlaceRequest {
+            tenant: key.tenant.clone(),
+            room: key.name.clone(),
+            policy: conference.policy.clone(),
+            pool: conference.pool.clone(),
+            floor: self
+                .gateway
+                .0
+                .plane
+                .room(&key)
+                .map(|room| room.epoch)
+                .unwrap_or_default(),
+            participants: 0,
+        };
+        self.gateway
+            .0
+            .plane
+            .place(request)
+            .await
+            .map(drop)
+            .map_err(Refusal::from)
     }
 
     fn waits_in_lobby(&self, conference: &Conference) -> bool {
