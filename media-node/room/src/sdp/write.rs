@@ -119,7 +119,9 @@ fn payload_lines(
                 let _ = write!(out, "a=rtcp-fb:{id} {feedback}\r\n");
             }
         } else {
-            let _ = write!(out, "a=rtcp-fb:{id} transport-cc\r\n");
+            for feedback in ["nack", "transport-cc"] {
+                let _ = write!(out, "a=rtcp-fb:{id} {feedback}\r\n");
+            }
         }
         if let Some(rtx) = binding.rtx {
             let _ = write!(
