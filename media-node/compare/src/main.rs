@@ -4,6 +4,7 @@
 
 mod meter;
 mod peers;
+mod through_sfu;
 mod through_str0m;
 
 fn main() {
@@ -12,4 +13,5 @@ fn main() {
         "forwarding a datagram of about 1200 bytes through libraries, one core, CPU time of the server's part, no sending"
     );
     through_str0m::run();
+    through_sfu::run();
 }

@@ -20,6 +20,24 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// A client that offers VP8 by session descriptions, with one address.
+    pub fn described(now: Instant, address: SocketAddr) -> Self {
+        let rtc = Rtc::builder()
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_vp8(true)
+            .build(now);
+        let mut peer = Self {
+            rtc,
+            events: Vec::new(),
+            sent: Vec::new(),
+            next: now,
+        };
+        let candidate = Candidate::host(address, "udp").expect("a candidate");
+        peer.rtc.add_local_candidate(candidate);
+        peer
+    }
+
     fn new(now: Instant, lite: bool) -> Self {
         let rtc = Rtc::builder()
             .set_rtp_mode(true)
