@@ -18,7 +18,9 @@ use plenum_proto::v1::{
 };
 use prost::Message;
 use tonic::Code;
-use world::{Call, Session, Setting, World, act_until, eventually, key, policy, session_start};
+use world::{
+    Call, Session, Setting, World, act_until, eventually, key, policy, scrape_text, session_start,
+};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -317,5 +319,37 @@ async fn media_flow_on_while_the_websocket_is_cut_and_resumed() {
         people[0].received(1) >= alice + 20 && people[1].received(1) >= bob + 20
     })
     .await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_series_that_the_documentation_names_exists() {
+    let world = World::start(Setting::default()).await;
+    let text = scrape_text(world.node.metrics_address().expect("metrics")).await;
+    let page = include_str!("../../../docs/media-node.md");
+    let section = page
+        .split("## Metrics")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .expect("the section");
+    let names: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .flat_map(|span| span.split(" / "))
+        .map(|series| series.split('{').next().unwrap_or(series))
+        .filter(|name| !name.contains('='))
+        .collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let series = text
+            .lines()
+            .any(|line| line.starts_with(&format!("plenum_media_{name}")));
+        assert!(series || text.contains(&format!("=\"{name}\"")), "{name}");
+    }
+    assert!(
+        text.contains("plenum_media_shard_socket_buffer_bytes{shard=\"0\",direction=\"receive\"}")
+    );
+    assert!(text.contains("reason=\"receive_buffer_full\""));
     world.node.stop().await;
 }

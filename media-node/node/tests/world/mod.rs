@@ -43,8 +43,8 @@ pub(crate) fn loopbacks() -> Vec<IpAddr> {
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
-/// One scrape of `/metrics`: the value of a series, labels included as written.
-pub(crate) async fn scrape(address: SocketAddr, series: &str) -> Option<f64> {
+/// One scrape of `/metrics`, with its head.
+pub(crate) async fn scrape_text(address: SocketAddr) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address)
         .await
@@ -57,6 +57,12 @@ pub(crate) async fn scrape(address: SocketAddr, series: &str) -> Option<f64> {
     stream.read_to_string(&mut text).await.expect("response");
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.contains("# EOF"), "OpenMetrics ends with # EOF");
+    text
+}
+
+/// The value of a series, labels included as written.
+pub(crate) async fn scrape(address: SocketAddr, series: &str) -> Option<f64> {
+    let text = scrape_text(address).await;
     text.lines()
         .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
