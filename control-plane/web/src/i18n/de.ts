@@ -191,7 +191,7 @@ export const de: Record<Key, string> = {
   'call.denied.screen': 'Mit Ihrer Rolle können Sie hier keinen Bildschirm freigeben',
   'call.denied.hand': 'Handheben ist hier nicht möglich',
   'call.alone': 'Sie sind allein hier. Andere können über den Link beitreten.',
-  'call.mutedByOther': 'Die Moderation hat Ihr Mikrofon stummgeschaltet',
+  'call.mutedByOther': 'Ihr Mikrofon wurde stummgeschaltet. Schalten Sie es ein, wenn Sie sprechen möchten.',
   'call.roleChanged': 'Ihre Rolle ist jetzt: {role}',
   'call.failed.microphone': 'Das Mikrofon ließ sich nicht einschalten. {why}',
   'call.failed.camera': 'Die Kamera ließ sich nicht einschalten. {why}',

@@ -190,7 +190,7 @@ export const en = {
   'call.denied.screen': 'Your role may not share a screen here',
   'call.denied.hand': 'Raising a hand is not possible here',
   'call.alone': 'You are the only one here. Others can join by the link.',
-  'call.mutedByOther': 'Your microphone was muted by a moderator',
+  'call.mutedByOther': 'Your microphone was muted. Turn it on when you want to speak.',
   'call.roleChanged': 'Your role is now: {role}',
   'call.failed.microphone': 'The microphone could not be started. {why}',
   'call.failed.camera': 'The camera could not be started. {why}',
