@@ -35,6 +35,8 @@ pub(crate) fn run(args: &args::Up) -> ExitCode {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
+        // Whoever read the log may be gone; a complaint about it on the same closed pipe would be a panic.
+        .log_internal_errors(false)
         .init();
     let began = std::time::Instant::now();
     let options = match options::Options::new(args) {
