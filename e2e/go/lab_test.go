@@ -454,7 +454,8 @@ func TestTheRoomServiceAdministersARoom(t *testing.T) {
 	if _, err := client.DeleteRoom(ctx, &livekit.DeleteRoomRequest{Room: room}); err != nil {
 		t.Fatalf("DeleteRoom: %v", err)
 	}
-	expect(event{"disconnected", string(lksdk.RoomClosed)})
+	// The SDK has no word of its own for ROOM_DELETED.
+	expect(event{"disconnected", string(lksdk.OtherReason)})
 	if listed, err := client.ListRooms(ctx, &livekit.ListRoomsRequest{Names: []string{room}}); err != nil || len(listed.Rooms) != 0 {
 		t.Errorf("after DeleteRoom, ListRooms answered %v, %v", listed, err)
 	}

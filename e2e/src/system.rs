@@ -83,7 +83,8 @@ impl System {
                 binary.display()
             );
         }
-        let folder = std::env::temp_dir().join(format!("plenum-e2e-{name}-{}", std::process::id()));
+        // Short: the path of a Unix socket has a bound of 108 bytes.
+        let folder = std::env::temp_dir().join(format!("plenum-{name:.12}-{}", std::process::id()));
         let manifests = folder.join("manifests");
         std::fs::create_dir_all(&manifests)?;
         let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart");

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use e2e::system::{GATEWAY, MACHINE};
-use futures::stream::SplitSink;
 use futures::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use livekit_protocol::{signal_request as request, signal_response as response};
@@ -19,9 +18,7 @@ use rtc::peer_connection::transport::RTCIceCandidateInit;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelInit};
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -88,7 +85,7 @@ pub(crate) enum Announce {
 /// The headless client.
 pub(crate) struct Client {
     seen: Shared,
-    out: SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>,
+    out: tokio::sync::mpsc::UnboundedSender<Message>,
     publisher: Arc<dyn PeerConnection>,
     subscriber: Arc<dyn PeerConnection>,
     reliable: Arc<dyn DataChannel>,
@@ -243,7 +240,28 @@ impl Client {
             }
             Err(error) => return Err(error).context("the gateway answers"),
         };
-        let (out, mut frames) = socket.split();
+        let (mut sink, mut frames) = socket.split();
+        let (out, mut frames_out) = tokio::sync::mpsc::unbounded_channel::<Message>();
+        tokio::spawn(async move {
+            // Who is silent for 15 s is taken for gone.
+            let mut pings = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                let frame = tokio::select! {
+                    frame = frames_out.recv() => match frame {
+                        Some(frame) => frame,
+                        None => break,
+                    },
+                    _ = pings.tick() => {
+                        let ping = proto::SignalRequest { message: Some(request::Message::Ping(1)) };
+                        Message::Binary(ping.encode_to_vec().into())
+                    }
+                };
+                if sink.send(frame).await.is_err() {
+                    break;
+                }
+            }
+            let _ = sink.close().await;
+        });
         let seen = Shared::default();
         let (sender, incoming) = tokio::sync::mpsc::unbounded_channel();
         let noted = seen.clone();
@@ -417,8 +435,9 @@ impl Client {
 
     /// Sends one binary frame, whatever it holds.
     pub(crate) async fn frame(&mut self, bytes: Vec<u8>) -> Result<()> {
-        self.out.send(Message::Binary(bytes.into())).await?;
-        Ok(())
+        self.out
+            .send(Message::Binary(bytes.into()))
+            .context("the socket is open")
     }
 
     /// Sends an offer for all tracks so far and waits for its answer.
