@@ -17,6 +17,7 @@ import (
 
 	"github.com/livekit/protocol/auth"
 	"github.com/livekit/protocol/livekit"
+	"github.com/livekit/protocol/logger"
 	lksdk "github.com/livekit/server-sdk-go/v2"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
@@ -34,6 +35,11 @@ const (
 	// Long enough on a busy machine; nothing here measures time.
 	patience = 60 * time.Second
 )
+
+func TestMain(m *testing.M) {
+	lksdk.SetLogger(logger.GetDiscardLogger())
+	os.Exit(m.Run())
+}
 
 func address(t *testing.T) string {
 	t.Helper()
