@@ -20,7 +20,10 @@ run: $(WEB)/dist/index.html ## Builds what is missing and runs the quickstart: p
 test: install test-web test-rust test-go e2e ## Runs everything that must hold: rules, units, pages, browsers, SDK
 
 bench: ## Prints the figures of docs/benchmarks.md
-	cargo bench --locked --workspace
+	cargo bench --locked --package media-sim --bench forward
+	cargo bench --locked --package media-sim --bench capacity
+	cargo bench --locked --package media-node --bench start
+	cd media-node/compare && cargo run --locked --release
 
 check: ## Lints without running anything
 	cargo fmt --all --check
