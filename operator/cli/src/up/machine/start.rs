@@ -341,6 +341,8 @@ impl Machine {
             },
         ));
         args.extend(argument("shards", wanted.shards.to_string()));
+        // Counters are read on this machine only; the node's log names the port.
+        args.extend(argument("metrics-listen", "127.0.0.1:0"));
         args
     }
 }
