@@ -46,7 +46,7 @@ export interface EntryRequest {
 export type EntryEvent =
   | { readonly kind: 'waiting'; readonly reason: string; readonly opensAt: Date | null }
   | { readonly kind: 'lobby'; readonly position: number | null }
-  | { readonly kind: 'admitted'; readonly token: string; readonly url: string; readonly identity: string; readonly role: string };
+  | { readonly kind: 'admitted'; readonly token: string; readonly url: string; readonly identity: string; readonly role: string; readonly entersMuted: boolean };
 
 /** Reaches the door. `fetch` and the timer come in, so that tests need no network. */
 export interface DoorDeps {
@@ -268,7 +268,7 @@ export function parseEntryEvent(name: string, data: string): EntryEvent | null {
       if (token === '') {
         throw PlenumError.unavailable('the door admitted without a token', null);
       }
-      return { kind: 'admitted', token, url: text(body['url']), identity: text(body['identity']), role: text(body['role']) };
+      return { kind: 'admitted', token, url: text(body['url']), identity: text(body['identity']), role: text(body['role']), entersMuted: body['entersMuted'] === true };
     }
     case 'refused': {
       const seconds = body['retryAfterSeconds'];

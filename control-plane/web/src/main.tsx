@@ -41,9 +41,10 @@ async function createCall(door: Door): Promise<JoinedCall> {
   return {
     call,
     // Every replica serves the page and every room: the own host always does, and no other is ever asked.
-    connect: (token) =>
+    connect: (token, entersMuted) =>
       call.connect(window.location.origin, token, {
-        ...devices.wanted,
+        microphone: devices.wanted.microphone && !entersMuted,
+        camera: devices.wanted.camera,
         devices: Object.fromEntries(DEVICE_KINDS.map((kind) => [kind, devices.chosen(kind)])) as Record<DeviceKind, string | null>,
       }),
     leave: () => call.leave(),

@@ -16,8 +16,11 @@ class FakeCall implements CallPort {
 
   constructor(readonly failure: PlenumError | null) {}
 
-  connect(token: string): Promise<void> {
+  entersMuted: boolean | null = null;
+
+  connect(token: string, entersMuted: boolean): Promise<void> {
     this.token = token;
+    this.entersMuted = entersMuted;
     return this.failure ? Promise.reject(this.failure) : Promise.resolve();
   }
   leave(): Promise<void> {
@@ -72,6 +75,16 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 describe('the way into a conference', () => {
+  it('tells the call who enters muted, and takes nobody for muted whom the door does not name', async () => {
+    for (const [told, entersMuted] of [[{ entersMuted: true }, true], [{ entersMuted: 'yes' }, false], [{}, false]] as const) {
+      const { session, network, calls } = make('#p=geheim');
+      network.next(json(ABOUT), events([['admitted', { ...ADMITTED[1], ...told }]], true));
+      await session.start();
+      await session.enter(FORM);
+      expect(calls[0]?.entersMuted).toBe(entersMuted);
+    }
+  });
+
   it('leads from the link over the door into the call, with the password of the link', async () => {
     const { session, network, calls, bar, kinds } = make('#p=geheim');
     network.next(json(ABOUT), events([ADMITTED], true));

@@ -27,7 +27,8 @@ export type Screen<CallType> =
 
 /** What the session needs of a call. */
 export interface CallPort {
-  connect(token: string): Promise<void>;
+  /** Microphones of people who enter muted stay off until they turn them on themselves. */
+  connect(token: string, entersMuted: boolean): Promise<void>;
   leave(): Promise<void>;
   onEnded(listener: (reason: Reason) => void): void;
 }
@@ -177,7 +178,7 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
           },
           signal,
         );
-        await this.#join(door, admitted.token, conference, signal);
+        await this.#join(door, admitted, conference, signal);
         return;
       } catch (error) {
         if (!going(signal)) {
@@ -226,7 +227,7 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
     }
   }
 
-  async #join(door: Door, token: string, conference: Conference, signal: AbortSignal): Promise<void> {
+  async #join(door: Door, admitted: EntryEvent & { kind: 'admitted' }, conference: Conference, signal: AbortSignal): Promise<void> {
     this.#show({ kind: 'connecting', conference, retrying: false });
     const call = await this.#deps.createCall(door);
     if (!going(signal)) {
@@ -238,7 +239,7 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
         this.#show({ kind: 'end', conference, reason, wire: reason });
       }
     });
-    await call.connect(token);
+    await call.connect(admitted.token, admitted.entersMuted);
     if (!going(signal)) {
       await call.leave();
       return;

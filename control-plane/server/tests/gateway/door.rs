@@ -94,6 +94,7 @@ async fn a_guest_before_the_opener_waits_until_the_opener_has_joined() {
     let admitted = waiting.expect("admitted").await;
     assert!(waiting.event().await.is_none(), "nothing follows");
     assert_eq!(admitted["role"], "Guest");
+    assert_eq!(admitted["entersMuted"], true);
     assert_eq!(admitted["url"], format!("http://{}", world.http));
     let identity = admitted["identity"].as_str().expect("identity");
     assert!(

@@ -323,6 +323,7 @@ fn policy(declared: bool, lobby: LobbyRule, guests_allowed: bool) -> RoomPolicy 
         screen_share: true,
         chat: ChatRule::ChatEveryone.into(),
         moderate,
+        enter_muted: role == Role::Guest,
         ..Permission::default()
     };
     RoomPolicy {

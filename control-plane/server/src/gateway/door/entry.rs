@@ -414,11 +414,9 @@ impl Wait {
             standing,
             source,
         } = self.entrant.clone();
-        let moderate = conference
-            .policy
-            .permissions
-            .get(&standing.role)
-            .is_some_and(|permission| permission.moderate);
+        let permission = conference.policy.permissions.get(&standing.role);
+        let moderate = permission.is_some_and(|permission| permission.moderate);
+        let enters_muted = permission.is_some_and(|permission| permission.enter_muted);
         // The room narrows these by role, anew whenever the role changes.
         let grants = Grants {
             room_join: true,
@@ -453,8 +451,14 @@ impl Wait {
             now,
             TOKEN_VALID_S,
         );
-        let admitted =
-            json!({"token": token, "url": self.base, "identity": identity, "role": role.as_str()});
+        let admitted = json!({
+            "token": token,
+            "url": self.base,
+            "identity": identity,
+            "role": role.as_str(),
+            // The room mutes such people with their first packet; a page that knows does not begin to send.
+            "entersMuted": enters_muted,
+        });
         self.say("admitted", admitted).await?;
         Ok("Admitted")
     }
