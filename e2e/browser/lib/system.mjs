@@ -93,6 +93,20 @@ export class System {
     return pid;
   }
 
+  /** Sums of the counters of all media nodes, by name without labels. */
+  async counters() {
+    const sums = new Map();
+    for (const name of readdirSync(this.state, { recursive: true })) {
+      if (!name.endsWith('.log')) continue;
+      const log = readFileSync(path.join(this.state, name), 'utf8').replaceAll(/\u001b\[[0-9;]*m/g, '');
+      const address = [...log.matchAll(/metrics=(?:Some\()?(127\.0\.0\.1:\d+)/g)].at(-1)?.[1];
+      if (!address) continue;
+      const text = await (await fetch(`http://${address}/metrics`)).text();
+      for (const [, series, value] of text.matchAll(/^(\w+)(?:\{[^}]*\})? ([0-9.e+]+)/gm)) sums.set(series, (sums.get(series) ?? 0) + Number(value));
+    }
+    return sums;
+  }
+
   /** Stops it as Ctrl-C does and returns the exit code. */
   async stop() {
     if (this.child.exitCode === null) this.child.kill('SIGINT');

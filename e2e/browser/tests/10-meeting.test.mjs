@@ -149,6 +149,15 @@ meeting.test('Firefox joins, publishes and receives in the same room', async () 
   await ownHostOnly(fox, HOST);
 }, { seconds: 240 });
 
+meeting.test('the nodes count what leaves together', async () => {
+  const counters = await meeting.system.counters();
+  const of = (name) => counters.get(`plenum_media_shard_${name}_total`) ?? 0;
+  assert.ok(of('forwarded_packets') > 1000, `packets were forwarded: ${JSON.stringify([...counters])}`);
+  const share = (part, whole) => (of(part) / of(whole)).toFixed(3);
+  console.log(`runs of media: mean length ${share('forwarded_packets', 'media_runs')}, segmented ${share('segmented_media_runs', 'media_runs')}; of all sends segmented ${share('segmented_sends', 'sends')}`);
+  assert.equal(of('legacy_transports'), 0, 'no transport fell back to SHA1');
+});
+
 meeting.test('who was removed does not come back with the same token', async () => {
   const tokens = await cleo.page.evaluate(() => globalThis.__probe.sockets.map(({ url }) => new URL(url).searchParams.get('access_token')));
   await ada.moderate(cleo, 'remove-person', true);
