@@ -65,7 +65,11 @@ impl Source {
     }
 
     fn rids(self) -> Vec<&'static str> {
-        if self == Self::CameraSimulcast { vec!["q", "h", "f"] } else { Vec::new() }
+        if self == Self::CameraSimulcast {
+            vec!["q", "h", "f"]
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -160,7 +164,10 @@ impl Headless {
     /// A client that has not joined yet.
     #[must_use]
     pub fn new(mut crypto: AwsLc, options: Options) -> Self {
-        let credentials = |crypto: &mut AwsLc| IceCredentials { ufrag: random_text(crypto, 8), password: random_text(crypto, 24) };
+        let credentials = |crypto: &mut AwsLc| IceCredentials {
+            ufrag: random_text(crypto, 8),
+            password: random_text(crypto, 24),
+        };
         let publisher_ice = credentials(&mut crypto);
         let subscriber_ice = credentials(&mut crypto);
         let mut number = [0; 8];
@@ -194,7 +201,10 @@ impl Headless {
     /// # Errors
     /// When no certificate can be made.
     pub fn with_certificate(options: Options) -> Result<Self, media_crypto::DtlsError> {
-        Ok(Self::new(AwsLc::new(Arc::new(Certificate::generate()?), false), options))
+        Ok(Self::new(
+            AwsLc::new(Arc::new(Certificate::generate()?), false),
+            options,
+        ))
     }
 
     /// What the node said at the join.
@@ -206,7 +216,11 @@ impl Headless {
     /// Own participant SID.
     #[must_use]
     pub fn sid(&self) -> Option<&str> {
-        self.join.as_ref()?.participant.as_ref().map(|participant| participant.sid.as_str())
+        self.join
+            .as_ref()?
+            .participant
+            .as_ref()
+            .map(|participant| participant.sid.as_str())
     }
 
     /// Own tracks.
@@ -240,7 +254,11 @@ impl Headless {
     /// Publishes a track; its `cid`. Media flows once [`Event::Published`] came and the connection stands.
     pub fn publish(&mut self, source: Source) -> String {
         let cid = format!("track-{}-{}", self.session, self.tracks.len());
-        let layers = if source == Source::CameraSimulcast { 3 } else { 1 };
+        let layers = if source == Source::CameraSimulcast {
+            3
+        } else {
+            1
+        };
         let ssrcs = (0..layers)
             .map(|_| {
                 self.next_ssrc = self.next_ssrc.wrapping_add(2);
@@ -254,12 +272,24 @@ impl Headless {
             ssrcs,
             rids: source.rids(),
         };
-        let (width, height) = if source.is_video() { (1280, 720) } else { (0, 0) };
-        let video_layers = [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High];
+        let (width, height) = if source.is_video() {
+            (1280, 720)
+        } else {
+            (0, 0)
+        };
+        let video_layers = [
+            proto::VideoQuality::Low,
+            proto::VideoQuality::Medium,
+            proto::VideoQuality::High,
+        ];
         self.request(request::Message::AddTrack(proto::AddTrackRequest {
             cid: cid.clone(),
             name: format!("{source:?}").to_lowercase(),
-            r#type: if source.is_video() { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
+            r#type: if source.is_video() {
+                proto::TrackType::Video
+            } else {
+                proto::TrackType::Audio
+            } as i32,
             source: source.track_source() as i32,
             width,
             height,
@@ -280,7 +310,13 @@ impl Headless {
             },
             ..Default::default()
         }));
-        self.tracks.push(Published { source, offered, sid: None, wants_key: vec![true; layers], picture: 0 });
+        self.tracks.push(Published {
+            source,
+            offered,
+            sid: None,
+            wants_key: vec![true; layers],
+            picture: 0,
+        });
         self.offer();
         cid
     }
@@ -293,7 +329,11 @@ impl Headless {
         }
         self.version += 1;
         self.negotiating = true;
-        let offered: Vec<OfferedTrack> = self.tracks.iter().map(|track| track.offered.clone()).collect();
+        let offered: Vec<OfferedTrack> = self
+            .tracks
+            .iter()
+            .map(|track| track.offered.clone())
+            .collect();
         let sdp = sdp::offer(&self.local(Side::Publisher), &offered);
         self.request(request::Message::Offer(proto::SessionDescription {
             r#type: "offer".into(),
@@ -317,19 +357,25 @@ impl Headless {
 
     /// Queues any signalling request.
     pub fn request(&mut self, message: request::Message) {
-        self.requests.push_back(proto::SignalRequest { message: Some(message) });
+        self.requests.push_back(proto::SignalRequest {
+            message: Some(message),
+        });
     }
 
     /// One signalling message of the node.
     pub fn handle_signal(&mut self, now: Timestamp, message: proto::SignalResponse) {
-        let Some(message) = message.message else { return };
+        let Some(message) = message.message else {
+            return;
+        };
         match message {
             response::Message::Join(join) => {
                 let join = Box::new(join);
                 self.join = Some(join.clone());
                 self.event(Event::Joined(join));
             }
-            response::Message::Reconnect(reconnect) => self.event(Event::Reconnected(Box::new(reconnect))),
+            response::Message::Reconnect(reconnect) => {
+                self.event(Event::Reconnected(Box::new(reconnect)))
+            }
             response::Message::Answer(answer) => {
                 self.negotiating = false;
                 let remote = Remote::parse(&answer.sdp);
@@ -341,7 +387,9 @@ impl Headless {
             response::Message::Offer(offer) => {
                 let remote = Remote::parse(&offer.sdp);
                 for section in &remote.sections {
-                    let Some((_, track)) = &section.msid else { continue };
+                    let Some((_, track)) = &section.msid else {
+                        continue;
+                    };
                     for ssrc in &section.ssrcs {
                         if section.rtx_ssrcs.contains(ssrc) {
                             self.rtx_streams.insert(Ssrc(*ssrc), ());
@@ -360,7 +408,11 @@ impl Headless {
                 self.connect(now, Side::Subscriber, &remote);
             }
             response::Message::Trickle(trickle) => {
-                let side = if trickle.target == proto::SignalTarget::Publisher as i32 { Side::Publisher } else { Side::Subscriber };
+                let side = if trickle.target == proto::SignalTarget::Publisher as i32 {
+                    Side::Publisher
+                } else {
+                    Side::Subscriber
+                };
                 let candidate = serde_json::from_str::<serde_json::Value>(&trickle.candidate_init)
                     .ok()
                     .and_then(|init| sdp::read_candidate(init.get("candidate")?.as_str()?));
@@ -370,10 +422,17 @@ impl Headless {
             }
             response::Message::TrackPublished(published) => {
                 let sid = published.track.map(|track| track.sid).unwrap_or_default();
-                if let Some(track) = self.tracks.iter_mut().find(|track| track.offered.cid == published.cid) {
+                if let Some(track) = self
+                    .tracks
+                    .iter_mut()
+                    .find(|track| track.offered.cid == published.cid)
+                {
                     track.sid = Some(sid.clone());
                 }
-                self.event(Event::Published { cid: published.cid, sid });
+                self.event(Event::Published {
+                    cid: published.cid,
+                    sid,
+                });
             }
             response::Message::Leave(leave) => {
                 self.left = true;
@@ -391,7 +450,9 @@ impl Headless {
     }
 
     fn connect(&mut self, now: Timestamp, side: Side, remote: &Remote) {
-        let Ok(credentials) = remote.credentials() else { return };
+        let Ok(credentials) = remote.credentials() else {
+            return;
+        };
         let has_leg = match side {
             Side::Publisher => self.publisher.is_some(),
             Side::Subscriber => self.subscriber.is_some(),
@@ -405,15 +466,35 @@ impl Headless {
         }
     }
 
-    fn take_candidate(&mut self, now: Timestamp, side: Side, protocol: Protocol, address: SocketAddr) {
+    fn take_candidate(
+        &mut self,
+        now: Timestamp,
+        side: Side,
+        protocol: Protocol,
+        address: SocketAddr,
+    ) {
         let own = self.own_address(side);
         if protocol != self.options.protocol || address.is_ipv4() != own.is_ipv4() {
             return;
         }
-        let Some((remote, fingerprint)) = self.waiting[usize::from(side == Side::Subscriber)].take() else { return };
+        let Some((remote, fingerprint)) =
+            self.waiting[usize::from(side == Side::Subscriber)].take()
+        else {
+            return;
+        };
         let local = self.local(side).ice;
         let publishes = side == Side::Publisher;
-        let leg = Leg::new(&self.crypto, local, remote, fingerprint, protocol, own, address, publishes, now);
+        let leg = Leg::new(
+            &self.crypto,
+            local,
+            remote,
+            fingerprint,
+            protocol,
+            own,
+            address,
+            publishes,
+            now,
+        );
         match side {
             Side::Publisher => {
                 let leg = self.publisher.insert(leg);
@@ -428,17 +509,37 @@ impl Headless {
     /// Sends one frame of a track: one packet of audio, or one picture of `payload` bytes in packets of at most 1,150 bytes per
     /// layer. `stamp` is the RTP timestamp. Number of packets queued.
     pub fn send_frame(&mut self, cid: &str, layer: usize, stamp: u32, payload: &[u8]) -> usize {
-        let Some(leg) = &mut self.publisher else { return 0 };
-        let Some(track) = self.tracks.iter_mut().find(|track| track.offered.cid == cid) else { return 0 };
-        let Some(&(ssrc, rtx)) = track.offered.ssrcs.get(layer) else { return 0 };
+        let Some(leg) = &mut self.publisher else {
+            return 0;
+        };
+        let Some(track) = self
+            .tracks
+            .iter_mut()
+            .find(|track| track.offered.cid == cid)
+        else {
+            return 0;
+        };
+        let Some(&(ssrc, rtx)) = track.offered.ssrcs.get(layer) else {
+            return 0;
+        };
         if !leg.is_connected() {
             return 0;
         }
         let mid = track.offered.mid.clone();
         if !track.source.is_video() {
             let level = [0x80 | 20];
-            let extensions: [(u8, &[u8]); 2] = [(sdp::extension::MID, mid.as_bytes()), (sdp::extension::AUDIO_LEVEL, &level)];
-            return usize::from(leg.send_rtp(Ssrc(ssrc), PayloadType(sdp::OPUS), stamp, false, &extensions, payload));
+            let extensions: [(u8, &[u8]); 2] = [
+                (sdp::extension::MID, mid.as_bytes()),
+                (sdp::extension::AUDIO_LEVEL, &level),
+            ];
+            return usize::from(leg.send_rtp(
+                Ssrc(ssrc),
+                PayloadType(sdp::OPUS),
+                stamp,
+                false,
+                &extensions,
+                payload,
+            ));
         }
         leg.set_rtx(Ssrc(ssrc), Ssrc(rtx), PayloadType(sdp::VP8_RTX));
         let key = std::mem::replace(&mut track.wants_key[layer], false);
@@ -452,7 +553,12 @@ impl Headless {
             // VP8 descriptor with a 15-bit picture id (RFC 7741 §4.2); the first byte of the frame tells key frames by bit 0.
             let first = number == 0;
             let mut body = Vec::with_capacity(chunk.len() + 14);
-            body.extend_from_slice(&[0x80 | if first { 0x10 } else { 0 }, 0x80, 0x80 | (track.picture >> 8) as u8, track.picture as u8]);
+            body.extend_from_slice(&[
+                0x80 | if first { 0x10 } else { 0 },
+                0x80,
+                0x80 | (track.picture >> 8) as u8,
+                track.picture as u8,
+            ]);
             if first {
                 body.push(if key { 0x10 } else { 0x11 });
                 if key {
@@ -480,7 +586,12 @@ impl Headless {
     ///
     /// # Errors
     /// As the channel says, or `NotOpen` before there is one.
-    pub fn send_data(&mut self, now: Timestamp, channel: Channel, payload: &[u8]) -> Result<(), media_core::transport::SendDataError> {
+    pub fn send_data(
+        &mut self,
+        now: Timestamp,
+        channel: Channel,
+        payload: &[u8],
+    ) -> Result<(), media_core::transport::SendDataError> {
         let (publisher, crypto) = (&mut self.publisher, &mut self.crypto);
         match publisher {
             Some(leg) => leg.send_data(now, crypto, channel, payload),
@@ -496,7 +607,9 @@ impl Headless {
         };
         let Some(leg) = leg else { return };
         let mut happened = Vec::new();
-        leg.handle_datagram(now, &mut self.crypto, datagram, |event| happened.push(event));
+        leg.handle_datagram(now, &mut self.crypto, datagram, |event| {
+            happened.push(event)
+        });
         self.take(side, happened);
     }
 
@@ -536,7 +649,11 @@ impl Headless {
                         continue;
                     }
                     // A stream the description does not name counts under its SSRC: a test sees that nobody announced it.
-                    let track = self.streams.get(&packet.ssrc).cloned().unwrap_or_else(|| format!("ssrc:{}", packet.ssrc));
+                    let track = self
+                        .streams
+                        .get(&packet.ssrc)
+                        .cloned()
+                        .unwrap_or_else(|| format!("ssrc:{}", packet.ssrc));
                     let counters = self.received.entry(track.clone()).or_default();
                     counters.packets += 1;
                     counters.bytes += packet.payload.len() as u64;
@@ -576,7 +693,11 @@ impl Headless {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Timestamp> {
-        [&self.publisher, &self.subscriber].into_iter().flatten().map(|leg| leg.poll_deadline(&self.crypto)).min()
+        [&self.publisher, &self.subscriber]
+            .into_iter()
+            .flatten()
+            .map(|leg| leg.poll_deadline(&self.crypto))
+            .min()
     }
 
     /// Leaves in good order.
@@ -586,7 +707,10 @@ impl Headless {
             reason: proto::DisconnectReason::ClientInitiated as i32,
             ..Default::default()
         }));
-        for leg in [&mut self.publisher, &mut self.subscriber].into_iter().flatten() {
+        for leg in [&mut self.publisher, &mut self.subscriber]
+            .into_iter()
+            .flatten()
+        {
             leg.close(now);
         }
     }
@@ -605,5 +729,8 @@ fn random_text(crypto: &mut AwsLc, length: usize) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut bytes = vec![0; length];
     crypto.random(&mut bytes);
-    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+        .collect()
 }

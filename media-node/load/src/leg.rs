@@ -114,7 +114,10 @@ const REPORT: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Leg {
     /// Begins to check `remote_address` from `local_address`.
-    #[expect(clippy::too_many_arguments, reason = "the two halves of a connection, each named")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the two halves of a connection, each named"
+    )]
     #[must_use]
     pub fn new(
         crypto: &AwsLc,
@@ -127,7 +130,11 @@ impl Leg {
         open_channels: bool,
         now: Timestamp,
     ) -> Self {
-        let path = Path { protocol, local: local_address, remote: remote_address };
+        let path = Path {
+            protocol,
+            local: local_address,
+            remote: remote_address,
+        };
         let dtls = crypto.dtls_client(fingerprint, now);
         Self {
             transport: ClientTransport::new(local, remote, path, dtls, open_channels, now),
@@ -163,13 +170,21 @@ impl Leg {
     #[must_use]
     pub fn counters(&self) -> LegCounters {
         let mut counters = self.counters;
-        counters.lost = self.receivers.values().map(|receiver| receiver.expected().saturating_sub(receiver.packets)).sum();
+        counters.lost = self
+            .receivers
+            .values()
+            .map(|receiver| receiver.expected().saturating_sub(receiver.packets))
+            .sum();
         counters
     }
 
     /// Names the retransmission stream of `ssrc`, so that NACKs are answered.
     pub fn set_rtx(&mut self, ssrc: Ssrc, rtx: Ssrc, payload_type: PayloadType) {
-        self.senders.entry(ssrc).or_default().rtx.get_or_insert((rtx, payload_type, 1));
+        self.senders
+            .entry(ssrc)
+            .or_default()
+            .rtx
+            .get_or_insert((rtx, payload_type, 1));
     }
 
     /// Seals one RTP packet and queues it; false before the connection stands.
@@ -182,8 +197,13 @@ impl Leg {
         extensions: &[(u8, &[u8])],
         payload: &[u8],
     ) -> bool {
-        let Some((local, _)) = &self.keys else { return false };
-        let sender = self.senders.entry(ssrc).or_insert_with(|| Sender { next: 1, ..Sender::default() });
+        let Some((local, _)) = &self.keys else {
+            return false;
+        };
+        let sender = self.senders.entry(ssrc).or_insert_with(|| Sender {
+            next: 1,
+            ..Sender::default()
+        });
         if sender.next == 0 {
             sender.next = 1;
         }
@@ -192,26 +212,44 @@ impl Leg {
         sender.packets = sender.packets.wrapping_add(1);
         sender.bytes = sender.bytes.wrapping_add(payload.len() as u32);
         sender.last_rtp = timestamp;
-        let packet = seal(local, ssrc, payload_type, index, timestamp, marker, extensions, payload);
+        let packet = seal(
+            local,
+            ssrc,
+            payload_type,
+            index,
+            timestamp,
+            marker,
+            extensions,
+            payload,
+        );
         if sender.rtx.is_some() {
             if sender.history.len() < HISTORY {
-                sender.history.push((index as u16, payload.to_vec(), timestamp, marker));
+                sender
+                    .history
+                    .push((index as u16, payload.to_vec(), timestamp, marker));
             } else {
-                sender.history[index as usize % HISTORY] = (index as u16, payload.to_vec(), timestamp, marker);
+                sender.history[index as usize % HISTORY] =
+                    (index as u16, payload.to_vec(), timestamp, marker);
             }
         }
         self.counters.sent += 1;
-        self.out.datagrams.push_back((self.transport.path(), packet));
+        self.out
+            .datagrams
+            .push_back((self.transport.path(), packet));
         true
     }
 
     /// Seals arbitrary bytes as an RTP packet under these keys, for hostile tests. `packet` is a whole RTP packet.
     pub fn send_raw_rtp(&mut self, index: ExtSeq, packet: &[u8]) -> bool {
-        let (Some((local, _)), Some(header)) = (&self.keys, Header::parse(packet)) else { return false };
+        let (Some((local, _)), Some(header)) = (&self.keys, Header::parse(packet)) else {
+            return false;
+        };
         let mut sealed = packet.to_vec();
         sealed.resize(packet.len() + TAG_BYTES, 0);
         local.seal_rtp(header.ssrc, index, &mut sealed, header.payload_at);
-        self.out.datagrams.push_back((self.transport.path(), sealed));
+        self.out
+            .datagrams
+            .push_back((self.transport.path(), sealed));
         true
     }
 
@@ -226,11 +264,18 @@ impl Leg {
         channel: Channel,
         payload: &[u8],
     ) -> Result<(), media_core::transport::SendDataError> {
-        self.transport.send_data(now, crypto, channel, payload, &mut self.out)
+        self.transport
+            .send_data(now, crypto, channel, payload, &mut self.out)
     }
 
     /// One datagram of the other side.
-    pub fn handle_datagram(&mut self, now: Timestamp, crypto: &mut AwsLc, datagram: &mut [u8], mut event: impl FnMut(LegEvent)) {
+    pub fn handle_datagram(
+        &mut self,
+        now: Timestamp,
+        crypto: &mut AwsLc,
+        datagram: &mut [u8],
+        mut event: impl FnMut(LegEvent),
+    ) {
         match datagram.first() {
             Some(128..=191) => {
                 // RFC 5761 §4: 192..=223 with the marker bit are RTCP packet types.
@@ -241,7 +286,8 @@ impl Leg {
                 }
             }
             Some(_) if stun::is_stun(datagram) || matches!(datagram[0], 20..=63) => {
-                self.transport.handle_datagram(now, crypto, datagram, &mut self.out);
+                self.transport
+                    .handle_datagram(now, crypto, datagram, &mut self.out);
             }
             _ => {}
         }
@@ -249,7 +295,9 @@ impl Leg {
     }
 
     fn handle_rtp(&mut self, packet: &mut [u8], event: &mut impl FnMut(LegEvent)) {
-        let (Some((_, remote)), Some(header)) = (&self.keys, Header::parse(packet)) else { return };
+        let (Some((_, remote)), Some(header)) = (&self.keys, Header::parse(packet)) else {
+            return;
+        };
         if self.receivers.len() >= STREAMS_MAX && !self.receivers.contains_key(&header.ssrc) {
             return;
         }
@@ -273,7 +321,9 @@ impl Leg {
         self.counters.received += 1;
         let mut end = length;
         if header.padding {
-            end = end.saturating_sub(usize::from(packet[length - 1])).max(header.payload_at);
+            end = end
+                .saturating_sub(usize::from(packet[length - 1]))
+                .max(header.payload_at);
         }
         event(LegEvent::Media(Received {
             ssrc: header.ssrc,
@@ -286,7 +336,9 @@ impl Leg {
     }
 
     fn handle_rtcp(&mut self, now: Timestamp, packet: &mut [u8], event: &mut impl FnMut(LegEvent)) {
-        let Some((_, remote)) = &self.keys else { return };
+        let Some((_, remote)) = &self.keys else {
+            return;
+        };
         let Some((_, length)) = remote.open_rtcp(packet) else {
             self.counters.refused += 1;
             return;
@@ -300,7 +352,11 @@ impl Leg {
             }
             Message::Nack { ssrc, pid, mask } => {
                 wanted.push((ssrc, pid));
-                wanted.extend((0..16).filter(|bit| mask >> bit & 1 == 1).map(|bit| (ssrc, pid.wrapping_add(bit + 1))));
+                wanted.extend(
+                    (0..16)
+                        .filter(|bit| mask >> bit & 1 == 1)
+                        .map(|bit| (ssrc, pid.wrapping_add(bit + 1))),
+                );
             }
             Message::SenderReport { ssrc, ntp, .. } => {
                 if let Some(receiver) = receivers.get_mut(&ssrc) {
@@ -318,18 +374,46 @@ impl Leg {
 
     fn retransmit(&mut self, ssrc: Ssrc, sequence: u16) {
         let Some((local, _)) = &self.keys else { return };
-        let Some(sender) = self.senders.get_mut(&ssrc) else { return };
-        let Some((_, payload, timestamp, marker)) = sender.history.iter().find(|entry| entry.0 == sequence) else { return };
-        let Some((rtx, payload_type, next)) = &mut sender.rtx else { return };
+        let Some(sender) = self.senders.get_mut(&ssrc) else {
+            return;
+        };
+        let Some((_, payload, timestamp, marker)) =
+            sender.history.iter().find(|entry| entry.0 == sequence)
+        else {
+            return;
+        };
+        let Some((rtx, payload_type, next)) = &mut sender.rtx else {
+            return;
+        };
         let body = [&sequence.to_be_bytes(), payload.as_slice()].concat();
-        let packet = seal(local, *rtx, *payload_type, *next, *timestamp, *marker, &[], &body);
+        let packet = seal(
+            local,
+            *rtx,
+            *payload_type,
+            *next,
+            *timestamp,
+            *marker,
+            &[],
+            &body,
+        );
         *next += 1;
-        self.out.datagrams.push_back((self.transport.path(), packet));
+        self.out
+            .datagrams
+            .push_back((self.transport.path(), packet));
     }
 
     /// Timers; also sends the first check.
-    pub fn handle_timeout(&mut self, now: Timestamp, crypto: &mut AwsLc, mut event: impl FnMut(LegEvent)) {
-        if self.transport.poll_deadline(crypto).is_some_and(|deadline| deadline <= now) {
+    pub fn handle_timeout(
+        &mut self,
+        now: Timestamp,
+        crypto: &mut AwsLc,
+        mut event: impl FnMut(LegEvent),
+    ) {
+        if self
+            .transport
+            .poll_deadline(crypto)
+            .is_some_and(|deadline| deadline <= now)
+        {
             self.transport.handle_timeout(now, crypto, &mut self.out);
         }
         if now >= self.next_report {
@@ -345,7 +429,14 @@ impl Leg {
         for (ssrc, sender) in &self.senders {
             let seconds = now.as_nanos() / 1_000_000_000;
             let fraction = ((now.as_nanos() % 1_000_000_000) << 32) / 1_000_000_000;
-            rtcp::sender_report(&mut compound, *ssrc, seconds << 32 | fraction, sender.last_rtp, sender.packets, sender.bytes);
+            rtcp::sender_report(
+                &mut compound,
+                *ssrc,
+                seconds << 32 | fraction,
+                sender.last_rtp,
+                sender.packets,
+                sender.bytes,
+            );
         }
         let mut reports = Vec::new();
         for (ssrc, receiver) in &mut self.receivers {
@@ -360,7 +451,9 @@ impl Leg {
         rtcp::source_description(&mut compound, self.own_ssrc);
         self.rtcp_index += 1;
         local.seal_rtcp(self.rtcp_index, &mut compound);
-        self.out.datagrams.push_back((self.transport.path(), compound));
+        self.out
+            .datagrams
+            .push_back((self.transport.path(), compound));
     }
 
     /// Asks for a key frame of a received stream.
@@ -371,7 +464,9 @@ impl Leg {
         rtcp::picture_loss(&mut compound, self.own_ssrc, ssrc);
         self.rtcp_index += 1;
         local.seal_rtcp(self.rtcp_index, &mut compound);
-        self.out.datagrams.push_back((self.transport.path(), compound));
+        self.out
+            .datagrams
+            .push_back((self.transport.path(), compound));
     }
 
     fn take_events(&mut self, event: &mut impl FnMut(LegEvent)) {
@@ -385,7 +480,9 @@ impl Leg {
                 TransportEvent::ChannelOpen(channel) => event(LegEvent::ChannelOpen(channel)),
                 TransportEvent::Data(channel, data) => event(LegEvent::Data(channel, data)),
                 TransportEvent::Failed(failure) => event(LegEvent::Failed(failure)),
-                TransportEvent::PathNominated(_) | TransportEvent::PathProved(_) | TransportEvent::PathLost(_) => {}
+                TransportEvent::PathNominated(_)
+                | TransportEvent::PathProved(_)
+                | TransportEvent::PathLost(_) => {}
             }
         }
     }
@@ -398,7 +495,9 @@ impl Leg {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_deadline(&self, crypto: &AwsLc) -> Timestamp {
-        self.transport.poll_deadline(crypto).map_or(self.next_report, |deadline| deadline.min(self.next_report))
+        self.transport
+            .poll_deadline(crypto)
+            .map_or(self.next_report, |deadline| deadline.min(self.next_report))
     }
 
     /// Says goodbye.
@@ -409,7 +508,11 @@ impl Leg {
 
 impl Receiver {
     fn expected(&self) -> u64 {
-        if self.packets == 0 { 0 } else { self.highest - self.first + 1 }
+        if self.packets == 0 {
+            0
+        } else {
+            self.highest - self.first + 1
+        }
     }
 
     fn report(&mut self, ssrc: Ssrc, now: Timestamp) -> rtcp::Report {
@@ -418,10 +521,16 @@ impl Receiver {
         let lost = interval.saturating_sub(self.packets.saturating_sub(self.reported_packets));
         self.reported_expected = expected;
         self.reported_packets = self.packets;
-        let delay = if self.last_sr == 0 { 0 } else { now.since(self.last_sr_at).as_nanos() * 65_536 / 1_000_000_000 };
+        let delay = if self.last_sr == 0 {
+            0
+        } else {
+            now.since(self.last_sr_at).as_nanos() * 65_536 / 1_000_000_000
+        };
         rtcp::Report {
             ssrc: ssrc.0,
-            fraction_lost: (lost * 256).checked_div(interval).map_or(0, |part| part.min(255) as u8),
+            fraction_lost: (lost * 256)
+                .checked_div(interval)
+                .map_or(0, |part| part.min(255) as u8),
             lost: expected.saturating_sub(self.packets).min(0x7f_ffff) as u32,
             highest: self.highest as u32,
             jitter: 0,
@@ -443,7 +552,14 @@ fn seal(
     payload: &[u8],
 ) -> Vec<u8> {
     let mut packet = vec![0; 12 + 4 + 64 + payload.len() + TAG_BYTES];
-    let mut writer = Writer::new(&mut packet, marker, payload_type, index as u16, timestamp, ssrc);
+    let mut writer = Writer::new(
+        &mut packet,
+        marker,
+        payload_type,
+        index as u16,
+        timestamp,
+        ssrc,
+    );
     for (id, value) in extensions {
         writer.extension(ExtensionId(*id), value);
     }

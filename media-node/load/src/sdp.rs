@@ -80,7 +80,9 @@ fn transport(sdp: &mut String, local: &Local, setup: &str, mid: &str) {
 /// The publisher's offer: data channels first, then the tracks.
 #[must_use]
 pub fn offer(local: &Local, tracks: &[OfferedTrack]) -> String {
-    let mids: Vec<&str> = std::iter::once("0").chain(tracks.iter().map(|track| track.mid.as_str())).collect();
+    let mids: Vec<&str> = std::iter::once("0")
+        .chain(tracks.iter().map(|track| track.mid.as_str()))
+        .collect();
     let mut sdp = head(local, &mids);
     sdp.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n");
     transport(&mut sdp, local, "actpass", "0");
@@ -123,9 +125,17 @@ pub fn offer(local: &Local, tracks: &[OfferedTrack]) -> String {
                 if track.video {
                     let _ = write!(sdp, "a=ssrc-group:FID {ssrc} {rtx}\r\n");
                 }
-                let _ = write!(sdp, "a=ssrc:{ssrc} cname:plenum-load\r\na=ssrc:{ssrc} msid:- {}\r\n", track.cid);
+                let _ = write!(
+                    sdp,
+                    "a=ssrc:{ssrc} cname:plenum-load\r\na=ssrc:{ssrc} msid:- {}\r\n",
+                    track.cid
+                );
                 if track.video {
-                    let _ = write!(sdp, "a=ssrc:{rtx} cname:plenum-load\r\na=ssrc:{rtx} msid:- {}\r\n", track.cid);
+                    let _ = write!(
+                        sdp,
+                        "a=ssrc:{rtx} cname:plenum-load\r\na=ssrc:{rtx} msid:- {}\r\n",
+                        track.cid
+                    );
                 }
             }
         } else {
@@ -141,17 +151,32 @@ pub fn offer(local: &Local, tracks: &[OfferedTrack]) -> String {
 /// The answer to the node's offer: everything it sends is taken, with its own payload types and extensions.
 #[must_use]
 pub fn answer(local: &Local, offer: &Remote) -> String {
-    let live: Vec<&str> = offer.sections.iter().filter(|section| !section.rejected).map(|section| section.mid.as_str()).collect();
+    let live: Vec<&str> = offer
+        .sections
+        .iter()
+        .filter(|section| !section.rejected)
+        .map(|section| section.mid.as_str())
+        .collect();
     let mut sdp = head(local, &live);
     for section in &offer.sections {
         let port = if section.rejected { 0 } else { 9 };
-        let _ = write!(sdp, "m={} {port} {} {}\r\n", section.kind, section.protocol, section.formats.join(" "));
+        let _ = write!(
+            sdp,
+            "m={} {port} {} {}\r\n",
+            section.kind,
+            section.protocol,
+            section.formats.join(" ")
+        );
         transport(&mut sdp, local, "active", &section.mid);
         if section.kind == "application" {
             sdp.push_str("a=sctp-port:5000\r\na=max-message-size:262144\r\n");
             continue;
         }
-        sdp.push_str(if section.sends { "a=recvonly\r\n" } else { "a=inactive\r\n" });
+        sdp.push_str(if section.sends {
+            "a=recvonly\r\n"
+        } else {
+            "a=inactive\r\n"
+        });
         sdp.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
         for line in &section.echoed {
             sdp.push_str(line);
@@ -231,7 +256,9 @@ impl Remote {
                 });
                 continue;
             }
-            let Some(attribute) = line.strip_prefix("a=") else { continue };
+            let Some(attribute) = line.strip_prefix("a=") else {
+                continue;
+            };
             let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
             match name {
                 "ice-ufrag" if ufrag.is_none() => ufrag = Some(value.to_owned()),
@@ -242,18 +269,23 @@ impl Remote {
                 "candidate" => remote.candidates.extend(read_candidate(value)),
                 _ => {}
             }
-            let Some(section) = remote.sections.last_mut() else { continue };
+            let Some(section) = remote.sections.last_mut() else {
+                continue;
+            };
             match name {
                 "mid" => section.mid = value.to_owned(),
                 "recvonly" | "inactive" => section.sends = false,
                 "msid" => {
-                    section.msid =
-                        value.split_once(' ').map(|(stream, track)| (stream.to_owned(), track.to_owned()));
+                    section.msid = value
+                        .split_once(' ')
+                        .map(|(stream, track)| (stream.to_owned(), track.to_owned()));
                 }
                 "ssrc-group" => {
                     let mut words = value.split(' ');
                     if words.next() == Some("FID") {
-                        section.rtx_ssrcs.extend(words.nth(1).and_then(|word| word.parse::<u32>().ok()));
+                        section
+                            .rtx_ssrcs
+                            .extend(words.nth(1).and_then(|word| word.parse::<u32>().ok()));
                     }
                 }
                 "ssrc" => {
@@ -265,7 +297,11 @@ impl Remote {
                 }
                 "extmap" => {
                     if let Some((id, uri)) = value.split_once(' ') {
-                        let id = id.split('/').next().and_then(|id| id.parse().ok()).unwrap_or(0);
+                        let id = id
+                            .split('/')
+                            .next()
+                            .and_then(|id| id.parse().ok())
+                            .unwrap_or(0);
                         section.extensions.push((id, uri.to_owned()));
                     }
                     section.echoed.push(line.to_owned());
@@ -282,7 +318,9 @@ impl Remote {
                 _ => {}
             }
         }
-        remote.ice = ufrag.zip(password).map(|(ufrag, password)| IceCredentials { ufrag, password });
+        remote.ice = ufrag
+            .zip(password)
+            .map(|(ufrag, password)| IceCredentials { ufrag, password });
         remote
     }
 
@@ -310,7 +348,11 @@ pub fn read_candidate(value: &str) -> Option<(Protocol, SocketAddr)> {
 }
 
 fn write_fingerprint(fingerprint: Fingerprint) -> String {
-    let bytes: Vec<String> = fingerprint.0.iter().map(|byte| format!("{byte:02X}")).collect();
+    let bytes: Vec<String> = fingerprint
+        .0
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     bytes.join(":")
 }
 
@@ -329,7 +371,10 @@ mod tests {
 
     fn local() -> Local {
         Local {
-            ice: IceCredentials { ufrag: "abcd".into(), password: "0123456789012345678901".into() },
+            ice: IceCredentials {
+                ufrag: "abcd".into(),
+                password: "0123456789012345678901".into(),
+            },
             fingerprint: Fingerprint([0xa5; 32]),
             session: 7,
             version: 2,
@@ -338,7 +383,13 @@ mod tests {
 
     #[test]
     fn an_own_offer_reads_back_and_its_answer_mirrors_it() {
-        let track = OfferedTrack { mid: "1".into(), cid: "cam".into(), video: true, ssrcs: vec![(11, 12)], rids: vec![] };
+        let track = OfferedTrack {
+            mid: "1".into(),
+            cid: "cam".into(),
+            video: true,
+            ssrcs: vec![(11, 12)],
+            rids: vec![],
+        };
         let offer = Remote::parse(&offer(&local(), &[track]));
         let (ice, fingerprint) = offer.credentials().expect("complete");
         assert_eq!(ice, local().ice);
