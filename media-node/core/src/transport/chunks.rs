@@ -33,6 +33,48 @@ fn item(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((value, &bytes[end..]))
 }
 
+/// Numbers a peer may run ahead: what fits its window in the smallest chunks.
+const AHEAD_MAX: i32 = 16_384;
+
+/// Follows the peer's transmission sequence numbers. The library counts up to whatever number it is told, one by one, and would be
+/// busy for minutes with a number far ahead.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    highest: Option<u32>,
+}
+
+impl Progress {
+    /// Notes what a well-formed packet says; false when it runs too far ahead. `restarts`: an INIT begins the numbers anew.
+    pub(super) fn admits(&mut self, packet: &[u8], restarts: bool) -> bool {
+        let mut rest = packet.get(HEADER_BYTES..).unwrap_or_default();
+        while let Some((value, tail)) = item(rest) {
+            let number = |at: usize| {
+                value
+                    .get(at..at + 4)
+                    .and_then(|bytes| bytes.first_chunk())
+                    .map(|bytes| u32::from_be_bytes(*bytes))
+            };
+            match rest[0] {
+                1 | 2 if restarts => self.highest = number(12).map(|first| first.wrapping_sub(1)),
+                0 | 64 | 192 => {
+                    if let (Some(highest), Some(told)) = (self.highest, number(0)) {
+                        let ahead = told.wrapping_sub(highest) as i32;
+                        if ahead > AHEAD_MAX {
+                            return false;
+                        }
+                        if ahead > 0 {
+                            self.highest = Some(told);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            rest = tail;
+        }
+        true
+    }
+}
+
 fn chunk(kind: u8, value: &[u8]) -> bool {
     match kind {
         // DATA, I-DATA.
@@ -105,6 +147,18 @@ mod tests {
         let heartbeat = [4, 0, 0, 12, 0, 1, 0, 8, 1, 2, 3, 4];
         assert!(are_well_formed(&packet(&[&data, &sack, &heartbeat])));
         assert!(are_well_formed(&packet(&[&[11, 0, 0, 4]])));
+    }
+
+    #[test]
+    fn a_number_far_ahead_is_not_admitted() {
+        let mut progress = Progress::default();
+        let init = [&[1, 0, 0, 20][..], &[0; 12], &[0xff, 0xff, 0xff, 0xf0]].concat();
+        let forward = |number: u32| [&[192, 0, 0, 8][..], &number.to_be_bytes()].concat();
+        assert!(progress.admits(&packet(&[&init]), true));
+        assert!(progress.admits(&packet(&[&forward(5)]), false));
+        assert!(progress.admits(&packet(&[&forward(3)]), false));
+        assert!(!progress.admits(&packet(&[&forward(0x7000_0000)]), false));
+        assert!(progress.admits(&packet(&[&forward(6)]), false));
     }
 
     #[test]

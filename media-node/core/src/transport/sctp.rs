@@ -73,6 +73,7 @@ pub struct Sctp {
     events: VecDeque<SctpEvent>,
     packets: VecDeque<Bytes>,
     broken: bool,
+    progress: chunks::Progress,
 }
 
 fn label(channel: Channel) -> &'static str {
@@ -117,6 +118,7 @@ impl Sctp {
             events: VecDeque::new(),
             packets: VecDeque::new(),
             broken: false,
+            progress: chunks::Progress::default(),
         }
     }
 
@@ -153,7 +155,10 @@ impl Sctp {
 
     /// One packet from DTLS. What is malformed is dropped.
     pub fn handle(&mut self, now: Instant, packet: Vec<u8>) {
-        if self.broken || !chunks::are_well_formed(&packet) {
+        if self.broken
+            || !chunks::are_well_formed(&packet)
+            || !self.progress.admits(&packet, !self.connected)
+        {
             return;
         }
         self.guarded(|sctp| sctp.take(now, packet));
