@@ -99,6 +99,15 @@ export class Person {
     return this.page.evaluate(() => performance.now());
   }
 
+  /** Milliseconds from opening the signalling socket to the first frame of somebody's film, by the page's own clock. */
+  firstPictureMs() {
+    return this.page.evaluate(() => {
+      const opened = globalThis.__probe.sockets.at(-1)?.opened;
+      const first = globalThis.__probe.frames().flatMap((film) => film.frames.map((frame) => frame.at));
+      return Math.round(Math.min(...first) - opened);
+    });
+  }
+
   frames() {
     return this.page.evaluate(() => globalThis.__probe.frames());
   }

@@ -44,6 +44,7 @@ meeting.test('three people meet: everybody sees the films and hears the tones of
     await page.talk();
   }
   await meet([ada, ben, cleo]);
+  console.log(`chromium: first picture of another person ${await cleo.firstPictureMs()} ms after dialling`);
 }, { seconds: 240 });
 
 meeting.test('media are encrypted with AES-GCM, and the pages ask no other host', async () => {
@@ -149,6 +150,7 @@ meeting.test('Firefox joins, publishes and receives in the same room', async () 
   await fox.talk();
   await meet([ada, ben, cleo, fox]);
   console.log(`firefox: ${await ciphers(fox)}`);
+  console.log(`firefox: first picture of another person ${await fox.firstPictureMs()} ms after dialling`);
   await ownHostOnly(fox, HOST);
 }, { seconds: 240 });
 
