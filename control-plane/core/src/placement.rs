@@ -20,6 +20,38 @@ pub struct Wish {
     pub amount: Usage,
 }
 
+/// How rooms are laid out over nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Strategy {
+    /// Evenly: of two the less loaded.
+    #[default]
+    Spread,
+    /// On as few nodes as will do: the fullest that fits, so that empty ones can go.
+    Pack,
+}
+
+impl Strategy {
+    /// As in manifests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spread => "Spread",
+            Self::Pack => "Pack",
+        }
+    }
+
+    /// From the text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Spread, Self::Pack]
+            .into_iter()
+            .find(|strategy| strategy.as_str() == text)
+    }
+}
+
+/// Most nodes that one placement offers to the store, in order of preference.
+pub const CHOICES_MAX: usize = 8;
+
 /// A node as placement sees it: declared, reported and reserved together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {

@@ -135,7 +135,7 @@ struct Case {
     random: [u64; 2],
 }
 
-fn cases() -> impl Strategy<Value = Case> {
+fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
     let pool = |number: u8| Pool::parse(&format!("media/p{number}")).expect("pool");
     let site = |number: u8| Site::parse(&format!("s{number}")).expect("site");
     let code = |number: u8| {
