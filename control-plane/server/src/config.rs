@@ -43,6 +43,9 @@ pub struct Args {
     /// Where the gateway listens; may be repeated. Plaintext is for loopback only.
     #[arg(long, value_name = "IP:PORT", required = true)]
     pub http_listen: Vec<SocketAddr>,
+    /// Where the gateway listens besides, together with other replicas of the same user on this machine (SO_REUSEPORT); may be repeated.
+    #[arg(long, value_name = "IP:PORT")]
+    pub http_shared: Vec<SocketAddr>,
     /// Directory with tls.crt and tls.key of the gateway; read again when they change.
     #[arg(long, value_name = "DIR")]
     pub http_tls_dir: Option<PathBuf>,
@@ -79,6 +82,8 @@ pub struct Config {
     pub replica_id: String,
     /// Where the gateway listens.
     pub http_listen: Vec<SocketAddr>,
+    /// Where it listens together with other replicas.
+    pub http_shared: Vec<SocketAddr>,
     /// Its certificates; `None` = plaintext on loopback.
     pub http_tls_dir: Option<PathBuf>,
     /// Where the gRPC services listen.
@@ -104,11 +109,14 @@ pub enum ConfigError {
     #[error("--replica-id: between 1 and 63 letters, digits, '-', '_' or '.' are possible")]
     ReplicaId,
     /// Too many listeners.
-    #[error("--http-listen: at most {HTTP_LISTENERS_MAX} are possible")]
+    #[error("--http-listen, --http-shared: at most {HTTP_LISTENERS_MAX} are possible")]
     HttpListeners,
+    /// Port 0 would give each replica another one.
+    #[error("--http-shared {0}: name the port, it is the same for all replicas")]
+    SharedPort(SocketAddr),
     /// Plaintext beyond loopback.
     #[error(
-        "--http-listen {0}: plaintext is for loopback only; name certificates with --http-tls-dir"
+        "--http-listen or --http-shared {0}: plaintext is for loopback only; name certificates with --http-tls-dir"
     )]
     Plaintext(SocketAddr),
     /// Not `host:port`.
@@ -155,13 +163,17 @@ impl Args {
         if control_core::ids::Uid::parse(&self.replica_id).is_err() {
             return Err(ConfigError::ReplicaId);
         }
-        if self.http_listen.len() > HTTP_LISTENERS_MAX {
+        if self.http_listen.len() + self.http_shared.len() > HTTP_LISTENERS_MAX {
             return Err(ConfigError::HttpListeners);
+        }
+        if let Some(any) = self.http_shared.iter().find(|address| address.port() == 0) {
+            return Err(ConfigError::SharedPort(*any));
         }
         if self.http_tls_dir.is_none()
             && let Some(open) = self
                 .http_listen
                 .iter()
+                .chain(&self.http_shared)
                 .find(|address| !address.ip().to_canonical().is_loopback())
         {
             return Err(ConfigError::Plaintext(*open));
@@ -185,6 +197,7 @@ impl Args {
         Ok(Config {
             replica_id: self.replica_id,
             http_listen: self.http_listen,
+            http_shared: self.http_shared,
             http_tls_dir: self.http_tls_dir,
             grpc_listen: self.grpc_listen,
             tls_dir: self.tls_dir,
@@ -313,6 +326,8 @@ mod tests {
             assert!(error.contains(text), "{error}");
         };
         refuse(&["--http-listen", "192.0.2.1:80"], "--http-tls-dir");
+        refuse(&["--http-shared", "192.0.2.1:80"], "--http-tls-dir");
+        refuse(&["--http-shared", "127.0.0.1:0"], "name the port");
         refuse(&["--advertise", "nohost"], "HOST:PORT");
         refuse(&["--public-url", "http://meet.example"], "--public-url");
         refuse(&["--public-url", "ftp://x"], "--public-url");

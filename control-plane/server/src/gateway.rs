@@ -59,6 +59,8 @@ const SETTLE: Duration = Duration::from_secs(8);
 pub struct Settings {
     /// Addresses.
     pub http_listen: Vec<SocketAddr>,
+    /// Addresses that other replicas on this machine serve as well.
+    pub http_shared: Vec<SocketAddr>,
     /// Certificate and key; without them plaintext, on loopback only.
     pub http_tls_dir: Option<PathBuf>,
     /// Base URL for clients; `None` = as each request came.
@@ -120,9 +122,12 @@ pub async fn start(
         .as_deref()
         .map(TlsFiles::read)
         .transpose()?;
-    let mut listeners = Vec::with_capacity(settings.http_listen.len());
+    let mut listeners = Vec::new();
     for address in &settings.http_listen {
         listeners.push(Listener::bind(*address, tls.clone()).await?);
+    }
+    for address in &settings.http_shared {
+        listeners.push(Listener::bind_shared(*address, tls.clone())?);
     }
     let gateway = Gateway::new(plane, &settings, stop.clone())?;
     let web = gateway.0.web.clone();

@@ -88,6 +88,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let settings = gateway::Settings {
         http_listen: config.http_listen,
+        http_shared: config.http_shared,
         http_tls_dir: config.http_tls_dir,
         public_url: config.public_url,
         installation_key: config.installation_key,

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -38,6 +38,11 @@ const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 64;
 /// After the order to stop, connections may finish what they are about.
 pub(super) const FINISH: Duration = Duration::from_secs(5);
+
+/// A client that connected just before the order to stop has this long for its request.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps until they are accepted, of an address that several replicas share.
+const BACKLOG: u32 = 1_024;
 
 /// Descriptors that something else needs: streams to nodes, files, the other listeners.
 const DESCRIPTORS_KEPT: u64 = 256;
@@ -119,6 +124,43 @@ impl Listener {
         }
         let failed = |source| ListenError::Socket { address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
+        Self::of(socket, address, tls)
+    }
+
+    /// Binds `address` so that other replicas of the same user can bind it as well (`SO_REUSEPORT`); the kernel gives each connection
+    /// to one of them.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind_shared(
+        address: SocketAddr,
+        tls: Option<Arc<TlsFiles>>,
+    ) -> Result<Self, ListenError> {
+        if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+            return Err(ListenError::Plaintext(address));
+        }
+        let shared = || {
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            // As std's listeners do: connections that wait for their end do not block the address.
+            socket.set_reuseaddr(true)?;
+            socket.set_reuseport(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        };
+        let socket = shared().map_err(|source| ListenError::Socket { address, source })?;
+        Self::of(socket, address, tls)
+    }
+
+    fn of(
+        socket: TcpListener,
+        address: SocketAddr,
+        tls: Option<Arc<TlsFiles>>,
+    ) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Socket { address, source };
         let address = socket.local_addr().map_err(failed)?;
         Ok(Self {
             socket,
@@ -140,10 +182,14 @@ impl Listener {
             .as_ref()
             .map(|tls| TlsAcceptor::from(tls.server_config()));
         let alive = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let loopback = self.address.ip().to_canonical().is_loopback();
+        let socket = self.socket;
         loop {
             let accepted = tokio::select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                // Only once nobody waits any more: whoever is in the queue when the socket closes is reset.
                 () = stop.cancelled() => break,
-                accepted = self.socket.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -163,7 +209,7 @@ impl Listener {
             };
             let via = Via {
                 peer: peer.ip().to_canonical(),
-                loopback: self.address.ip().to_canonical().is_loopback(),
+                loopback,
                 tls: acceptor.is_some(),
             };
             tokio::spawn(connection(
@@ -175,6 +221,8 @@ impl Listener {
                 (permit, local_permit),
             ));
         }
+        // Closed before waiting: the kernel gives new connections to replicas that share the address, or to nobody.
+        drop(socket);
         // All permits back = all connections gone.
         let _ = timeout(FINISH, alive.acquire_many(CONNECTIONS_MAX as u32)).await;
     }
@@ -249,6 +297,12 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         done = connection.as_mut() => if let Err(error) = done { tracing::debug!(%error, "connection") },
         () = says_nothing => tracing::debug!("connection without a request"),
         () = stop.cancelled() => {
+            // A shutdown before the first request would close a connection whose client is about to ask.
+            let asks = timeout(LAST_REQUEST, asked.cancelled());
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = asks => {}
+            }
             connection.as_mut().graceful_shutdown();
             let _ = timeout(FINISH, connection).await;
         }
@@ -300,6 +354,64 @@ mod tests {
             let mut uri = Uri::builder().path_and_query(given).build().expect("uri");
             collapse_slashes(&mut uri);
             assert_eq!(uri.to_string(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shared_address_is_served_by_all_and_by_who_is_left() {
+        let first = Listener::bind_shared("127.0.0.1:0".parse().expect("address"), None)
+            .expect("a shared address");
+        let address = first.address();
+        let second = Listener::bind_shared(address, None).expect("the same address");
+        assert!(
+            Listener::bind(address, None).await.is_err(),
+            "nobody takes it who does not share it"
+        );
+        let open = "0.0.0.0:0".parse().expect("address");
+        assert!(matches!(
+            Listener::bind_shared(open, None),
+            Err(ListenError::Plaintext(_))
+        ));
+        let connections = Arc::new(Semaphore::new(1_000));
+        let answer = |text: &'static str| {
+            Router::new().route("/", axum::routing::get(move || async move { text }))
+        };
+        let stop = [CancellationToken::new(), CancellationToken::new()];
+        let mut serving = Vec::new();
+        for ((listener, name), stop) in [(first, "a"), (second, "b")].into_iter().zip(&stop) {
+            serving.push(tokio::spawn(listener.serve(
+                answer(name),
+                Arc::clone(&connections),
+                stop.clone(),
+            )));
+        }
+        let ask = async || {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            stream.write_all(request).await.expect("a request");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("an answer");
+            text.chars().next_back().expect("a body")
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        // 64 connections to one side only: once in 2^63 runs.
+        for _ in 0..64 {
+            seen.insert(ask().await);
+        }
+        assert_eq!(seen.into_iter().collect::<String>(), "ab");
+        // While one stops, everybody is still answered.
+        let stopping = stop[0].clone();
+        for index in 0..200 {
+            if index == 50 {
+                stopping.cancel();
+            }
+            ask().await;
+        }
+        assert_eq!(ask().await, 'b');
+        stop[1].cancel();
+        for one in serving {
+            one.await.expect("ends");
         }
     }
 

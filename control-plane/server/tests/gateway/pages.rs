@@ -127,6 +127,7 @@ fn plane(pki: &Pki) -> Plane {
 fn settings(tls: Option<&std::path::Path>) -> Settings {
     Settings {
         http_listen: vec!["127.0.0.1:0".parse().expect("address")],
+        http_shared: Vec::new(),
         http_tls_dir: tls.map(ToOwned::to_owned),
         public_url: None,
         installation_key: Secret::new(&[9; 32]),

@@ -189,6 +189,7 @@ impl World {
         tokio::spawn(plane.clone().enforce_directory(stop.clone()));
         let settings = Settings {
             http_listen: vec!["127.0.0.1:0".parse().expect("address")],
+            http_shared: Vec::new(),
             http_tls_dir: None,
             public_url: None,
             installation_key: Secret::new(&[9; 32]),
