@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Where a room is, as far as the live view and the store know.
+
+use std::time::Duration;
+
+use control_core::ids::RoomKey;
+use control_core::lease::Standing;
+
+use crate::hosts::Host;
+use crate::plane::{PlaceError, Placed, Plane};
+use crate::store::RoomRecord;
+
+/// A lease as young as this may belong to a room that is being opened at this moment.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// What is known of a room before it is placed.
+pub(super) enum Known {
+    /// It runs.
+    Runs(Placed),
+    /// Its node has the lease and may be opening it; opening it again is harmless.
+    Opening(Box<RoomRecord>, Host),
+    /// Nobody has it; what is kept of it, if anything.
+    Free(Option<Box<RoomRecord>>),
+}
+
+impl Plane {
+    /// A room that runs, if its node can be asked.
+    pub(super) fn running(&self, key: &RoomKey) -> Result<Option<Placed>, PlaceError> {
+        let live = self.live();
+        let Some((uid, node, entry)) = live.room(key) else {
+            return Ok(None);
+        };
+        if node.standing != Standing::Alive {
+            return Err(PlaceError::NodeSilent(key.clone()));
+        }
+        self.placed(key, uid, node, entry.epoch)
+            .map(Some)
+            .ok_or_else(|| PlaceError::NodeSilent(key.clone()))
+    }
+
+    pub(super) async fn known(&self, key: &RoomKey) -> Result<Known, PlaceError> {
+        if let Some(placed) = self.running(key)? {
+            return Ok(Known::Runs(placed));
+        }
+        let record = match self.0.store.room(key.clone()).await {
+            Ok(record) => record,
+            Err(error) => {
+                self.store_failed(error);
+                None
+            }
+        };
+        let Some(record) = record.map(Box::new) else {
+            // A room that nobody knows may run on a node that has not reported yet.
+            if self.settling() {
+                return Err(PlaceError::Settling(key.clone()));
+            }
+            return Ok(Known::Free(None));
+        };
+        let live = self.live();
+        // This very lease was reported lost.
+        if live
+            .lost_room(key)
+            .is_some_and(|lost| lost.entry.epoch >= record.lease.epoch)
+        {
+            return Ok(Known::Free(Some(record)));
+        }
+        match live.node_by_id(&record.lease.node) {
+            Some((uid, node))
+                if node.standing == Standing::Alive && node.synced && record.age < OPENING =>
+            {
+                let host = self
+                    .placed(key, uid, node, record.lease.epoch)
+                    .map(|placed| placed.host);
+                drop(live);
+                match host {
+                    Some(host) => Ok(Known::Opening(record, host)),
+                    None => Err(PlaceError::NodeSilent(key.clone())),
+                }
+            }
+            // Heard, all rooms named, and this one is not among them: it is gone.
+            Some((_, node)) if node.standing == Standing::Alive && node.synced => {
+                Ok(Known::Free(Some(record)))
+            }
+            Some((_, node)) if node.standing == Standing::Dead => Ok(Known::Free(Some(record))),
+            Some(_) => Err(PlaceError::NodeSilent(key.clone())),
+            None => {
+                drop(live);
+                if self.settling() {
+                    Err(PlaceError::Settling(key.clone()))
+                } else {
+                    Ok(Known::Free(Some(record)))
+                }
+            }
+        }
+    }
+
+    /// Less than a lease has passed since the start, and not all published nodes have named their rooms.
+    pub(in crate::plane) fn settling(&self) -> bool {
+        let view = self.view();
+        let live = self.live();
+        let all = view
+            .nodes()
+            .all(|node| live.node(&node.uid).is_some_and(|live| live.synced));
+        let grace = *self
+            .0
+            .grace
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        grace.lasts(all, self.0.clock.now())
+    }
+}
