@@ -12,7 +12,11 @@ use crate::plane::{PlaceError, Placed, Plane};
 
 impl Plane {
     /// Moves a room away from a node that is to be emptied: the lease first, then everybody is told to come again.
-    pub(in crate::plane) async fn move_room(&self, key: &RoomKey, from: &Uid) -> Result<Placed, PlaceError> {
+    pub(in crate::plane) async fn move_room(
+        &self,
+        key: &RoomKey,
+        from: &Uid,
+    ) -> Result<Placed, PlaceError> {
         let view = self.view();
         let tenant = view
             .tenant(&key.tenant)
