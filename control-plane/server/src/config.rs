@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use plenum_shell::telemetry;
 
 /// HTTP listeners of one replica.
 pub const HTTP_LISTENERS_MAX: usize = 16;
@@ -18,15 +19,6 @@ const INSTALLATION_KEY_BYTES_MAX: u64 = 4_096;
 pub enum StoreKind {
     /// In this process; one replica.
     Memory,
-}
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// The command line.
@@ -70,9 +62,9 @@ pub struct Args {
     /// Lets the published devkey be used on an address that others reach.
     #[arg(long)]
     pub insecure_dev_keys: bool,
-    /// Form of the log.
-    #[arg(long, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
+    /// Log and traces.
+    #[command(flatten)]
+    pub telemetry: telemetry::Options,
 }
 
 /// A configuration that was checked.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use control_plane::clock::Clock;
-use control_plane::config::{Args, Config, LogFormat, StoreKind};
+use control_plane::config::{Args, Config, StoreKind};
 use control_plane::gateway;
 use control_plane::hosts::Hosts;
 use control_plane::identity::Tls;
@@ -15,16 +15,36 @@ use control_plane::plane::Plane;
 use control_plane::rpc;
 use control_plane::store::memory::MemoryStore;
 use control_plane::supervise::Supervisor;
+use plenum_shell::telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Wrong command line or configuration, as the other binaries say it.
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    start_log(args.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = {
+        let _context = runtime.enter();
+        telemetry::start(&args.telemetry, "control-plane", &args.replica_id)
+    };
+    let telemetry = match started {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{:#}", anyhow::Error::from(error));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     let config = match args.validate() {
         Ok(config) => config,
         Err(error) => {
@@ -32,36 +52,14 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "the runtime does not start");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(config)) {
+    let outcome = runtime.block_on(run(config));
+    telemetry.stop();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        // Whoever read the log may be gone; a complaint about it on the same closed pipe would be a panic.
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use plenum_shell::telemetry;
 
 /// Shards a node may have: the shard number is two hexadecimal digits of an ICE user fragment.
 pub const SHARDS_MAX: u8 = 64;
@@ -22,15 +23,6 @@ pub enum Ports {
     /// Shard `i` binds base + `i`; candidates name the shard's port.
     #[value(name = "PortPerShard")]
     PortPerShard,
-}
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// The command line.
@@ -68,9 +60,9 @@ pub struct Args {
     /// Where `/metrics` is served (plaintext, for the scraper of the same host or pod).
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Form of the log.
-    #[arg(long, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
+    /// Log and traces.
+    #[command(flatten)]
+    pub telemetry: telemetry::Options,
 }
 
 /// What is wrong with a command line that parses.

@@ -1,33 +1,44 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! `media-node`: reads the command line, runs a node until a signal, stops in good order.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use media_node::config::{Args, LogFormat};
+use media_node::config::Args;
 use media_node::identity::Tls;
 use media_node::node::Node;
+use plenum_shell::telemetry;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// The command line or a file it names is wrong: starting again does not help.
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        // Whoever read the log may be gone; a complaint about it on the same closed pipe would be a panic.
-        .log_internal_errors(false);
-    match args.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("rooms")
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = {
+        let _context = runtime.enter();
+        telemetry::start(&args.telemetry, "media-node", &args.node_uid)
+    };
+    let telemetry = match started {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{:#}", anyhow::Error::from(error));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     if let Err(error) = args.check() {
         tracing::error!("{error}");
         return ExitCode::from(EXIT_CONFIG);
@@ -39,7 +50,11 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match run(&args, tls) {
+    let outcome = run(&runtime, &args, tls);
+    telemetry.stop();
+    // A name that is being resolved holds a thread of the runtime.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -48,13 +63,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, tls: Tls) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("rooms")
-        .build()
-        .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(async {
+fn run(runtime: &Runtime, args: &Args, tls: Tls) -> anyhow::Result<()> {
+    runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let mut node = Node::start(args, tls).await?;
@@ -68,8 +78,5 @@ fn run(args: &Args, tls: Tls) -> anyhow::Result<()> {
             None => Ok(()),
             Some(part) => Err(anyhow::anyhow!("{part} ended unasked")),
         }
-    });
-    // A name that is being resolved holds a thread of the runtime.
-    runtime.shutdown_background();
-    outcome
+    })
 }
