@@ -31,6 +31,18 @@ pub const TEXT_BYTES_MAX: usize = 8_192;
 pub const DISPLAY_NAME_BYTES_MAX: usize = 512;
 /// Most pools of a tenant.
 pub const POOLS_MAX: usize = 64;
+/// Most sites of a tenant or conference.
+pub const SITES_MAX: usize = 64;
+/// Most jurisdictions of a tenant.
+pub const JURISDICTIONS_MAX: usize = 64;
+/// Most webhooks of a tenant.
+pub const WEBHOOKS_MAX: usize = 16;
+/// Most names of events of one webhook.
+pub const WEBHOOK_EVENTS_MAX: usize = 32;
+/// Longest address of a webhook.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 512;
+/// Longest certificates of a webhook, as PEM.
+pub const WEBHOOK_CA_BYTES_MAX: usize = 16 * 1024;
 /// Most codecs of a policy.
 pub const CODECS_MAX: usize = 32;
 /// Most addresses of a node.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::ids::{
     Epoch, Jurisdiction, NodeId, Pool, RoomId, RoomKey, RoomName, Secret, Site, TenantName, Uid,
 };
+use crate::placement::Strategy;
 use crate::time::UnixMillis;
 
 /// Role of a person in a declared conference.
@@ -194,6 +195,8 @@ pub struct TenantLimits {
     pub participants_per_room: Option<u32>,
     /// Publishers of a room.
     pub publishers_per_room: Option<u32>,
+    /// Publishers at a time, in all rooms.
+    pub publishers: Option<u32>,
     /// Egress.
     pub egress_mbps: Option<u32>,
 }
@@ -207,6 +210,40 @@ pub struct BrandingText {
     pub lang: String,
     /// Text.
     pub text: String,
+}
+
+/// Where media may be processed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Residency {
+    /// Sites; empty = every one.
+    pub sites: Vec<Site>,
+    /// Those to be used first, in order.
+    pub preferred: Vec<Site>,
+    /// Jurisdictions; empty = every one.
+    pub jurisdictions: Vec<Jurisdiction>,
+}
+
+/// A host that is told of a tenant's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Name, for queues, logs and metrics.
+    pub name: String,
+    /// Address.
+    pub url: String,
+    /// Names of events; empty = all.
+    pub events: Vec<String>,
+    /// Public part of the API key of the tenant that signs.
+    pub signing_key: String,
+    /// What the host's certificate is checked against, as PEM; empty = the system's.
+    pub ca_pem: String,
+}
+
+impl Webhook {
+    /// Is it told of this event?
+    #[must_use]
+    pub fn wants(&self, event: &str) -> bool {
+        self.events.is_empty() || self.events.iter().any(|wanted| wanted == event)
+    }
 }
 
 /// A tenant.
@@ -244,6 +281,12 @@ pub struct Tenant {
     pub link_key: Secret,
     /// Pools its rooms may use, the default first; empty = every pool.
     pub pools: Vec<Pool>,
+    /// Where its rooms may run.
+    pub residency: Residency,
+    /// Nodes that carry one of its rooms carry no other tenant's.
+    pub dedicated_nodes: bool,
+    /// Hosts that are told of events.
+    pub webhooks: Vec<Webhook>,
 }
 
 impl Tenant {
@@ -343,6 +386,12 @@ pub struct Conference {
     pub suspended: bool,
     /// Pool; `None` = the tenant's default.
     pub pool: Option<Pool>,
+    /// Sites its room may run in; empty = those of the tenant.
+    pub sites: Vec<Site>,
+    /// How it is laid out over nodes.
+    pub strategy: Strategy,
+    /// Participants that capacity is held for before a window begins; 0 = none.
+    pub reserve_participants: u32,
 }
 
 impl Conference {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{Epoch, NodeId, Pool, RoomId, RoomName, Secret, Site, TenantName, Uid};
+use crate::placement::Strategy;
 use crate::record::{
-    AdHoc, Capacity, Conference, LobbyRule, Node, RoomPolicy, Tenant, TenantLimits,
+    AdHoc, Capacity, Conference, LobbyRule, Node, Residency, RoomPolicy, Tenant, TenantLimits,
 };
 
 /// A policy that allows everything.
@@ -47,6 +48,9 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         limits: TenantLimits::default(),
         link_key: Secret::new(&[1; 32]),
         pools: Vec::new(),
+        residency: Residency::default(),
+        dedicated_nodes: false,
+        webhooks: Vec::new(),
     }
 }
 
@@ -79,6 +83,9 @@ pub(crate) fn conference(tenant: &str, name: &str) -> Conference {
         policy: policy(),
         suspended: false,
         pool: None,
+        sites: Vec::new(),
+        strategy: Strategy::default(),
+        reserve_participants: 0,
     }
 }
 

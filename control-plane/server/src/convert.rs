@@ -10,7 +10,7 @@ use control_core::ids::{
 use control_core::limits;
 use control_core::record::{
     AdHoc, Address, ApiKey, BrandingText, Capacity, Conference, ConferenceSchedule, LocalText,
-    Node, Notice, Opener, RecordKind, RoleRule, Tenant, TenantLimits,
+    Node, Notice, Opener, RecordKind, RoleRule, Tenant, TenantLimits, Webhook,
 };
 use control_core::time::UnixMillis;
 use plenum_proto::v1 as wire;
@@ -18,6 +18,7 @@ use plenum_schedule::{End, Schedule, ScheduleError, Text};
 
 use crate::config::is_endpoint;
 
+mod place;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -165,6 +166,7 @@ pub fn tenant(record: wire::TenantRecord) -> Result<Tenant> {
         limits::TEXTS_MAX,
     )?;
     bounded("pools", record.pools.len(), limits::POOLS_MAX)?;
+    bounded("webhooks", record.webhooks.len(), limits::WEBHOOKS_MAX)?;
     let ad_hoc = match wire::tenant_record::AdHoc::try_from(record.ad_hoc) {
         Ok(wire::tenant_record::AdHoc::Forbidden) => AdHoc::Forbidden,
         Ok(wire::tenant_record::AdHoc::OnCreate) => AdHoc::OnCreate,
@@ -199,6 +201,12 @@ pub fn tenant(record: wire::TenantRecord) -> Result<Tenant> {
         .iter()
         .map(|name| pool("pools", name))
         .collect();
+    let residency = place::residency(
+        &record.sites_allowed,
+        &record.sites_preferred,
+        &record.jurisdictions,
+    )?;
+    let webhooks: Result<Vec<Webhook>> = record.webhooks.into_iter().map(webhook).collect();
     bounded("link_key", record.link_key.len(), 256)?;
     let limits_in = record.limits.unwrap_or_default();
     Ok(Tenant {
@@ -229,10 +237,14 @@ pub fn tenant(record: wire::TenantRecord) -> Result<Tenant> {
             participants: limits_in.participants,
             participants_per_room: limits_in.participants_per_room,
             publishers_per_room: limits_in.publishers_per_room,
+            publishers: limits_in.publishers,
             egress_mbps: limits_in.egress_mbps,
         },
         link_key: Secret::new(&record.link_key),
         pools: pools?,
+        residency,
+        dedicated_nodes: record.dedicated_nodes,
+        webhooks: webhooks?,
     })
 }
 
@@ -257,6 +269,46 @@ fn api_key(api_key: wire::ApiKey) -> Result<ApiKey> {
     Ok(ApiKey {
         key: text("api_keys.key", api_key.key, 256)?,
         secret: Secret::new(&api_key.secret),
+    })
+}
+
+fn webhook(webhook: wire::Webhook) -> Result<Webhook> {
+    bounded(
+        "webhooks.events",
+        webhook.events.len(),
+        limits::WEBHOOK_EVENTS_MAX,
+    )?;
+    let name = text("webhooks.name", webhook.name, 63)?;
+    // The name becomes part of keys and metric labels.
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || !name.bytes().all(word) {
+        return Err(ConvertError::Value {
+            field: "webhooks.name",
+            rule: "lower-case letters, digits and '-'",
+        });
+    }
+    let url = text("webhooks.url", webhook.url, limits::WEBHOOK_URL_BYTES_MAX)?;
+    if !url.starts_with("https://") || url.chars().any(|letter| letter.is_control()) {
+        return Err(ConvertError::Value {
+            field: "webhooks.url",
+            rule: "a webhook is reached by https",
+        });
+    }
+    let events: Result<Vec<String>> = webhook
+        .events
+        .into_iter()
+        .map(|event| text("webhooks.events", event, 64))
+        .collect();
+    Ok(Webhook {
+        name,
+        url,
+        events: events?,
+        signing_key: text("webhooks.signing_key", webhook.signing_key, 256)?,
+        ca_pem: text(
+            "webhooks.ca_pem",
+            webhook.ca_pem,
+            limits::WEBHOOK_CA_BYTES_MAX,
+        )?,
     })
 }
 
@@ -318,6 +370,9 @@ pub fn conference(record: wire::ConferenceRecord) -> Result<Conference> {
         } else {
             Some(pool("pool", &record.pool)?)
         },
+        sites: place::sites("sites", &record.sites)?,
+        strategy: place::strategy(record.topology)?,
+        reserve_participants: record.reserve_participants,
     })
 }
 

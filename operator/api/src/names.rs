@@ -58,6 +58,8 @@ pub const SECRET_TYPE_OPENER_KEY: &str = "plenum.dev/opener-key";
 pub const SECRET_KEY_API_KEY: &str = "apiKey";
 /// Key of an API-key Secret: the signing part.
 pub const SECRET_KEY_API_SECRET: &str = "apiSecret";
+/// Default key of a Secret with the certificates of a CA.
+pub const SECRET_KEY_CA: &str = "ca.crt";
 /// Default key of an opener-key Secret.
 pub const SECRET_KEY_OPENER: &str = "key";
 /// Default key of a password Secret.

@@ -110,6 +110,10 @@ const REMEDIES: &[(&str, &str)] = &[
         "participantsPerRoom must not exceed participants",
         "lower participantsPerRoom, or raise participants",
     ),
+    (
+        "publishersPerRoom must not exceed publishers",
+        "lower publishersPerRoom, or raise publishers",
+    ),
     ("timeout must not exceed 24h", "write 24h or less"),
     (
         "DedicatedPool needs at least one pool",

@@ -244,8 +244,12 @@ pub struct TenantSites {
 /// Limits of a tenant. Limits per room are exact always, limits of the tenant exact with the store.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.participantsPerRoom) || !has(self.participants) || self.participantsPerRoom <= self.participants")
-    .message("participantsPerRoom must not exceed participants"))]
+#[x_kube(
+    validation = Rule::new("!has(self.participantsPerRoom) || !has(self.participants) || self.participantsPerRoom <= self.participants")
+        .message("participantsPerRoom must not exceed participants"),
+    validation = Rule::new("!has(self.publishersPerRoom) || !has(self.publishers) || self.publishersPerRoom <= self.publishers")
+        .message("publishersPerRoom must not exceed publishers")
+)]
 pub struct Limits {
     /// Rooms at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,6 +267,10 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000))]
     pub publishers_per_room: Option<u32>,
+    /// Publishers at a time, in all rooms; new ones are refused when it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub publishers: Option<u32>,
     /// Egress in Mbit/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000_000))]
@@ -284,6 +292,7 @@ impl Default for Limits {
             participants: None,
             participants_per_room: None,
             publishers_per_room: None,
+            publishers: None,
             egress_mbps: None,
             conferences: default_conferences(),
         }

@@ -103,7 +103,7 @@ fn full() -> Vec<(&'static str, Value)> {
                 "protectionNeed": "Normal", "namespace": { "name": "city", "mode": "Adopt", "deletionPolicy": "Delete" },
                 "isolation": "DedicatedPool", "pools": [{ "namespace": "media", "name": "own" }],
                 "sites": { "allowed": ["kiel"], "preferred": ["kiel"], "jurisdictions": ["DE-SH"] },
-                "limits": { "concurrentRooms": 10, "participants": 100, "participantsPerRoom": 50, "publishersPerRoom": 20, "egressMbps": 500 },
+                "limits": { "concurrentRooms": 10, "participants": 100, "participantsPerRoom": 50, "publishersPerRoom": 20, "publishers": 40, "egressMbps": 500 },
                 "auth": {
                     "issuers": [{ "name": "main", "issuer": "https://id.example.org", "audience": "plenum", "jwks": { "type": "Url", "url": "https://id.example.org/jwks" } }],
                     "apiKeySecretRefs": [{ "name": "key-a" }],

@@ -314,6 +314,13 @@ fn tenant() -> Vec<Case> {
         ),
         case(
             "Tenant",
+            "publishersPerRoom must not exceed publishers",
+            "/spec/limits",
+            json!({ "limits": { "publishers": 10, "publishersPerRoom": 10 } }),
+            json!({ "limits": { "publishers": 10, "publishersPerRoom": 11 } }),
+        ),
+        case(
+            "Tenant",
             "issuer must be an https URL",
             "/spec/auth/issuers/0/issuer",
             issuer("https://id.example.org", keys()),

@@ -13,10 +13,13 @@ use plenum_api::{
         AddressSourceType, Disruption, DrainPolicy, MediaPoolSpec, Mux, Network, Template,
         UpdatePolicy,
     },
-    tenant::{Auth, Isolation, ProtectionNeed, Retention, TenantNamespace, TenantSpec},
+    tenant::{Auth, ProtectionNeed, Retention, TenantNamespace, TenantSites, TenantSpec},
 };
 
-use crate::objects::{Name, Objects};
+use crate::{
+    limits,
+    objects::{Name, Objects},
+};
 
 /// A field without effect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,8 +127,12 @@ impl Found {
 
 const NO_STORAGE: &str = "nothing is recorded or kept yet that a period would end";
 const NO_OIDC: &str = "sign-in through an identity provider is not built yet";
-const ONE_SITE: &str = "there is one site";
 const NO_CLUSTER: &str = "it speaks of objects of a Kubernetes cluster";
+
+/// Whether sites are named, and the one of a single machine is not.
+fn elsewhere(sites: &[String]) -> bool {
+    !sites.is_empty() && !sites.iter().any(|site| site == limits::SITE_DEFAULT)
+}
 
 fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
     let TenantSpec {
@@ -141,7 +148,7 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
                 mode,
                 deletion_policy,
             },
-        isolation,
+        isolation: _,
         pools: _,
         sites,
         limits: _,
@@ -153,7 +160,7 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
         ad_hoc: _,
         retention,
         branding: _,
-        webhooks,
+        webhooks: _,
         service_level_name,
         suspended: _,
         suspend_mode: _,
@@ -189,25 +196,31 @@ fn of_tenant(spec: &TenantSpec, at: At, found: &mut Found) {
         *deletion_policy != Default::default(),
         NO_CLUSTER,
     );
-    found.add(
-        &at,
-        "spec.isolation",
-        *isolation == Isolation::DedicatedNodes,
-        "nodes are shared; name pools of the tenant's own instead",
-    );
-    found.add(&at, "spec.sites", sites.is_some(), ONE_SITE);
+    if let Some(TenantSites {
+        allowed,
+        preferred: _,
+        jurisdictions,
+    }) = sites
+    {
+        found.on_one_machine(
+            &at,
+            "spec.sites.allowed",
+            elsewhere(allowed),
+            "this machine is the site `local`, which is not among them: no room of the tenant finds a node",
+        );
+        found.on_one_machine(
+            &at,
+            "spec.sites.jurisdictions",
+            !jurisdictions.is_empty(),
+            "this machine lies in no declared jurisdiction: no room of the tenant finds a node",
+        );
+    }
     found.add(&at, "spec.auth.issuers", !issuers.is_empty(), NO_OIDC);
     found.add(
         &at,
         "spec.retention",
         *retention != Retention::default(),
         NO_STORAGE,
-    );
-    found.add(
-        &at,
-        "spec.webhooks",
-        !webhooks.is_empty(),
-        "webhooks are not sent yet",
     );
     found.add(
         &at,
@@ -228,7 +241,7 @@ fn of_class(spec: &ConferenceClassSpec, at: At, found: &mut Found) {
         recording,
         notices: _,
         retention,
-        capacity,
+        capacity: _,
         media,
         lifecycle,
         pool_selector: _,
@@ -240,13 +253,7 @@ fn of_class(spec: &ConferenceClassSpec, at: At, found: &mut Found) {
         "recording is not built yet",
     );
     found.add(&at, "spec.retention", retention.is_some(), NO_STORAGE);
-    of_shared(
-        capacity.as_ref(),
-        media.as_ref(),
-        lifecycle.as_ref(),
-        &at,
-        found,
-    );
+    of_shared(media.as_ref(), lifecycle.as_ref(), &at, found);
 }
 
 fn of_conference(spec: &ConferenceSpec, at: At, found: &mut Found) {
@@ -263,7 +270,14 @@ fn of_conference(spec: &ConferenceSpec, at: At, found: &mut Found) {
         recording,
         retention,
         schedule: _,
-        capacity,
+        capacity:
+            None
+            | Some(Capacity {
+                max_participants: _,
+                expected_participants: _,
+                max_publishers: _,
+                reserve: _,
+            }),
         media,
         placement,
         lifecycle,
@@ -279,16 +293,15 @@ fn of_conference(spec: &ConferenceSpec, at: At, found: &mut Found) {
     if let Some(Placement {
         pool_ref: _,
         sites,
-        topology,
+        topology: _,
         max_nodes,
     }) = placement
     {
-        found.add(&at, "spec.placement.sites", !sites.is_empty(), ONE_SITE);
-        found.add(
+        found.on_one_machine(
             &at,
-            "spec.placement.topology",
-            topology.is_some(),
-            "a room runs on one node",
+            "spec.placement.sites",
+            elsewhere(sites),
+            "this machine is the site `local`, which is not among them: the room finds no node",
         );
         found.add(
             &at,
@@ -297,38 +310,10 @@ fn of_conference(spec: &ConferenceSpec, at: At, found: &mut Found) {
             "a room runs on one node",
         );
     }
-    of_shared(
-        capacity.as_ref(),
-        media.as_ref(),
-        lifecycle.as_ref(),
-        &at,
-        found,
-    );
+    of_shared(media.as_ref(), lifecycle.as_ref(), &at, found);
 }
 
-fn of_shared(
-    capacity: Option<&Capacity>,
-    media: Option<&Media>,
-    lifecycle: Option<&Lifecycle>,
-    at: &At,
-    found: &mut Found,
-) {
-    if let Some(Capacity {
-        max_participants: _,
-        expected_participants,
-        max_publishers: _,
-        reserve,
-    }) = capacity
-    {
-        let why = "capacity is not held in advance yet";
-        found.add(
-            at,
-            "spec.capacity.expectedParticipants",
-            expected_participants.is_some(),
-            why,
-        );
-        found.add(at, "spec.capacity.reserve", *reserve == Some(true), why);
-    }
+fn of_shared(media: Option<&Media>, lifecycle: Option<&Lifecycle>, at: &At, found: &mut Found) {
     if let Some(Media {
         profile,
         max_bitrate_kbps: _,

@@ -21,5 +21,7 @@ pub const NODE_EGRESS_MBPS: u32 = 2_000;
 pub const SITE_DEFAULT: &str = "local";
 /// Most shards of a node; as many as its command line takes.
 pub const SHARDS_MAX: u64 = 64;
+/// Longest certificates of a webhook's host, as PEM; as many as the control plane takes.
+pub const WEBHOOK_CA_BYTES_MAX: usize = 16 * 1024;
 /// Longest password that the gateway reads.
 pub const PASSWORD_BYTES_MAX: usize = 256;

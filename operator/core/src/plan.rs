@@ -11,19 +11,20 @@ use plenum_api::{
     conference_class::Role,
     media_pool::{IpFamily, Mux, PortRange, SrtpLegacy},
     names,
-    tenant::{AdHocRooms, SuspendMode},
+    tenant::{AdHocRooms, Isolation, SuspendMode, TenantSpec},
 };
 
 use crate::{
     digest, limits,
-    objects::{Confidential, Name, Objects, namespace_of},
+    objects::{Confidential, Name, Objects, SecretData, namespace_of},
     records::{
         ApiKey, BrandingTextRecord, ConferenceRecord, LimitsRecord, NodeRecord, NoticeRecord,
-        OpenerRecord, RoleRecord, ScheduleRecord, TenantRecord,
+        OpenerRecord, RoleRecord, ScheduleRecord, TenantRecord, WebhookRecord,
     },
     validate::{Valid, class_of, pool_of, pools_of, room_name},
 };
 pub use policy::millis;
+pub(crate) use policy::reserved;
 
 /// One value of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -312,6 +313,7 @@ fn tenant_record(
         .map(|(_, class)| policy::ad_hoc(&spec.ad_hoc, class, tenant));
     let branding = spec.branding.clone().unwrap_or_default();
     let limits = &spec.limits;
+    let sites = spec.sites.clone().unwrap_or_default();
     let mut record = TenantRecord {
         uid: uid_of(tenant.metadata.uid.as_deref(), "Tenant", "", name),
         name: name.to_owned(),
@@ -342,6 +344,7 @@ fn tenant_record(
             participants: limits.participants,
             participants_per_room: limits.participants_per_room,
             publishers_per_room: limits.publishers_per_room,
+            publishers: limits.publishers,
             egress_mbps: limits.egress_mbps,
         },
         link_key: Confidential(link_key(generated, name)?.to_vec()),
@@ -349,9 +352,44 @@ fn tenant_record(
             .into_iter()
             .map(|(name, _)| name.to_string())
             .collect(),
+        sites_allowed: sites.allowed,
+        sites_preferred: sites.preferred,
+        jurisdictions: sites.jurisdictions,
+        dedicated_nodes: spec.isolation == Isolation::DedicatedNodes,
+        webhooks: webhooks(objects, &namespace, spec),
     };
     record.revision = digest::revision(&record);
     Ok(record)
+}
+
+fn webhooks(objects: &Objects, namespace: &str, spec: &TenantSpec) -> Vec<WebhookRecord> {
+    let secret = |name: &str| objects.secrets.get(&Name::new(namespace, name));
+    let records = spec.webhooks.iter().map(|webhook| {
+        let signing = webhook
+            .signing_key_ref
+            .as_ref()
+            .or(spec.auth.api_key_secret_refs.first());
+        let ca = webhook.ca_secret_ref.as_ref();
+        let text = |secret: Option<&SecretData>, key: &str| {
+            let text = secret.and_then(|secret| secret.text(key));
+            text.unwrap_or_default().to_owned()
+        };
+        WebhookRecord {
+            name: webhook.name.clone(),
+            url: webhook.url.clone(),
+            events: webhook.events.clone(),
+            signing_key: text(
+                signing.and_then(|key| secret(&key.name)),
+                names::SECRET_KEY_API_KEY,
+            ),
+            ca_pem: text(
+                ca.and_then(|ca| secret(&ca.name)),
+                ca.and_then(|ca| ca.key.as_deref())
+                    .unwrap_or(names::SECRET_KEY_CA),
+            ),
+        }
+    });
+    records.collect()
 }
 
 /// `None` where the tenant or class could not be read: whoever validates has said so.
@@ -373,6 +411,9 @@ fn conference_record(
     let room = room_name(name, conference);
     let key = link_key(generated, tenant_name)?;
     let openers = openers(objects, name, spec, generated)?;
+    let placement = spec.placement.clone().unwrap_or_default();
+    let of_room = policy::declared(spec, class, tenant);
+    let reserved = policy::reserved(spec, class).map(|people| people.min(of_room.max_participants));
     let subjects = spec
         .openers
         .iter()
@@ -434,11 +475,14 @@ fn conference_record(
             open_before_ms: millis(&schedule.open_before),
             close_after_ms: millis(&schedule.close_after),
         }),
-        policy: policy::declared(spec, class, tenant),
+        policy: of_room,
         suspended: spec.suspended,
         pool: pool_of(objects, tenant, class, Some(conference))
             .map(Name::to_string)
             .unwrap_or_default(),
+        sites: placement.sites,
+        topology: placement.topology,
+        reserve_participants: reserved.unwrap_or(0),
     };
     // Keyed, because a plain hash over a password could be tried out.
     record.revision = digest::keyed_revision(key, &record);

@@ -7,9 +7,9 @@
 use std::net::IpAddr;
 
 use plenum_api::{
-    conference::Lobby,
+    conference::{Lobby, Topology},
     conference_class::{Chat, Role},
-    tenant::{AdHocRooms, BrandingKey},
+    tenant::{AdHocRooms, BrandingKey, WebhookEvent},
 };
 use serde::Serialize;
 
@@ -89,6 +89,8 @@ pub struct LimitsRecord {
     pub participants_per_room: Option<u32>,
     /// Publishers of a room.
     pub publishers_per_room: Option<u32>,
+    /// Publishers at a time, in all rooms.
+    pub publishers: Option<u32>,
     /// Egress.
     pub egress_mbps: Option<u32>,
 }
@@ -102,6 +104,21 @@ pub struct BrandingTextRecord {
     pub lang: String,
     /// Text.
     pub text: String,
+}
+
+/// A host that is told of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WebhookRecord {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub url: String,
+    /// Events; empty is all.
+    pub events: Vec<WebhookEvent>,
+    /// Public part of the key that signs.
+    pub signing_key: String,
+    /// Certificates of the host as PEM; empty is the system's.
+    pub ca_pem: String,
 }
 
 /// A tenant.
@@ -139,6 +156,16 @@ pub struct TenantRecord {
     pub link_key: Confidential<Vec<u8>>,
     /// Pools as `namespace/name`, the default first.
     pub pools: Vec<String>,
+    /// Sites its rooms may run in; empty is every one.
+    pub sites_allowed: Vec<String>,
+    /// Sites to be used first, in order.
+    pub sites_preferred: Vec<String>,
+    /// Jurisdictions its rooms may run in; empty is every one.
+    pub jurisdictions: Vec<String>,
+    /// Nodes carry one tenant at a time.
+    pub dedicated_nodes: bool,
+    /// Hosts that are told of events.
+    pub webhooks: Vec<WebhookRecord>,
 }
 
 /// Who may open.
@@ -230,6 +257,12 @@ pub struct ConferenceRecord {
     pub suspended: bool,
     /// Pool as `namespace/name`; empty is the tenant's default.
     pub pool: String,
+    /// Sites its room may run in; empty is those of the tenant.
+    pub sites: Vec<String>,
+    /// How it is laid out over nodes.
+    pub topology: Option<Topology>,
+    /// Participants that capacity is held for before a window begins; 0 is none.
+    pub reserve_participants: u32,
 }
 
 /// A media node.

@@ -12,7 +12,7 @@ use operator_core::{
     plan, validate, wants,
 };
 use plenum_api::{
-    conference::Lobby,
+    conference::{Lobby, Topology},
     conference_class::{Chat, Role},
 };
 use proptest::prelude::*;
@@ -292,6 +292,93 @@ fn fields_without_effect_are_named_once() {
             .iter()
             .any(|inert| inert.field.contains("displayName"))
     );
+}
+
+#[test]
+fn where_a_room_runs_and_who_is_told_of_it_reaches_the_records() {
+    let mut values = town::all();
+    values[0]["spec"]["isolation"] = json!("DedicatedNodes");
+    values[0]["spec"]["limits"] = json!({ "publishers": 7 });
+    values[0]["spec"]["sites"] = json!({
+        "allowed": ["kiel", "bonn"], "preferred": ["bonn"], "jurisdictions": ["DE-SH"],
+    });
+    values[0]["spec"]["webhooks"] = json!([
+        { "name": "archive", "url": "https://archive.example/hook", "events": ["room_finished"], "caSecretRef": { "name": "ca" } },
+    ]);
+    values[1]["spec"]["capacity"] = json!({ "reserve": true });
+    values[2]["spec"]["capacity"] = json!({ "expectedParticipants": 30, "maxParticipants": 40 });
+    values[2]["spec"]["schedule"] =
+        json!({ "start": "2026-09-01T08:00", "timeZone": "Europe/Berlin", "duration": "90m" });
+    values[2]["spec"]["placement"] = json!({ "sites": ["kiel"], "topology": "Pack" });
+    let pem = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+    values.push(secret("ca", "Opaque", json!({ "ca.crt": pem })));
+    let plan = planned(&values);
+    let tenant = plan.tenants.values().next().expect("one tenant");
+    assert!(tenant.dedicated_nodes);
+    assert_eq!(tenant.limits.publishers, Some(7));
+    assert_eq!(tenant.sites_allowed, ["kiel", "bonn"]);
+    assert_eq!(tenant.sites_preferred, ["bonn"]);
+    assert_eq!(tenant.jurisdictions, ["DE-SH"]);
+    let webhook = &tenant.webhooks[0];
+    assert_eq!(
+        (webhook.signing_key.as_str(), webhook.ca_pem.as_str()),
+        ("town-key", pem)
+    );
+    let conference = plan.conferences.values().next().expect("one conference");
+    assert_eq!(conference.sites, ["kiel"]);
+    assert_eq!(conference.topology, Some(Topology::Pack));
+    assert_eq!(conference.reserve_participants, 30);
+    // The tenant has no more publishers than seven, so no room has.
+    assert_eq!(conference.policy.max_publishers, 7);
+    values[2]["spec"]["capacity"]["reserve"] = json!(false);
+    let plan = planned(&values);
+    let conference = plan.conferences.values().next().expect("one conference");
+    assert_eq!(conference.reserve_participants, 0);
+}
+
+#[test]
+fn a_place_outside_the_tenants_and_a_hold_for_nobody_are_errors() {
+    let mut values = town::all();
+    values[0]["spec"]["sites"] = json!({ "allowed": ["bonn"] });
+    values[0]["spec"]["webhooks"] = json!([
+        { "name": "archive", "url": "https://archive.example/hook", "caSecretRef": { "name": "ca" } },
+    ]);
+    values[2]["spec"]["capacity"] = json!({ "reserve": true });
+    values[2]["spec"]["placement"] = json!({ "sites": ["bonn", "kiel"] });
+    values.push(secret("ca", "Opaque", json!({ "ca.crt": "none" })));
+    assert_eq!(
+        reasons(&values),
+        [
+            "tenant-town/council /spec/capacity NoCapacity",
+            "tenant-town/council /spec/capacity/reserve NoCapacity",
+            "tenant-town/council /spec/placement/sites/1 UnknownSite",
+            "town /spec/webhooks/0/caSecretRef SecretInvalid",
+        ]
+    );
+}
+
+#[test]
+fn one_machine_says_so_where_no_room_of_a_tenant_finds_a_node_on_it() {
+    let mut values = town::all();
+    values[0]["spec"]["sites"] = json!({ "allowed": ["kiel"], "jurisdictions": ["DE"] });
+    let fields = |values: &[Value], shell| -> Vec<String> {
+        let found = inert(&objects(values), shell);
+        found
+            .into_iter()
+            .map(|inert| inert.field)
+            .filter(|field| field.contains("sites"))
+            .collect()
+    };
+    assert_eq!(
+        fields(&values, Shell::OneMachine),
+        [
+            "Tenant spec.sites.allowed",
+            "Tenant spec.sites.jurisdictions"
+        ]
+    );
+    assert_eq!(fields(&values, Shell::Cluster), Vec::<String>::new());
+    values[0]["spec"]["sites"] = json!({ "allowed": ["local"] });
+    assert_eq!(fields(&values, Shell::OneMachine), Vec::<String>::new());
 }
 
 #[test]

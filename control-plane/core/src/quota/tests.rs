@@ -21,6 +21,7 @@ const LIMITS: TenantLimits = TenantLimits {
     participants: Some(9),
     participants_per_room: None,
     publishers_per_room: None,
+    publishers: None,
     egress_mbps: Some(10),
 };
 

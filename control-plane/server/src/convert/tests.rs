@@ -2,6 +2,8 @@
 use proptest::prelude::*;
 use prost::Message;
 
+use control_core::placement::Strategy;
+
 use super::*;
 
 fn wire_policy() -> wire::RoomPolicy {
@@ -35,6 +37,9 @@ fn wire_conference() -> wire::ConferenceRecord {
         }],
         password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA".into(),
         policy: Some(wire_policy()),
+        sites: vec!["kiel".into()],
+        topology: wire::conference_record::Topology::Pack.into(),
+        reserve_participants: 30,
         ..Default::default()
     }
 }
@@ -50,6 +55,17 @@ fn wire_tenant() -> wire::TenantRecord {
         ad_hoc: wire::tenant_record::AdHoc::OnJoin.into(),
         ad_hoc_policy: Some(wire_policy()),
         pools: vec!["media/default".into()],
+        sites_allowed: vec!["kiel".into(), "bonn".into()],
+        sites_preferred: vec!["bonn".into()],
+        jurisdictions: vec!["DE".into()],
+        dedicated_nodes: true,
+        webhooks: vec![wire::Webhook {
+            name: "archive".into(),
+            url: "https://archive.example/hook".into(),
+            events: vec!["room_started".into()],
+            signing_key: "k".into(),
+            ca_pem: String::new(),
+        }],
         ..Default::default()
     }
 }
@@ -110,10 +126,16 @@ fn records_are_taken_as_they_are_meant() {
     let tenant = tenant(wire_tenant()).expect("valid");
     assert_eq!(tenant.secret("k").expect("known").expose(), [1; 32]);
     assert_eq!(tenant.active_from, None);
+    assert_eq!(tenant.residency.sites.len(), 2);
+    assert!(tenant.dedicated_nodes);
+    assert!(tenant.webhooks[0].wants("room_started"));
+    assert!(!tenant.webhooks[0].wants("room_finished"));
     let conference = conference(wire_conference()).expect("valid");
     assert_eq!(conference.openers, [Opener::KeySha256([1; 32])]);
     assert!(conference.password_required());
     assert_eq!(conference.pool, None);
+    assert_eq!(conference.strategy, Strategy::Pack);
+    assert_eq!(conference.reserve_participants, 30);
 }
 
 #[test]
@@ -148,6 +170,8 @@ fn errors_name_the_field() {
         }),
         "policy.lobby",
     );
+    refuse(change(&|record| record.topology = 9), "topology");
+    refuse(change(&|record| record.sites = vec!["a b".into()]), "sites");
     refuse(
         change(&|record| record.password_hash = "plain".into()),
         "password_hash",
@@ -207,6 +231,22 @@ fn errors_name_the_field() {
     refuse(
         change(&|record| record.pools = vec!["default".into()]),
         "pools",
+    );
+    refuse(
+        change(&|record| record.sites_preferred = vec!["hof".into()]),
+        "sites_preferred",
+    );
+    refuse(
+        change(&|record| record.jurisdictions = vec!["Kiel".into()]),
+        "jurisdictions",
+    );
+    refuse(
+        change(&|record| record.webhooks[0].url = "http://archive.example".into()),
+        "webhooks.url",
+    );
+    refuse(
+        change(&|record| record.webhooks[0].name = "a:b".into()),
+        "webhooks.name",
     );
     let change = |change: &dyn Fn(&mut wire::NodeFacts)| {
         let mut record = wire_node();

@@ -10,11 +10,11 @@ use operator_core::{
     Plan, Record, RecordKind, digest,
     records::{
         ConferenceRecord, LimitsRecord, NodeRecord, OpenerRecord, RoleRecord, RoomPolicy,
-        ScheduleRecord, TenantRecord,
+        ScheduleRecord, TenantRecord, WebhookRecord,
     },
 };
 use plenum_api::{
-    conference::Lobby,
+    conference::{Lobby, Topology},
     conference_class::{Chat, Role},
     tenant::AdHocRooms,
 };
@@ -152,12 +152,18 @@ fn tenant(record: &TenantRecord) -> v1::TenantRecord {
         limits,
         link_key,
         pools,
+        sites_allowed,
+        sites_preferred,
+        jurisdictions,
+        dedicated_nodes,
+        webhooks,
     } = record;
     let LimitsRecord {
         concurrent_rooms,
         participants,
         participants_per_room,
         publishers_per_room,
+        publishers,
         egress_mbps,
     } = *limits;
     v1::TenantRecord {
@@ -197,10 +203,36 @@ fn tenant(record: &TenantRecord) -> v1::TenantRecord {
             participants,
             participants_per_room,
             publishers_per_room,
+            publishers,
             egress_mbps,
         }),
         link_key: link_key.0.clone(),
         pools: pools.clone(),
+        sites_allowed: sites_allowed.clone(),
+        sites_preferred: sites_preferred.clone(),
+        jurisdictions: jurisdictions.clone(),
+        dedicated_nodes: *dedicated_nodes,
+        webhooks: webhooks.iter().map(webhook).collect(),
+    }
+}
+
+fn webhook(record: &WebhookRecord) -> v1::Webhook {
+    let WebhookRecord {
+        name,
+        url,
+        events,
+        signing_key,
+        ca_pem,
+    } = record;
+    v1::Webhook {
+        name: name.clone(),
+        url: url.clone(),
+        events: events
+            .iter()
+            .map(|event| event.as_str().to_owned())
+            .collect(),
+        signing_key: signing_key.clone(),
+        ca_pem: ca_pem.clone(),
     }
 }
 
@@ -223,6 +255,9 @@ fn conference(record: &ConferenceRecord, password_hash: String) -> v1::Conferenc
         policy: of_room,
         suspended,
         pool,
+        sites,
+        topology,
+        reserve_participants,
     } = record;
     v1::ConferenceRecord {
         uid: uid.clone(),
@@ -297,6 +332,14 @@ fn conference(record: &ConferenceRecord, password_hash: String) -> v1::Conferenc
         policy: Some(policy(of_room)),
         suspended: *suspended,
         pool: pool.clone(),
+        sites: sites.clone(),
+        topology: match topology {
+            None => v1::conference_record::Topology::Unspecified,
+            Some(Topology::Spread) => v1::conference_record::Topology::Spread,
+            Some(Topology::Pack) => v1::conference_record::Topology::Pack,
+        }
+        .into(),
+        reserve_participants: *reserve_participants,
     }
 }
 

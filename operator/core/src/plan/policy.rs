@@ -145,10 +145,18 @@ fn sizes(wishes: &Wishes<'_>, class: &ConferenceClass, tenant: &Tenant) -> (u32,
     );
     let publishers = below(
         wish(|capacity| capacity.max_publishers).or_else(|| of_class.preset.max_publishers()),
-        &[most.publishers_per_room],
+        &[most.publishers_per_room, most.publishers],
         limits::PUBLISHERS_PER_ROOM_MAX,
     );
     (participants, publishers)
+}
+
+/// Participants that capacity is held for; `None` where none is held, or nobody says for how many.
+pub(crate) fn reserved(spec: &ConferenceSpec, class: &ConferenceClass) -> Option<u32> {
+    let (own, of_class) = (spec.capacity.as_ref(), class.spec.capacity.as_ref());
+    first(own, of_class, |capacity| capacity.reserve)
+        .unwrap_or(false)
+        .then(|| first(own, of_class, |capacity| capacity.expected_participants))?
 }
 
 fn first<M, T>(own: Option<&M>, of_class: Option<&M>, of: impl Fn(&M) -> Option<T>) -> Option<T> {

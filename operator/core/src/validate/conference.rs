@@ -20,6 +20,7 @@ use super::{
 use crate::{
     limits,
     objects::{Name, Objects},
+    plan::reserved,
     problem::Collector,
 };
 
@@ -77,6 +78,7 @@ pub(super) fn validate(
     check_narrowing(conference, class, tenant_name, tenant, &mut errors);
     if let Some((_, class)) = class {
         check_place(objects, conference, class, tenant_name, tenant, &mut errors);
+        check_reserve(conference, class, &mut errors);
     }
     warn_of_groups(conference, class, name, found);
 }
@@ -446,6 +448,35 @@ fn check_place(
             Reason::PoolNotFound,
             "no MediaPool allows the tenant and suits the class",
             "declare a MediaPool, or widen the poolSelector of the class",
+        );
+    }
+}
+
+/// Capacity is held for a number of people and from the beginning of a window on: both have to be said.
+fn check_reserve(conference: &Conference, class: &ConferenceClass, errors: &mut Collector<'_>) {
+    let own = conference.spec.capacity.as_ref();
+    let wanted = own
+        .and_then(|capacity| capacity.reserve)
+        .or_else(|| class.spec.capacity.as_ref()?.reserve);
+    if wanted != Some(true) {
+        return;
+    }
+    let mut wrong = |pointer: &str, message: &str, remedy: &str| {
+        errors.add(pointer, Reason::NoCapacity, message, remedy);
+    };
+    if reserved(&conference.spec, class).is_none() {
+        wrong(
+            "/spec/capacity",
+            "capacity is held for expectedParticipants, and nobody says how many those are",
+            "write capacity.expectedParticipants, or reserve: false",
+        );
+    }
+    // A class may hold capacity for those of its conferences that have a schedule.
+    if conference.spec.schedule.is_none() && own.and_then(|own| own.reserve) == Some(true) {
+        wrong(
+            "/spec/capacity/reserve",
+            "capacity is held from openBefore on, and the conference has no schedule",
+            "write a schedule, or reserve: false",
         );
     }
 }

@@ -10,6 +10,7 @@ use super::{
     secret::{self, Wanted},
 };
 use crate::{
+    limits,
     objects::{Name, Objects, namespace_of},
     problem::Collector,
 };
@@ -50,11 +51,21 @@ pub(super) fn validate(objects: &Objects, name: &str, tenant: &Tenant, found: &m
             let wanted = Wanted {
                 namespace: &namespace,
                 name: &ca.name,
-                key: ca.key.as_deref().unwrap_or("ca.crt"),
+                key: ca.key.as_deref().unwrap_or(names::SECRET_KEY_CA),
                 type_: None,
                 pointer: format!("/spec/webhooks/{index}/caSecretRef"),
             };
-            secret::value(objects, &wanted, &mut errors);
+            if let Some(value) = secret::value(objects, &wanted, &mut errors) {
+                check_certificates(value, &wanted.pointer, &mut errors);
+            }
+        }
+        if webhook.signing_key_ref.is_none() && spec.auth.api_key_secret_refs.is_empty() {
+            errors.add(
+                format!("/spec/webhooks/{index}"),
+                Reason::SecretNotFound,
+                "events are signed by one of the tenant's API keys, and it has none",
+                "name a Secret in spec.auth.apiKeySecretRefs",
+            );
         }
     }
     if let Some(orderers) = &spec.orderers {
@@ -101,6 +112,28 @@ pub(super) fn validate(objects: &Objects, name: &str, tenant: &Tenant, found: &m
             );
         }
     }
+}
+
+/// What a host is checked against is text with certificates, of a size that records carry.
+fn check_certificates(value: &[u8], pointer: &str, errors: &mut Collector<'_>) {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let message = if value.len() > limits::WEBHOOK_CA_BYTES_MAX {
+        format!(
+            "the certificates have {} bytes; at most {} are taken",
+            value.len(),
+            limits::WEBHOOK_CA_BYTES_MAX
+        )
+    } else if text.contains("-----BEGIN CERTIFICATE-----") {
+        return;
+    } else {
+        "there is no certificate in it".to_owned()
+    };
+    errors.add(
+        pointer,
+        Reason::SecretInvalid,
+        message,
+        "write the certificate of the host's CA as PEM",
+    );
 }
 
 /// The tenant's half of the handshake with its pools; the pool's half is its selector.
