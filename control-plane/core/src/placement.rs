@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Which node takes a room. Hard filters first, then the less loaded of two random ones; without a store, an order that all replicas
-//! share.
+//! Which node takes a room. Hard filters first; then a short list of which the store takes one in the step that gives the lease; without
+//! a store, an order that all replicas share.
 
-use crate::ids::{Jurisdiction, NodeId, Pool, RoomKey, Site, Uid};
+use crate::ids::{Jurisdiction, NodeId, Pool, RoomKey, Site, TenantName, Uid};
 use crate::lease::Standing;
 use crate::quota::{self, Usage};
 use crate::record::Capacity;
+
+mod recent;
+mod shortlist;
+
+pub use recent::Recent;
+pub use shortlist::{Question, Shortlist, plan_join};
 
 /// What a room asks of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,10 +20,49 @@ pub struct Wish {
     pub pools: Vec<Pool>,
     /// Sites it may run in; empty = every one.
     pub sites: Vec<Site>,
+    /// Sites that the room itself is bound to, besides; empty = every one.
+    pub room_sites: Vec<Site>,
+    /// Sites that are used first while they have room, in order.
+    pub preferred: Vec<Site>,
     /// Jurisdictions it may run in; empty = every one. A node whose site declares none lies in none.
     pub jurisdictions: Vec<Jurisdiction>,
+    /// Whose room it is; `None` = nobody's nodes are told apart.
+    pub tenant: Option<TenantName>,
+    /// Does its tenant share nodes with nobody?
+    pub dedicated: bool,
     /// What it takes of the node.
     pub amount: Usage,
+}
+
+/// Whose rooms a node carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Occupants {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Of one tenant.
+    One {
+        /// Whose.
+        tenant: TenantName,
+        /// Does that tenant share nodes with nobody?
+        dedicated: bool,
+    },
+    /// Of several, none of which is alone by right.
+    Several,
+}
+
+impl Occupants {
+    /// May a room of `wish` come beside them?
+    fn admit(&self, wish: &Wish) -> bool {
+        let Some(own) = &wish.tenant else {
+            return true;
+        };
+        match self {
+            Self::Nobody => true,
+            Self::One { tenant, dedicated } => tenant == own || !(wish.dedicated || *dedicated),
+            Self::Several => !wish.dedicated,
+        }
+    }
 }
 
 /// How rooms are laid out over nodes.
@@ -73,8 +118,10 @@ pub struct Candidate {
     pub standing: Standing,
     /// Ceiling.
     pub capacity: Capacity,
-    /// In use, reservations included.
+    /// In use by its last report.
     pub used: Usage,
+    /// Whose rooms it carries.
+    pub occupants: Occupants,
 }
 
 /// Why a node is no candidate.
@@ -86,6 +133,8 @@ pub enum Unfit {
     Site,
     /// Not of the jurisdictions.
     Jurisdiction,
+    /// Kept apart for another tenant, or shared while the room's tenant shares with nobody.
+    Shared,
     /// Suspect or dead.
     Silent,
     /// Has no facts yet.
@@ -99,12 +148,14 @@ pub enum Unfit {
 /// No node takes the room; how many failed at which filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no media node takes the room: {elsewhere} of other pools, sites or jurisdictions, {silent} silent, {not_ready} not ready, \
-     {not_accepting} not accepting, {full} full"
+    "no media node takes the room: {elsewhere} of other pools, sites or jurisdictions, {shared} kept apart for tenants, {silent} silent, \
+     {not_ready} not ready, {not_accepting} not accepting, {full} full"
 )]
 pub struct NoNode {
     /// Of other pools, sites or jurisdictions: nothing will change by waiting.
     pub elsewhere: u32,
+    /// Carry rooms of tenants that share with nobody, or of others than the one that shares with nobody.
+    pub shared: u32,
     /// Suspect or dead.
     pub silent: u32,
     /// Without facts.
@@ -115,15 +166,31 @@ pub struct NoNode {
     pub full: u32,
 }
 
-/// Whether a room may run on a node.
+impl NoNode {
+    /// Counts a node.
+    pub const fn count(&mut self, unfit: Unfit) {
+        let counter = match unfit {
+            Unfit::Pool | Unfit::Site | Unfit::Jurisdiction => &mut self.elsewhere,
+            Unfit::Shared => &mut self.shared,
+            Unfit::Silent => &mut self.silent,
+            Unfit::NotReady => &mut self.not_ready,
+            Unfit::NotAccepting => &mut self.not_accepting,
+            Unfit::Full => &mut self.full,
+        };
+        *counter = counter.saturating_add(1);
+    }
+}
+
+/// Whether a room may run on a node at all, whatever is in use there.
 ///
 /// # Errors
 /// The first filter that refuses.
-pub fn admit(wish: &Wish, candidate: &Candidate) -> Result<(), Unfit> {
+pub fn may_run(wish: &Wish, candidate: &Candidate) -> Result<(), Unfit> {
     if !wish.pools.is_empty() && !wish.pools.contains(&candidate.pool) {
         return Err(Unfit::Pool);
     }
-    if !wish.sites.is_empty() && !wish.sites.contains(&candidate.site) {
+    let at = |sites: &[Site]| sites.is_empty() || sites.contains(&candidate.site);
+    if !at(&wish.sites) || !at(&wish.room_sites) {
         return Err(Unfit::Site);
     }
     let in_jurisdiction = |allowed: &Jurisdiction| {
@@ -144,35 +211,23 @@ pub fn admit(wish: &Wish, candidate: &Candidate) -> Result<(), Unfit> {
     if !candidate.accepting {
         return Err(Unfit::NotAccepting);
     }
+    if !candidate.occupants.admit(wish) {
+        return Err(Unfit::Shared);
+    }
+    Ok(())
+}
+
+/// Whether a room may run on a node and has a place there.
+///
+/// # Errors
+/// The first filter that refuses.
+pub fn admit(wish: &Wish, candidate: &Candidate) -> Result<(), Unfit> {
+    may_run(wish, candidate)?;
     quota::check_node(&candidate.capacity, candidate.used, wish.amount).map_err(|_| Unfit::Full)
 }
 
-/// Chooses a node for a new room: of two different random admissible ones the less loaded.
-///
-/// # Errors
-/// [`NoNode`].
-pub fn plan_join<'a>(
-    wish: &Wish,
-    candidates: &'a [Candidate],
-    random: [u64; 2],
-) -> Result<&'a Candidate, NoNode> {
-    let fit = fit(wish, candidates)?;
-    // `fit` is not empty, so neither modulus is 0.
-    let first = reduce(random[0], fit.len());
-    let Some(rest) = fit.len().checked_sub(1).filter(|rest| *rest > 0) else {
-        return Ok(fit[first]);
-    };
-    let second = (first + 1 + reduce(random[1], rest)) % fit.len();
-    let (a, b) = (fit[first], fit[second]);
-    Ok(
-        match load(a).cmp(&load(b)).then_with(|| a.node.cmp(&b.node)) {
-            std::cmp::Ordering::Greater => b,
-            _ => a,
-        },
-    )
-}
-
-/// Chooses a node as every other replica would that sees the same nodes: the admissible one that ranks highest for this room.
+/// Chooses a node as every other replica would that sees the same nodes: of the admissible ones at the most preferred site the one that
+/// ranks highest for this room.
 ///
 /// # Errors
 /// [`NoNode`].
@@ -181,52 +236,46 @@ pub fn plan_alone<'a>(
     key: &RoomKey,
     candidates: &'a [Candidate],
 ) -> Result<&'a Candidate, NoNode> {
-    let fit = fit(wish, candidates)?;
-    fit.into_iter()
-        .max_by_key(|candidate| (rank(key, &candidate.node), candidate.node.clone()))
-        .ok_or_else(NoNode::default)
-}
-
-fn fit<'a>(wish: &Wish, candidates: &'a [Candidate]) -> Result<Vec<&'a Candidate>, NoNode> {
     let mut none = NoNode::default();
-    let fit: Vec<&Candidate> = candidates
+    candidates
         .iter()
-        .filter(|candidate| {
-            let counter = match admit(wish, candidate) {
-                Ok(()) => return true,
-                Err(Unfit::Pool | Unfit::Site | Unfit::Jurisdiction) => &mut none.elsewhere,
-                Err(Unfit::Silent) => &mut none.silent,
-                Err(Unfit::NotReady) => &mut none.not_ready,
-                Err(Unfit::NotAccepting) => &mut none.not_accepting,
-                Err(Unfit::Full) => &mut none.full,
-            };
-            *counter += 1;
-            false
+        .filter(|candidate| match admit(wish, candidate) {
+            Ok(()) => true,
+            Err(unfit) => {
+                none.count(unfit);
+                false
+            }
         })
-        .collect();
-    if fit.is_empty() { Err(none) } else { Ok(fit) }
+        .min_by_key(|candidate| {
+            let rank = std::cmp::Reverse((rank(key, &candidate.node), candidate.node.clone()));
+            (tier(wish, candidate), rank)
+        })
+        .ok_or(none)
 }
 
-/// Even reduction of a random number to `0..len`.
-fn reduce(random: u64, len: usize) -> usize {
-    ((u128::from(random) * len as u128) >> 64) as usize
+/// Place of a node's site in the order of preference.
+fn tier(wish: &Wish, candidate: &Candidate) -> usize {
+    wish.preferred
+        .iter()
+        .position(|site| *site == candidate.site)
+        .unwrap_or(wish.preferred.len())
 }
 
 /// Share of the scarcest thing in use, in millionths.
-fn load(candidate: &Candidate) -> u64 {
+#[must_use]
+pub fn load(capacity: &Capacity, used: Usage) -> u64 {
     let share = |used: u64, max: u64| {
         used.saturating_mul(1_000_000)
             .checked_div(max)
             .unwrap_or(u64::MAX)
     };
-    let capacity = candidate.capacity;
-    share(candidate.used.rooms.into(), capacity.rooms.into())
+    share(used.rooms.into(), capacity.rooms.into())
         .max(share(
-            candidate.used.participants.into(),
+            used.participants.into(),
             capacity.participants.into(),
         ))
         .max(share(
-            candidate.used.egress_kbps,
+            used.egress_kbps,
             u64::from(capacity.egress_mbps) * 1_000,
         ))
 }

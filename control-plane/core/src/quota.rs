@@ -33,7 +33,9 @@ impl Usage {
         }
     }
 
-    const fn minus(self, other: Self) -> Self {
+    /// Difference, not below zero.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
         Self {
             rooms: self.rooms.saturating_sub(other.rooms),
             participants: self.participants.saturating_sub(other.participants),

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
+use proptest::strategy::Strategy;
 
 use super::*;
 
@@ -19,7 +22,28 @@ fn candidate(id: &str) -> Candidate {
             egress_mbps: 1_000,
         },
         used: Usage::default(),
+        occupants: Occupants::default(),
     }
+}
+
+/// A list for a room that nothing is known of, laid out evenly.
+fn list<'a>(wish: &Wish, candidates: &'a [Candidate], seed: u64) -> Result<Shortlist<'a>, NoNode> {
+    let question = Question {
+        wish,
+        strategy: super::Strategy::Spread,
+        held: None,
+        refused: &BTreeMap::new(),
+        recent: &Recent::default(),
+        seed,
+    };
+    plan_join(&question, candidates)
+}
+
+fn names(list: &Shortlist<'_>) -> Vec<String> {
+    list.choices
+        .iter()
+        .map(|choice| choice.node.to_string())
+        .collect()
 }
 
 fn wish() -> Wish {
@@ -71,18 +95,159 @@ fn every_filter_refuses_by_its_name() {
 }
 
 #[test]
-fn the_less_loaded_of_two_is_taken() {
-    let mut nodes = [candidate("a"), candidate("b")];
-    nodes[0].used.participants = 50;
-    for random in [[0, 0], [u64::MAX, 0], [0, u64::MAX], [u64::MAX, u64::MAX]] {
+fn a_list_holds_different_nodes_in_an_order_of_chance() {
+    let nodes: Vec<Candidate> = (0..20)
+        .map(|number| candidate(&format!("n{number}")))
+        .collect();
+    let mut firsts = BTreeSet::new();
+    for seed in 0..200 {
+        let list = list(&wish(), &nodes, seed).expect("there is room");
+        let names = names(&list);
+        assert_eq!(names.len(), CHOICES_MAX);
         assert_eq!(
-            plan_join(&wish(), &nodes, random)
-                .expect("there is room")
-                .node
-                .as_str(),
-            "b"
+            names.iter().collect::<BTreeSet<_>>().len(),
+            CHOICES_MAX,
+            "each once"
         );
+        assert_eq!(list.strategy, super::Strategy::Spread);
+        firsts.extend(names.into_iter().take(2));
     }
+    assert_eq!(firsts.len(), nodes.len(), "each is compared now and then");
+}
+
+#[test]
+fn what_seems_full_is_asked_last_and_only_the_store_refuses_it() {
+    let mut nodes = [candidate("a"), candidate("b"), candidate("c")];
+    nodes[0].used.rooms = 10;
+    let mut recent = Recent::default();
+    recent.placed(
+        nodes[1].node.clone(),
+        Usage::of_join(false, 100),
+        crate::time::Moment::ZERO,
+    );
+    for seed in 0..20 {
+        let wish = wish();
+        let question = Question {
+            wish: &wish,
+            strategy: super::Strategy::Spread,
+            held: None,
+            refused: &BTreeMap::new(),
+            recent: &recent,
+            seed,
+        };
+        let list = plan_join(&question, &nodes).expect("there may be room");
+        assert_eq!(names(&list).len(), 3);
+        assert_eq!(names(&list)[0], "c");
+    }
+}
+
+#[test]
+fn the_fullest_come_first_where_rooms_are_packed() {
+    let mut nodes: Vec<Candidate> = ["a", "b", "c", "d"].map(candidate).to_vec();
+    nodes[1].used.rooms = 3;
+    nodes[2].used.rooms = 9;
+    nodes[3].used.rooms = 10;
+    let wish = wish();
+    let question = Question {
+        wish: &wish,
+        strategy: super::Strategy::Pack,
+        held: None,
+        refused: &BTreeMap::new(),
+        recent: &Recent::default(),
+        seed: 1,
+    };
+    let list = plan_join(&question, &nodes).expect("there is room");
+    assert_eq!(names(&list), ["c", "b", "a", "d"]);
+    let held = nodes[0].node.clone();
+    let question = Question {
+        held: Some(&held),
+        ..question
+    };
+    let list = plan_join(&question, &nodes).expect("there is room");
+    assert_eq!(names(&list)[0], "a", "capacity is held there");
+}
+
+#[test]
+fn preferred_sites_come_alone_until_they_refuse() {
+    let site = |name| Site::parse(name).expect("site");
+    let nodes: Vec<Candidate> = [
+        ("a", "north"),
+        ("b", "south"),
+        ("c", "north"),
+        ("d", "west"),
+    ]
+    .map(|(id, at)| Candidate {
+        site: site(at),
+        ..candidate(id)
+    })
+    .to_vec();
+    let wish = Wish {
+        preferred: vec![site("north"), site("south")],
+        ..wish()
+    };
+    let ask = |refused: &BTreeMap<Uid, Unfit>, nodes: &[Candidate]| {
+        let question = Question {
+            wish: &wish,
+            strategy: super::Strategy::Spread,
+            held: None,
+            refused,
+            recent: &Recent::default(),
+            seed: 7,
+        };
+        let list = plan_join(&question, nodes).expect("there is room");
+        (names(&list), list.strategy)
+    };
+    let (mut first, strategy) = ask(&BTreeMap::new(), &nodes);
+    first.sort();
+    assert_eq!(
+        (first.as_slice(), strategy),
+        (
+            ["a", "c"].map(String::from).as_slice(),
+            super::Strategy::Spread
+        )
+    );
+    let refused = BTreeMap::from([(nodes[0].uid.clone(), Unfit::Full)]);
+    let (then, strategy) = ask(&refused, &nodes);
+    assert_eq!(then, ["c", "b", "d"]);
+    assert_eq!(
+        strategy,
+        super::Strategy::Pack,
+        "in this order, whatever their load"
+    );
+}
+
+#[test]
+fn nodes_of_tenants_that_share_with_nobody_are_kept_apart() {
+    let tenant = |name: &str| TenantName::parse(name).expect("name");
+    let one = |name: &str, dedicated| Occupants::One {
+        tenant: tenant(name),
+        dedicated,
+    };
+    let wish = |name, dedicated| Wish {
+        tenant: Some(tenant(name)),
+        dedicated,
+        ..wish()
+    };
+    let fits = |wish: &Wish, occupants: Occupants| {
+        let node = Candidate {
+            occupants,
+            ..candidate("n")
+        };
+        match may_run(wish, &node) {
+            Ok(()) => true,
+            Err(unfit) => {
+                assert_eq!(unfit, Unfit::Shared);
+                false
+            }
+        }
+    };
+    assert!(fits(&wish("a", true), Occupants::Nobody));
+    assert!(fits(&wish("a", true), one("a", true)));
+    assert!(fits(&wish("a", false), one("b", false)));
+    assert!(fits(&wish("a", false), Occupants::Several));
+    assert!(!fits(&wish("a", true), one("b", false)));
+    assert!(!fits(&wish("a", true), Occupants::Several));
+    assert!(!fits(&wish("a", false), one("b", true)));
 }
 
 #[test]
@@ -91,21 +256,34 @@ fn a_refusal_says_how_many_failed_where() {
     nodes[0].standing = Standing::Dead;
     nodes[1].accepting = false;
     nodes[2].capacity.rooms = 0;
-    let none = plan_join(&wish(), &nodes, [0, 0]).expect_err("nobody");
-    assert_eq!(
-        none,
-        NoNode {
-            silent: 1,
-            not_accepting: 1,
-            full: 1,
-            ..NoNode::default()
-        }
-    );
+    let counts = NoNode {
+        silent: 1,
+        not_accepting: 1,
+        full: 1,
+        ..NoNode::default()
+    };
     assert_eq!(
         plan_alone(&wish(), &key(), &nodes).expect_err("nobody"),
-        none
+        counts
     );
-    assert_eq!(plan_join(&wish(), &[], [0, 0]), Err(NoNode::default()));
+    let wish = wish();
+    let refused = BTreeMap::from([(nodes[2].uid.clone(), Unfit::Full)]);
+    let question = Question {
+        wish: &wish,
+        strategy: super::Strategy::Spread,
+        held: None,
+        refused: &refused,
+        recent: &Recent::default(),
+        seed: 0,
+    };
+    assert_eq!(
+        plan_join(&question, &nodes).expect_err("the last one refused"),
+        counts
+    );
+    assert_eq!(
+        plan_join(&question, &[]).expect_err("nobody"),
+        NoNode::default()
+    );
 }
 
 #[test]
@@ -132,10 +310,10 @@ const RANK_OF_T_R_N1: u64 = 5_954_264_310_469_569_118;
 struct Case {
     nodes: Vec<Candidate>,
     wish: Wish,
-    random: [u64; 2],
+    seed: u64,
 }
 
-fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
+fn cases() -> impl Strategy<Value = Case> {
     let pool = |number: u8| Pool::parse(&format!("media/p{number}")).expect("pool");
     let site = |number: u8| Site::parse(&format!("s{number}")).expect("site");
     let code = |number: u8| {
@@ -200,16 +378,13 @@ fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
             sites: sites.into_iter().map(site).collect(),
             jurisdictions: codes.into_iter().map(code).collect(),
             amount: Usage::of_join(true, participants),
+            ..Wish::default()
         });
-    (nodes, wish, any::<[u64; 2]>()).prop_map(|(nodes, wish, random)| Case {
-        nodes,
-        wish,
-        random,
-    })
+    (nodes, wish, any::<u64>()).prop_map(|(nodes, wish, seed)| Case { nodes, wish, seed })
 }
 
-/// What the rules say, written down a second time.
-fn allowed(wish: &Wish, node: &Candidate) -> bool {
+/// What the rules say, written down a second time: whether a room may run there, and whether there is a place.
+fn allowed(wish: &Wish, node: &Candidate) -> (bool, bool) {
     let in_pool = wish.pools.is_empty() || wish.pools.contains(&node.pool);
     let at_site = wish.sites.is_empty() || wish.sites.contains(&node.site);
     let within = wish.jurisdictions.is_empty()
@@ -223,31 +398,62 @@ fn allowed(wish: &Wish, node: &Candidate) -> bool {
             || (node.used.participants + wish.amount.participants <= node.capacity.participants
                 && node.used.egress_kbps + wish.amount.egress_kbps
                     <= u64::from(node.capacity.egress_mbps) * 1_000));
-    in_pool
+    let filters = in_pool
         && at_site
         && within
-        && has_room
         && node.accepting
         && node.ready
-        && node.standing == Standing::Alive
+        && node.standing == Standing::Alive;
+    (filters, has_room)
+}
+
+fn counted(none: &NoNode) -> usize {
+    let NoNode {
+        elsewhere,
+        shared,
+        silent,
+        not_ready,
+        not_accepting,
+        full,
+    } = *none;
+    (elsewhere + shared + silent + not_ready + not_accepting + full) as usize
 }
 
 proptest! {
     #[test]
     fn no_room_is_placed_outside_the_filters_and_none_is_refused_that_fits(case in cases()) {
-        let Case { nodes, wish, random } = case;
-        let fits = nodes.iter().any(|node| allowed(&wish, node));
-        let plans = [plan_join(&wish, &nodes, random), plan_alone(&wish, &key(), &nodes)];
-        for plan in plans {
-            match plan {
-                Ok(node) => prop_assert!(allowed(&wish, node), "{node:?}"),
-                Err(none) => {
-                    prop_assert!(!fits, "{none}");
-                    let counted = none.elsewhere + none.silent + none.not_ready + none.not_accepting + none.full;
-                    prop_assert_eq!(counted as usize, nodes.len());
-                }
+        let Case { nodes, wish, seed } = case;
+        let allowed: Vec<(bool, bool)> = nodes.iter().map(|node| allowed(&wish, node)).collect();
+        match list(&wish, &nodes, seed) {
+            Ok(list) => {
+                let within = |choice: &&Candidate| {
+                    nodes.iter().zip(&allowed).any(|(node, fits)| node == *choice && fits.0)
+                };
+                prop_assert!(list.choices.iter().all(within), "{list:?}");
+                let may = allowed.iter().filter(|fits| fits.0).count();
+                prop_assert_eq!(list.choices.len(), may.min(CHOICES_MAX));
+                let has_room = |choice: &&Candidate| allowed[nodes.iter().position(|node| node == *choice).expect("listed")].1;
+                prop_assert!(list.choices.iter().is_sorted_by_key(|choice| !has_room(choice)), "what seems full comes last");
+            }
+            Err(none) => {
+                prop_assert!(!allowed.iter().any(|fits| fits.0), "{none}");
+                prop_assert_eq!(counted(&none), nodes.len());
             }
         }
+        match plan_alone(&wish, &key(), &nodes) {
+            Ok(chosen) => prop_assert!(nodes.iter().zip(&allowed).any(|(node, fits)| node == chosen && *fits == (true, true))),
+            Err(none) => {
+                prop_assert!(!allowed.contains(&(true, true)), "{none}");
+                prop_assert_eq!(counted(&none), nodes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_inputs_give_the_same_list(case in cases()) {
+        let Case { nodes, wish, seed } = case;
+        let ask = || list(&wish, &nodes, seed).map(|list| names(&list));
+        prop_assert_eq!(ask(), ask());
     }
 
     #[test]

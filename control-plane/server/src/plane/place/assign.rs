@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! A node for a room that has none: chosen, leased in the store, opened; the next one where that fails.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use control_core::directory::DirectoryView;
 use control_core::ids::{Epoch, Pool, RoomKey, Uid};
 use control_core::lease::{RoomLease, next_epoch};
-use control_core::placement::{Candidate, NoNode, Wish, plan_alone, plan_join};
+use control_core::placement::{
+    Candidate, NoNode, Question, Recent, Strategy, Wish, plan_alone, plan_join,
+};
 use control_core::quota::{QuotaRefusal, ReservationId, Usage};
 use control_core::record::{RoomFacts, RoomPolicy, Tenant, TenantLimits};
 
@@ -148,10 +151,19 @@ impl Plane {
             amount: Usage::of_join(true, assignment.participants),
             ..Wish::default()
         };
-        let (mut candidates, store_answers) = self.candidates(view).await;
+        let mut candidates = self.candidates(view);
         candidates.retain(|candidate| !assignment.excluded.contains(&candidate.uid));
-        if store_answers {
-            let chosen = plan_join(&wish, &candidates, random()?)?;
+        if !self.0.store_away.load(std::sync::atomic::Ordering::Acquire) {
+            let question = Question {
+                wish: &wish,
+                strategy: Strategy::Spread,
+                held: None,
+                refused: &BTreeMap::new(),
+                recent: &Recent::default(),
+                seed: u64::from_le_bytes(random()?),
+            };
+            let list = plan_join(&question, &candidates)?;
+            let chosen = *list.choices.first().ok_or(NoNode::default())?;
             match self
                 .0
                 .store

@@ -1,51 +1,31 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Nodes as placement sees them: published, heard and reserved together.
+//! Nodes as placement sees them: published and heard.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use control_core::directory::DirectoryView;
-use control_core::ids::NodeId;
 use control_core::lease::Standing;
-use control_core::placement::{Candidate, NoNode};
+use control_core::placement::{Candidate, NoNode, Occupants};
 use control_core::quota::Usage;
 
 use crate::live::LiveView;
 use crate::plane::Plane;
 
 impl Plane {
-    /// All published nodes as placement sees them, and whether the store answered for their use.
-    pub(super) async fn candidates(&self, view: &DirectoryView) -> (Vec<Candidate>, bool) {
-        let ids: Vec<NodeId> = view.nodes().map(|node| node.node_id.clone()).collect();
-        let usage = match self.0.store.usage(ids).await {
-            Ok(usage) => Some(usage),
-            Err(error) => {
-                self.store_failed(error);
-                None
-            }
-        };
+    /// All published nodes as placement sees them.
+    pub(super) fn candidates(&self, view: &DirectoryView) -> Vec<Candidate> {
         let live = self.live();
-        let candidates = view
-            .nodes()
-            .enumerate()
-            .map(|(index, node)| {
-                let used = usage
-                    .as_ref()
-                    .and_then(|usage| usage.get(index))
-                    .copied()
-                    .unwrap_or_default();
-                candidate(node, used, &live)
-            })
-            .collect();
-        (candidates, usage.is_some())
+        view.nodes().map(|node| candidate(node, &live)).collect()
     }
 }
 
-fn candidate(node: &control_core::record::Node, stored: Usage, live: &LiveView) -> Candidate {
+fn candidate(node: &control_core::record::Node, live: &LiveView) -> Candidate {
     let heard = live.node(&node.uid);
     let load = heard.and_then(|heard| heard.load);
     let reported = load.map_or(Usage::default(), |load| Usage {
         rooms: load.rooms,
         participants: load.participants,
         egress_kbps: load.egress_bps / 1_000,
+        ..Usage::default()
     });
     Candidate {
         uid: node.uid.clone(),
@@ -62,25 +42,17 @@ fn candidate(node: &control_core::record::Node, stored: Usage, live: &LiveView) 
         }),
         standing: heard.map_or(Standing::Dead, |heard| heard.standing),
         capacity: node.capacity,
-        used: Usage {
-            rooms: stored.rooms.max(reported.rooms),
-            participants: stored.participants.max(reported.participants),
-            egress_kbps: stored.egress_kbps.max(reported.egress_kbps),
-        },
+        used: reported,
+        occupants: Occupants::Nobody,
     }
 }
 
-/// Two random numbers for one choice.
-pub(super) fn random() -> Result<[u64; 2], NoNode> {
-    let mut bytes = [0; 16];
+/// A random number, or 128 bits of one.
+pub(super) fn random<const BYTES: usize>() -> Result<[u8; BYTES], NoNode> {
+    let mut bytes = [0; BYTES];
     // The system's generator fails only where nothing works any more; no choice is made then.
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| NoNode::default())?;
-    let (a, b) = bytes.split_at(8);
-    let number = |half: &[u8]| {
-        half.iter()
-            .fold(0, |number, byte| (number << 8) | u64::from(*byte))
-    };
-    Ok([number(a), number(b)])
+    Ok(bytes)
 }
