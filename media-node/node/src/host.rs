@@ -14,11 +14,13 @@ use plenum_proto::v1::{
     AdminRequest, AdminResponse, ExportRequest, ExportResponse, KnockRequest, OpenRequest,
     OpenResponse, SessionClose, SessionDown, SessionRefused, SessionUp, knock_update,
 };
+use plenum_shell::trace;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use crate::convert::{self, Administration};
 use crate::identity::require_control_plane;
@@ -115,6 +117,38 @@ impl Host {
         } else {
             Err(Absent::WrongEpoch)
         }
+    }
+
+    /// Begins a session with its first message.
+    async fn begin(
+        &self,
+        mut up: Streaming<SessionUp>,
+    ) -> Result<Response<Items<SessionDown>>, Status> {
+        let first = timeout(START, up.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no start came"))??;
+        let Some(SessionUp {
+            item: Some(UpItem::Start(start)),
+        }) = first
+        else {
+            return Err(Status::invalid_argument(
+                "the first message has to be the start",
+            ));
+        };
+        let (key, epoch, start) = convert::session_start(start)?;
+        let only = |item: SessionDown| -> Response<Items<SessionDown>> {
+            Response::new(stream::iter([Ok(item)]).boxed())
+        };
+        let room = match self.room(&key, epoch) {
+            Ok(room) => room,
+            Err(Absent::WrongEpoch) => return Ok(only(join_refused(JoinRefusal::WrongEpoch))),
+            Err(absent) => return Ok(only(refused(absent.reason(), absent.to_string(), true))),
+        };
+        let Ok((session, queue)) = room.session(start).await else {
+            return Ok(only(join_refused(JoinRefusal::Closing)));
+        };
+        tokio::spawn(upstream(room, session, up));
+        Ok(Response::new(downstream(queue)))
     }
 }
 
@@ -216,36 +250,15 @@ impl RoomHost for Host {
         request: Request<Streaming<SessionUp>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         require_control_plane(&request)?;
-        let mut up = request.into_inner();
-        let first = timeout(START, up.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("no start came"))??;
-        let Some(SessionUp {
-            item: Some(UpItem::Start(start)),
-        }) = first
-        else {
-            return Err(Status::invalid_argument(
-                "the first message has to be the start",
-            ));
-        };
-        let (key, epoch, start) = convert::session_start(start)?;
-        let only = |item: SessionDown| -> Response<Self::SessionStream> {
-            Response::new(stream::iter([Ok(item)]).boxed())
-        };
-        let room = match self.room(&key, epoch) {
-            Ok(room) => room,
-            Err(Absent::WrongEpoch) => return Ok(only(join_refused(JoinRefusal::WrongEpoch))),
-            Err(absent) => return Ok(only(refused(absent.reason(), absent.to_string(), true))),
-        };
-        let Ok((session, queue)) = room.session(start).await else {
-            return Ok(only(join_refused(JoinRefusal::Closing)));
-        };
-        tokio::spawn(upstream(room, session, up));
-        Ok(Response::new(downstream(queue)))
+        let span = tracing::debug_span!("session.begin");
+        trace::receive(&span, request.metadata());
+        self.begin(request.into_inner()).instrument(span).await
     }
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenResponse>, Status> {
         require_control_plane(&request)?;
+        let span = tracing::debug_span!("room.open");
+        trace::receive(&span, request.metadata());
         let request = request.into_inner();
         let key = convert::key(request.key)?;
         let (policy, facts) = (
@@ -256,6 +269,7 @@ impl RoomHost for Host {
         let facts = self
             .rooms
             .open(key, epoch, policy, facts)
+            .instrument(span)
             .await
             .map_err(|refusal| status(refusal.code(), refusal.reason(), &refusal))?;
         Ok(Response::new(OpenResponse {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use media_core::api::{Channel, Command, Event, TransportFailure};
 use media_core::ids::{RoomIndex, TransportId};
 use tokio::sync::mpsc;
+use tracing::{Instrument, Span};
 
 use crate::worker::ShardPort;
 
@@ -25,8 +26,8 @@ const RETRY: Duration = Duration::from_millis(1);
 pub enum ToLink {
     /// A room lives: its events go there.
     Room(RoomIndex, mpsc::Sender<Event>),
-    /// A command of a room.
-    Command(Command),
+    /// A command of a room, and the span of what caused it.
+    Command(Command, Span),
     /// The room is gone, also when it panicked: whatever of it is left on the shard is removed.
     Gone(RoomIndex),
 }
@@ -165,18 +166,23 @@ pub async fn run(
             }
             item = queue.recv() => {
                 let Some(item) = item else { return };
-                let command = match item {
+                let (command, span) = match item {
                     ToLink::Room(room, mailbox) => {
                         rooms.insert(room, (mailbox, HashSet::new()));
                         continue;
                     }
-                    ToLink::Command(command) => command,
+                    ToLink::Command(command, span) if span.is_none() => (command, span),
+                    ToLink::Command(command, span) => {
+                        // It ends when the shard has taken the command; carrying it out belongs to no task.
+                        let span = tracing::debug_span!(parent: &span, "shard.command", shard = shard.id.0);
+                        (command, span)
+                    }
                     ToLink::Gone(room) => {
                         rooms.remove(&room);
-                        Command::RemoveRoom { room }
+                        (Command::RemoveRoom { room }, Span::none())
                     }
                 };
-                if !pass(&shard, command).await {
+                if !pass(&shard, command).instrument(span).await {
                     return;
                 }
             }

@@ -21,6 +21,7 @@ use plenum_proto::v1::{NodeFacts, RoomClosed, RoomKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::config::Ports;
@@ -63,6 +64,7 @@ enum ToRoom {
         Box<SessionStart>,
         mpsc::Sender<Down>,
         oneshot::Sender<SessionId>,
+        Span,
     ),
     Frame(SessionId, Frame),
     SessionEnd(SessionId, bool),
@@ -545,7 +547,12 @@ impl RoomHandle {
         let (down, queue) = mpsc::channel(FRAMES);
         let (reply, number) = oneshot::channel();
         self.mailbox
-            .send(ToRoom::Session(Box::new(start), down, reply))
+            .send(ToRoom::Session(
+                Box::new(start),
+                down,
+                reply,
+                Span::current(),
+            ))
             .await?;
         Ok((number.await?, queue))
     }

@@ -16,6 +16,7 @@ use media_room::room::Room;
 use plenum_proto::v1::{RoomEvent, RoomState};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tracing::Span;
 
 use super::{Down, Key, RoomHandle, Rooms, Shared, ToRoom, proto_key};
 use crate::convert;
@@ -45,6 +46,8 @@ pub(super) struct Actor {
     requests: HashMap<RequestId, oneshot::Sender<Result<Vec<u8>, AdminRefusal>>>,
     ended: Option<&'static str>,
     counted: Counters,
+    /// Of the session that is beginning: what the room orders meanwhile belongs to its trace.
+    beginning: Span,
 }
 
 impl Actor {
@@ -68,6 +71,7 @@ impl Actor {
             requests: HashMap::new(),
             ended: None,
             counted: Counters::default(),
+            beginning: Span::none(),
         }
     }
 
@@ -105,6 +109,7 @@ impl Actor {
                 () = timer => self.room.handle_timeout(clock.now()),
             }
             self.drain().await;
+            self.beginning = Span::none();
         }
         self.ended.unwrap_or("Ended")
     }
@@ -112,7 +117,8 @@ impl Actor {
     fn take(&mut self, message: ToRoom) {
         let now = self.rooms.0.clock.now();
         let input = match message {
-            ToRoom::Session(start, down, reply) => {
+            ToRoom::Session(start, down, reply, span) => {
+                self.beginning = span;
                 let session = SessionId(self.rooms.number());
                 self.sessions.insert(session, down);
                 let _ = reply.send(session);
@@ -203,7 +209,10 @@ impl Actor {
                 self.down(session, Down::TokenFacts(facts), stuck)
             }
             Output::Media(command) => {
-                let _ = self.link.send(ToLink::Command(command)).await;
+                let _ = self
+                    .link
+                    .send(ToLink::Command(command, self.beginning.clone()))
+                    .await;
             }
             Output::Knock { knock, update } => {
                 let last = !matches!(update, KnockUpdate::Position(_));
