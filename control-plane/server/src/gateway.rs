@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, MatchedPath, Path, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use control_core::ids::{RoomKey, Secret};
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{Any, CorsLayer};
+use tracing::Instrument;
 
 use crate::auth::{InstallationKey, KeyTooShort, Token, TokenRefusal, Verifier};
 use crate::password::{PasswordError, Passwords};
@@ -230,6 +231,7 @@ impl Gateway {
             .merge(own)
             .fallback(nothing)
             .layer(map_response(sober))
+            .layer(from_fn(traced))
             .with_state(self.clone())
     }
 
@@ -371,6 +373,24 @@ async fn scrape(State(gateway): State<Gateway>, Extension(via): Extension<Via>) 
 /// A bare 404: SDKs take it as "this version is not spoken here" and fall back.
 async fn nothing() -> Response {
     (StatusCode::NOT_FOUND, "not found\n").into_response()
+}
+
+/// One span per request, up to its answer; a trace that a client might send along is not taken over.
+async fn traced(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(String::new, |route| route.as_str().to_owned());
+    let span = tracing::debug_span!(
+        "http.request",
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
 }
 
 /// Headers that every answer has, unless the page set its own.

@@ -2,25 +2,32 @@
 //! Channels to the RoomHost services of media nodes: only nodes of the live view are dialled, and the certificate must name the node.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use control_core::ids::{NodeId, Site, Uid};
+use control_core::lease::Dialled;
 use plenum_proto::v1::room_host_client::RoomHostClient;
 use plenum_proto::v1::{
     AdminRequest, AdminResponse, KnockRequest, KnockUpdate, OpenRequest, OpenResponse, SessionDown,
     SessionUp,
 };
+use plenum_shell::trace;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
+use tracing::{Instrument, Span};
 
 use crate::config::is_endpoint;
 use crate::identity::{Tls, node_dns};
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Time that a silent node has to answer a handshake.
+const REDIAL: Duration = Duration::from_millis(750);
 /// An answer to a call that is no stream.
 const CALL: Duration = Duration::from_secs(5);
 /// Metadata in which a node names its refusal.
@@ -172,8 +179,14 @@ impl Host {
         &self,
         up: mpsc::Receiver<SessionUp>,
     ) -> Result<Streaming<SessionDown>, HostError> {
-        let call = async { self.client.clone().session(ReceiverStream::new(up)).await };
-        self.within(call).await
+        let span = self.span("session");
+        let call = async {
+            self.client
+                .clone()
+                .session(traced(ReceiverStream::new(up)))
+                .await
+        };
+        self.within(call).instrument(span).await
     }
 
     /// Opens or confirms a room.
@@ -181,8 +194,9 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub async fn open(&self, request: OpenRequest) -> Result<OpenResponse, HostError> {
-        let call = async { self.client.clone().open(request).await };
-        self.within(call).await
+        let span = self.span("open");
+        let call = async { self.client.clone().open(traced(request)).await };
+        self.within(call).instrument(span).await
     }
 
     /// Administers a room.
@@ -190,8 +204,9 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub async fn admin(&self, request: AdminRequest) -> Result<AdminResponse, HostError> {
-        let call = async { self.client.clone().admin(request).await };
-        self.within(call).await
+        let span = self.span("admin");
+        let call = async { self.client.clone().admin(traced(request)).await };
+        self.within(call).instrument(span).await
     }
 
     /// Knocks at the door of an open room.
@@ -199,8 +214,13 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub async fn knock(&self, request: KnockRequest) -> Result<Streaming<KnockUpdate>, HostError> {
-        let call = async { self.client.clone().knock(request).await };
-        self.within(call).await
+        let span = self.span("knock");
+        let call = async { self.client.clone().knock(traced(request)).await };
+        self.within(call).instrument(span).await
+    }
+
+    fn span(&self, call: &'static str) -> Span {
+        tracing::debug_span!("roomhost.call", call, node = %self.node_id)
     }
 
     async fn within<T>(
@@ -215,6 +235,13 @@ impl Host {
             }),
         }
     }
+}
+
+/// A call that carries the trace of whoever makes it.
+fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    trace::send(request.metadata_mut());
+    request
 }
 
 struct Open {
@@ -277,15 +304,23 @@ impl Hosts {
             .remove(uid);
     }
 
-    /// Dials a node anew, as a witness of its life. Whether it answered the handshake as itself.
-    pub async fn redial(&self, uid: &Uid, endpoint: &str) -> bool {
-        let Some(endpoint) = self.endpoint(uid, endpoint) else {
-            return false;
+    /// Dials a node anew, as a witness of its life: does it answer the handshake as itself?
+    pub async fn redial(&self, uid: &Uid, endpoint: &str) -> Dialled {
+        let Some(channel) = self.endpoint(uid, endpoint) else {
+            return Dialled::Unanswered;
         };
-        matches!(
-            tokio::time::timeout(CONNECT, endpoint.connect()).await,
-            Ok(Ok(_))
-        )
+        let refused = async {
+            match tokio::time::timeout(REDIAL, TcpStream::connect(endpoint)).await {
+                Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+                _ => false,
+            }
+        };
+        match tokio::time::timeout(REDIAL, channel.connect()).await {
+            Ok(Ok(_)) => Dialled::Answered,
+            // Whether it was refused does not come through the layers above.
+            Ok(Err(_)) if refused.await => Dialled::Refused,
+            _ => Dialled::Unanswered,
+        }
     }
 
     fn endpoint(&self, uid: &Uid, endpoint: &str) -> Option<Endpoint> {

@@ -171,7 +171,7 @@ pub async fn run(
                         rooms.insert(room, (mailbox, HashSet::new()));
                         continue;
                     }
-                    ToLink::Command(command, span) if span.is_none() => (command, span),
+                    ToLink::Command(command, span) if span.is_disabled() => (command, span),
                     ToLink::Command(command, span) => {
                         // It ends when the shard has taken the command; carrying it out belongs to no task.
                         let span = tracing::debug_span!(parent: &span, "shard.command", shard = shard.id.0);
