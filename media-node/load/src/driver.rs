@@ -13,12 +13,17 @@ use media_core::io::{DATAGRAM_BYTES_MAX, Protocol};
 use media_core::time::Timestamp;
 use media_crypto::DtlsError;
 use media_net::frame::{self, Deframer};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
 use crate::headless::{Headless, Options};
+
+/// Receive buffer of a media socket: a client that shares a busy machine with many others must not lose what has arrived.
+const RECEIVE_BYTES: usize = 4 << 20;
 
 /// Why a driver cannot be made or go on.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,10 @@ impl Link {
         match protocol {
             Protocol::Udp => {
                 let socket = UdpSocket::bind(SocketAddr::new(ip, 0)).await?;
+                // What the kernel gives is taken; root may go beyond its limit.
+                if set_socket_recv_buffer_size_force(&socket, RECEIVE_BYTES).is_err() {
+                    let _ = set_socket_recv_buffer_size(&socket, RECEIVE_BYTES);
+                }
                 let address = socket.local_addr()?;
                 Ok((Self::Udp(socket), address))
             }
@@ -102,6 +111,17 @@ impl Link {
     }
 }
 
+/// Does the network say no to one datagram, and may say yes to the next?
+fn passes(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused | HostUnreachable | NetworkUnreachable | PermissionDenied | WouldBlock
+    )
+}
+
 /// A client with its sockets.
 pub struct Driver {
     client: Headless,
@@ -110,6 +130,8 @@ pub struct Driver {
     subscriber: Link,
     requests: mpsc::Sender<proto::SignalRequest>,
     responses: mpsc::Receiver<proto::SignalResponse>,
+    /// Waits for room on the way out: signalling that hangs must not hold up media.
+    held: Option<proto::SignalRequest>,
     signalling_ended: bool,
 }
 
@@ -124,13 +146,36 @@ impl Driver {
         requests: mpsc::Sender<proto::SignalRequest>,
         responses: mpsc::Receiver<proto::SignalResponse>,
     ) -> Result<Self, DriveError> {
+        Self::build(ip, protocol, requests, responses, false).await
+    }
+
+    /// As [`Self::new`], with received payloads as events, not only their counts.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    pub async fn with_payloads(
+        ip: IpAddr,
+        protocol: Protocol,
+        requests: mpsc::Sender<proto::SignalRequest>,
+        responses: mpsc::Receiver<proto::SignalResponse>,
+    ) -> Result<Self, DriveError> {
+        Self::build(ip, protocol, requests, responses, true).await
+    }
+
+    async fn build(
+        ip: IpAddr,
+        protocol: Protocol,
+        requests: mpsc::Sender<proto::SignalRequest>,
+        responses: mpsc::Receiver<proto::SignalResponse>,
+        keep_media: bool,
+    ) -> Result<Self, DriveError> {
         let (publisher, publisher_address) = Link::bind(ip, protocol).await?;
         let (subscriber, subscriber_address) = Link::bind(ip, protocol).await?;
         let client = Headless::with_certificate(Options {
             publisher_address,
             subscriber_address,
             protocol,
-            keep_media: false,
+            keep_media,
         })?;
         Ok(Self {
             client,
@@ -139,6 +184,7 @@ impl Driver {
             subscriber,
             requests,
             responses,
+            held: None,
             signalling_ended: false,
         })
     }
@@ -155,6 +201,7 @@ impl Driver {
         responses: mpsc::Receiver<proto::SignalResponse>,
     ) {
         (self.requests, self.responses) = (requests, responses);
+        self.held = None;
         self.signalling_ended = false;
     }
 
@@ -217,8 +264,7 @@ impl Driver {
                 }
                 Ok(())
             }
-            // An answer to something sent to a port that is closed by now; consent tells the client.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) if passes(&error) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -233,11 +279,21 @@ impl Driver {
                 Side::Publisher => &mut self.publisher,
                 Side::Subscriber => &mut self.subscriber,
             };
-            link.send(path.remote, &datagram).await?;
+            match link.send(path.remote, &datagram).await {
+                // An answer to something sent before to a port that is closed by now, or a way that is cut: media are lost,
+                // and consent tells the client.
+                Err(error) if passes(&error) => {}
+                sent => sent?,
+            }
         }
-        while let Some(request) = self.client.poll_request() {
-            if self.requests.send(request).await.is_err() {
-                self.signalling_ended = true;
+        while let Some(request) = self.held.take().or_else(|| self.client.poll_request()) {
+            match self.requests.try_send(request) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(_)) => self.signalling_ended = true,
+                Err(TrySendError::Full(request)) => {
+                    self.held = Some(request);
+                    break;
+                }
             }
         }
         Ok(())

@@ -141,6 +141,10 @@ pub struct Headless {
     subscriber: Option<Leg>,
     publisher_ice: IceCredentials,
     subscriber_ice: IceCredentials,
+    /// The other side's half of each connection, by which its ICE restarts are told.
+    remote_ice: [Option<IceCredentials>; 2],
+    /// Own offer and own answer as sent last, for a resume.
+    described: [Option<proto::SessionDescription>; 2],
     session: u64,
     version: u32,
     join: Option<Box<proto::JoinResponse>>,
@@ -178,6 +182,8 @@ impl Headless {
             subscriber: None,
             publisher_ice,
             subscriber_ice,
+            remote_ice: [None, None],
+            described: [None, None],
             session: u64::from_be_bytes(number) >> 2,
             version: 0,
             join: None,
@@ -335,12 +341,55 @@ impl Headless {
             .map(|track| track.offered.clone())
             .collect();
         let sdp = sdp::offer(&self.local(Side::Publisher), &offered);
-        self.request(request::Message::Offer(proto::SessionDescription {
+        let offer = proto::SessionDescription {
             r#type: "offer".into(),
             sdp,
             id: self.version,
             ..Default::default()
+        };
+        self.described[half(Side::Publisher)] = Some(offer.clone());
+        self.request(request::Message::Offer(offer));
+    }
+
+    /// After an accepted resume: says what this client believes, and restarts ICE on the publisher's connection. The node does
+    /// the same for the subscriber's.
+    pub fn resume(&mut self) {
+        let publish_tracks = self
+            .tracks
+            .iter()
+            .filter_map(|track| {
+                let info = proto::TrackInfo {
+                    sid: track.sid.clone()?,
+                    ..Default::default()
+                };
+                Some(proto::TrackPublishedResponse {
+                    cid: track.offered.cid.clone(),
+                    track: Some(info),
+                })
+            })
+            .collect();
+        let [offer, answer] = self.described.clone();
+        self.request(request::Message::SyncState(proto::SyncState {
+            answer,
+            offer,
+            subscription: Some(proto::UpdateSubscription::default()),
+            publish_tracks,
+            ..Default::default()
         }));
+        if self.described[half(Side::Publisher)].is_some() {
+            self.publisher_ice = self.fresh_credentials();
+            // An answer that was on its way is lost with the old signalling.
+            self.negotiating = false;
+            self.offer_again = false;
+            self.offer();
+        }
+    }
+
+    fn fresh_credentials(&mut self) -> IceCredentials {
+        IceCredentials {
+            ufrag: random_text(&mut self.crypto, 8),
+            password: random_text(&mut self.crypto, 24),
+        }
     }
 
     fn local(&self, side: Side) -> Local {
@@ -398,13 +447,18 @@ impl Headless {
                         }
                     }
                 }
+                if self.restarted(Side::Subscriber, &remote) {
+                    self.subscriber_ice = self.fresh_credentials();
+                }
                 let sdp = sdp::answer(&self.local(Side::Subscriber), &remote);
-                self.request(request::Message::Answer(proto::SessionDescription {
+                let answer = proto::SessionDescription {
                     r#type: "answer".into(),
                     sdp,
                     id: offer.id,
                     ..Default::default()
-                }));
+                };
+                self.described[half(Side::Subscriber)] = Some(answer.clone());
+                self.request(request::Message::Answer(answer));
                 self.connect(now, Side::Subscriber, &remote);
             }
             response::Message::Trickle(trickle) => {
@@ -442,6 +496,14 @@ impl Headless {
         }
     }
 
+    /// Does a description begin an ICE restart of a connection that is known?
+    fn restarted(&self, side: Side, remote: &Remote) -> bool {
+        self.remote_ice[half(side)]
+            .as_ref()
+            .zip(remote.ice.as_ref())
+            .is_some_and(|(known, told)| known != told)
+    }
+
     fn own_address(&self, side: Side) -> SocketAddr {
         match side {
             Side::Publisher => self.options.publisher_address,
@@ -453,14 +515,20 @@ impl Headless {
         let Ok(credentials) = remote.credentials() else {
             return;
         };
-        let has_leg = match side {
-            Side::Publisher => self.publisher.is_some(),
-            Side::Subscriber => self.subscriber.is_some(),
+        let restarted = self.restarted(side, remote);
+        self.remote_ice[half(side)] = Some(credentials.0.clone());
+        let local = self.local(side).ice;
+        let leg = match side {
+            Side::Publisher => self.publisher.as_mut(),
+            Side::Subscriber => self.subscriber.as_mut(),
         };
-        if has_leg {
+        if let Some(leg) = leg {
+            if restarted {
+                leg.renew(local, credentials.0, now);
+            }
             return;
         }
-        self.waiting[usize::from(side == Side::Subscriber)] = Some(credentials);
+        self.waiting[half(side)] = Some(credentials);
         for (protocol, address) in &remote.candidates {
             self.take_candidate(now, side, *protocol, *address);
         }
@@ -477,9 +545,7 @@ impl Headless {
         if protocol != self.options.protocol || address.is_ipv4() != own.is_ipv4() {
             return;
         }
-        let Some((remote, fingerprint)) =
-            self.waiting[usize::from(side == Side::Subscriber)].take()
-        else {
+        let Some((remote, fingerprint)) = self.waiting[half(side)].take() else {
             return;
         };
         let local = self.local(side).ice;
@@ -714,6 +780,11 @@ impl Headless {
             leg.close(now);
         }
     }
+}
+
+/// Place of a connection in pairs.
+fn half(side: Side) -> usize {
+    usize::from(side == Side::Subscriber)
 }
 
 fn register_rtx(leg: &mut Leg, track: &Published) {

@@ -107,6 +107,8 @@ pub struct Leg {
     own_ssrc: Ssrc,
     counters: LegCounters,
     next_report: Timestamp,
+    /// When anything came from the other side.
+    heard: Timestamp,
 }
 
 /// Pace of reports.
@@ -146,6 +148,7 @@ impl Leg {
             own_ssrc: Ssrc(1),
             counters: LegCounters::default(),
             next_report: now + REPORT,
+            heard: now,
         }
     }
 
@@ -164,6 +167,17 @@ impl Leg {
     /// Goes on from another own address, as after a change of network.
     pub fn move_to(&mut self, path: Path, now: Timestamp) {
         self.transport.move_to(path, now);
+    }
+
+    /// An ICE restart: fresh credentials of both sides under the same association.
+    pub fn renew(&mut self, local: IceCredentials, remote: IceCredentials, now: Timestamp) {
+        self.transport.renew(local, remote, now);
+    }
+
+    /// When anything came from the other side; a client gives a connection up that is silent for too long.
+    #[must_use]
+    pub fn heard(&self) -> Timestamp {
+        self.heard
     }
 
     /// Counters; losses are as of now.
@@ -276,6 +290,7 @@ impl Leg {
         datagram: &mut [u8],
         mut event: impl FnMut(LegEvent),
     ) {
+        self.heard = now;
         match datagram.first() {
             Some(128..=191) => {
                 // RFC 5761 §4: 192..=223 with the marker bit are RTCP packet types.

@@ -63,8 +63,25 @@ pub type Session = (
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(url: &str, token: &str) -> Result<Session, ConnectError> {
+    open(url, token, "").await
+}
+
+/// As [`connect`], for a participant that the node still holds.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn resume(url: &str, token: &str, sid: &str) -> Result<Session, ConnectError> {
+    open(
+        url,
+        token,
+        &format!("&reconnect=1&sid={sid}&reconnect_reason=1"),
+    )
+    .await
+}
+
+async fn open(url: &str, token: &str, more: &str) -> Result<Session, ConnectError> {
     let url = format!(
-        "{}/rtc?access_token={token}&protocol=15&auto_subscribe=1&sdk=plenum-load&version=0",
+        "{}/rtc?access_token={token}&protocol=15&auto_subscribe=1&sdk=plenum-load&version=0{more}",
         url.trim_end_matches('/')
     );
     let (socket, _) = connect_async(url).await.map_err(|error| match error {

@@ -72,6 +72,12 @@ impl<C: Crypto> ClientTransport<C> {
         self.move_to(path, now);
     }
 
+    /// An ICE restart on the same path: both halves are fresh, the DTLS association goes on.
+    pub fn renew(&mut self, local: IceCredentials, remote: IceCredentials, now: Timestamp) {
+        self.local = local;
+        self.restart(remote, self.path, now);
+    }
+
     /// One datagram that is STUN or DTLS.
     pub fn handle_datagram(
         &mut self,
