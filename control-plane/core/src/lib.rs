@@ -18,3 +18,4 @@ pub mod record;
 mod testing;
 pub mod throttle;
 pub mod time;
+pub mod webhook;

@@ -43,6 +43,22 @@ pub const WEBHOOK_EVENTS_MAX: usize = 32;
 pub const WEBHOOK_URL_BYTES_MAX: usize = 512;
 /// Longest certificates of a webhook, as PEM.
 pub const WEBHOOK_CA_BYTES_MAX: usize = 16 * 1024;
+/// A webhook's event that waited for longer than this is given up.
+pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Events read from the head of a receiver's queue at once.
+pub const WEBHOOK_WINDOW: usize = 256;
+/// Requests under way to one receiver, each of another room.
+pub const WEBHOOK_CONCURRENT: usize = 8;
+/// First wait after a failure; it doubles with each further one.
+pub const WEBHOOK_BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait after failures.
+pub const WEBHOOK_BACK_OFF_MAX: Duration = Duration::from_secs(120);
+/// Longest wait that a receiver may ask for.
+pub const WEBHOOK_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// An event that was refused so often is given up: after about twenty minutes.
+pub const WEBHOOK_REFUSALS_MAX: u32 = 16;
+/// Delivered ids that are remembered of a receiver.
+pub const WEBHOOK_GONE_MAX: usize = 1_024;
 /// Most codecs of a policy.
 pub const CODECS_MAX: usize = 32;
 /// Most addresses of a node.
