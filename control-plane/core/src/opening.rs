@@ -115,6 +115,67 @@ fn by_schedule(conference: &Conference, now: UnixMillis) -> Opening {
     }
 }
 
+/// Whether capacity is held for a planned conference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// Not by what is known now.
+    Never,
+    /// Later.
+    From(UnixMillis),
+    /// At this moment.
+    Now {
+        /// First moment at which it is not any more; `None` without a schedule.
+        until: Option<UnixMillis>,
+    },
+}
+
+/// Whether capacity is held for a conference at `now`: from the time it may be opened before a window to the window's end. Who stays
+/// longer is counted as everybody is.
+#[must_use]
+pub fn planned(tenant: &Tenant, conference: &Conference, now: UnixMillis) -> Planned {
+    if conference.reserve_participants == 0 || tenant.suspended || conference.suspended {
+        return Planned::Never;
+    }
+    let active_from = tenant.active_from.unwrap_or(UnixMillis(i64::MIN));
+    let moment = UnixMillis(now.0.max(active_from.0));
+    match planned_by_schedule(conference, moment) {
+        Planned::Now { .. } if now < active_from => Planned::From(active_from),
+        other => other,
+    }
+}
+
+fn planned_by_schedule(conference: &Conference, now: UnixMillis) -> Planned {
+    let Some(schedule) = &conference.schedule else {
+        return Planned::Now { until: None };
+    };
+    let Ok(now) = Timestamp::from_millisecond(now.0) else {
+        return Planned::Never;
+    };
+    let before = SignedDuration::try_from(schedule.open_before).unwrap_or(SignedDuration::ZERO);
+    let begins = |opens: Timestamp| opens.checked_sub(before).unwrap_or(opens);
+    let soon = now.checked_add(before).unwrap_or(now);
+    // One more nanosecond, because a window that begins at the end of the searched span is not in it.
+    let soon = soon
+        .checked_add(SignedDuration::from_nanos(1))
+        .unwrap_or(soon);
+    let closes = schedule
+        .windows
+        .windows_between(now, soon, WINDOWS_LOOKED_AT)
+        .into_iter()
+        .filter(|window| begins(window.opens) <= now && now < window.closes)
+        .map(|window| window.closes)
+        .max();
+    if let Some(closes) = closes {
+        return Planned::Now {
+            until: Some(UnixMillis(closes.as_millisecond())),
+        };
+    }
+    match schedule.windows.next_window(now) {
+        Some(window) => Planned::From(UnixMillis(begins(window.opens).as_millisecond())),
+        None => Planned::Never,
+    }
+}
+
 /// Windows that overlap one moment with its margins; a series dense enough to have more is open anyway.
 const WINDOWS_LOOKED_AT: usize = 64;
 
@@ -178,6 +239,64 @@ mod tests {
             }
         );
         assert_eq!(opening("2026-09-08T07:10:00Z"), Opening::Over);
+    }
+
+    #[test]
+    fn capacity_is_held_from_the_margin_before_a_window_to_its_end() {
+        let tenant = tenant("t");
+        let mut conference = conference("t", "c");
+        conference.schedule = Some(weekly());
+        assert_eq!(
+            planned(&tenant, &conference, at("2026-09-01T06:00:00Z")),
+            Planned::Never,
+            "nothing is asked for"
+        );
+        conference.reserve_participants = 20;
+        let planned = |text| planned(&tenant, &conference, at(text));
+        assert_eq!(
+            planned("2026-08-01T00:00:00Z"),
+            Planned::From(at("2026-09-01T05:45:00Z"))
+        );
+        assert_eq!(
+            planned("2026-09-01T05:44:59.999Z"),
+            Planned::From(at("2026-09-01T05:45:00Z"))
+        );
+        for moment in [
+            "2026-09-01T05:45:00Z",
+            "2026-09-01T06:00:00Z",
+            "2026-09-01T06:59:59.999Z",
+        ] {
+            let until = Some(at("2026-09-01T07:00:00Z"));
+            assert_eq!(planned(moment), Planned::Now { until }, "{moment}");
+        }
+        assert_eq!(
+            planned("2026-09-01T07:00:00Z"),
+            Planned::From(at("2026-09-08T05:45:00Z"))
+        );
+        assert_eq!(planned("2026-09-08T07:00:00Z"), Planned::Never);
+    }
+
+    #[test]
+    fn nothing_is_held_for_the_suspended_or_before_a_tenant_is_active() {
+        let mut tenant = tenant("t");
+        let mut conference = conference("t", "c");
+        conference.reserve_participants = 20;
+        let now = at("2026-09-01T06:00:00Z");
+        assert_eq!(
+            planned(&tenant, &conference, now),
+            Planned::Now { until: None }
+        );
+        tenant.active_from = Some(at("2026-09-01T06:30:00Z"));
+        assert_eq!(
+            planned(&tenant, &conference, now),
+            Planned::From(at("2026-09-01T06:30:00Z"))
+        );
+        tenant.active_from = None;
+        conference.suspended = true;
+        assert_eq!(planned(&tenant, &conference, now), Planned::Never);
+        conference.suspended = false;
+        tenant.suspended = true;
+        assert_eq!(planned(&tenant, &conference, now), Planned::Never);
     }
 
     #[test]

@@ -5,11 +5,13 @@
 use crate::ids::{Jurisdiction, NodeId, Pool, RoomKey, Site, TenantName, Uid};
 use crate::lease::Standing;
 use crate::quota::{self, Usage};
-use crate::record::Capacity;
+use crate::record::{Capacity, Conference, Tenant};
 
+mod planned;
 mod recent;
 mod shortlist;
 
+pub use planned::{Calendar, Hold};
 pub use recent::Recent;
 pub use shortlist::{Question, Shortlist, plan_join};
 
@@ -32,6 +34,28 @@ pub struct Wish {
     pub dedicated: bool,
     /// What it takes of the node.
     pub amount: Usage,
+}
+
+impl Wish {
+    /// What a tenant's room asks for, in these pools.
+    #[must_use]
+    pub fn of(
+        tenant: &Tenant,
+        conference: Option<&Conference>,
+        pools: Vec<Pool>,
+        amount: Usage,
+    ) -> Self {
+        Self {
+            pools,
+            sites: tenant.residency.sites.clone(),
+            room_sites: conference.map_or_else(Vec::new, |conference| conference.sites.clone()),
+            preferred: tenant.residency.preferred.clone(),
+            jurisdictions: tenant.residency.jurisdictions.clone(),
+            tenant: Some(tenant.name.clone()),
+            dedicated: tenant.dedicated_nodes,
+            amount,
+        }
+    }
 }
 
 /// Whose rooms a node carries.

@@ -4,11 +4,13 @@
 //! What a replica knows of the use of nodes is a second old and lacks what others placed since; so it only orders the list. A node that
 //! seems full comes last, and what is really free the store decides.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::{CHOICES_MAX, Candidate, NoNode, Recent, Strategy, Unfit, Wish, load, may_run, tier};
 use crate::ids::{NodeId, Uid};
 use crate::quota::{self, Usage};
+use crate::record::Capacity;
 
 /// What a list is made of.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +41,17 @@ pub struct Shortlist<'a> {
 /// A node that may take the room.
 struct Fit<'a> {
     candidate: &'a Candidate,
-    tier: usize,
+    rank: Rank,
     load: u64,
+    weight: u64,
+}
+
+/// Groups of nodes, the first to be asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    holds_nothing: bool,
     seems_full: bool,
+    tier: usize,
 }
 
 /// Lists nodes for a room.
@@ -67,31 +77,31 @@ pub fn plan_join<'a>(
             Err(unfit) => none.count(unfit),
         }
     }
-    let best = fits
-        .iter()
-        .map(|fit| (fit.seems_full, fit.tier))
-        .min()
-        .ok_or(none)?;
-    if question.refused.is_empty() {
-        let (best_full, best_tier) = best;
-        fits.retain(|fit| best_full || fit.tier == best_tier);
+    if fits.is_empty() {
+        return Err(none);
     }
+    let others = fits.iter().map(|fit| fit.rank);
+    let best = others.filter(|rank| rank.holds_nothing).min();
+    if question.refused.is_empty()
+        && let Some(best) = best.filter(|best| !best.seems_full)
+    {
+        fits.retain(|fit| !fit.rank.holds_nothing || fit.rank.tier == best.tier);
+    }
+    // Stable, and cheap where all are alike, as nearly always.
+    fits.sort_by_key(|fit| fit.rank);
     match question.strategy {
-        Strategy::Spread => shuffle(&mut fits, question.seed),
+        Strategy::Spread => draw(&mut fits, question.seed),
         Strategy::Pack => fits.sort_by(|a, b| {
-            let key = |fit: &Fit<'_>| (fit.seems_full, fit.tier, std::cmp::Reverse(fit.load));
+            let key = |fit: &Fit<'_>| (fit.rank, Reverse(fit.load));
             key(a)
                 .cmp(&key(b))
                 .then_with(|| a.candidate.node.cmp(&b.candidate.node))
         }),
     }
-    let held = |fit: &Fit<'_>| Some(&fit.candidate.node) != question.held;
-    // Stable: within each group the order from above stays.
-    fits.sort_by_key(|fit| (held(fit), fit.seems_full, fit.tier));
     fits.truncate(CHOICES_MAX);
     let of_one_site = fits
         .first()
-        .is_some_and(|first| fits.iter().all(|fit| fit.tier == first.tier));
+        .is_some_and(|first| fits.iter().all(|fit| fit.rank.tier == first.rank.tier));
     Ok(Shortlist {
         choices: fits.into_iter().map(|fit| fit.candidate).collect(),
         strategy: if of_one_site {
@@ -104,24 +114,61 @@ pub fn plan_join<'a>(
 
 fn judge<'a>(question: &Question<'_>, candidate: &'a Candidate) -> Fit<'a> {
     let used = candidate.used.plus(question.recent.on(&candidate.node));
-    let full =
-        |used: Usage| quota::check_node(&candidate.capacity, used, question.wish.amount).is_err();
+    let amount = question.wish.amount;
+    let full = || quota::check_node(&candidate.capacity, used, amount).is_err();
     Fit {
         candidate,
-        tier: tier(question.wish, candidate),
+        rank: Rank {
+            holds_nothing: question.held != Some(&candidate.node),
+            seems_full: question.recent.has_refused(&candidate.node) || full(),
+            tier: tier(question.wish, candidate),
+        },
         load: load(&candidate.capacity, used),
-        seems_full: question.recent.has_refused(&candidate.node) || full(used),
+        weight: weight(&candidate.capacity, amount),
     }
 }
 
-/// Puts nodes in a random order of which the first places matter: the pair that is compared, then what is tried when both are full.
-fn shuffle(fits: &mut [Fit<'_>], seed: u64) {
+/// How many such rooms an empty node takes. Two even draws would not do where capacities differ: a few large nodes would hardly ever be
+/// drawn, and the small ones fill up beside them.
+fn weight(capacity: &Capacity, amount: Usage) -> u64 {
+    let times = |max: u64, one: u64| max.checked_div(one).unwrap_or(u64::MAX);
+    times(capacity.rooms.into(), amount.rooms.into())
+        .min(times(
+            capacity.participants.into(),
+            amount.participants.into(),
+        ))
+        .min(times(
+            u64::from(capacity.egress_mbps) * 1_000,
+            amount.egress_kbps,
+        ))
+        .clamp(1, WEIGHT_MAX)
+}
+
+/// Keeps sums of weights within 64 bits.
+const WEIGHT_MAX: u64 = 1 << 32;
+
+/// Draws the first places, each from what is left of the first group by capacity: the pair that is compared, then what is tried when both
+/// are full.
+fn draw(fits: &mut [Fit<'_>], seed: u64) {
     let mut random = SplitMix(seed);
-    for index in 0..fits.len() {
-        let left = (fits.len() - index) as u64;
-        // Even to within one part in 2^64 of the number of nodes.
-        let step = (u128::from(random.next()) * u128::from(left)) >> 64;
-        fits.swap(index, index + step as usize);
+    let mut start = 0;
+    while start < fits.len().min(CHOICES_MAX) {
+        let rank = fits[start].rank;
+        let end = start + fits[start..].partition_point(|fit| fit.rank == rank);
+        let mut left: u64 = fits[start..end].iter().map(|fit| fit.weight).sum();
+        for place in start..end.min(CHOICES_MAX) {
+            // Even to within one part in 2^64 of the sum.
+            let mut mark = ((u128::from(random.next()) * u128::from(left)) >> 64) as u64;
+            let drawn = fits[place..end].iter().position(|fit| {
+                let here = mark < fit.weight;
+                mark = mark.saturating_sub(fit.weight);
+                here
+            });
+            let drawn = place + drawn.unwrap_or_default();
+            left = left.saturating_sub(fits[drawn].weight);
+            fits.swap(place, drawn);
+        }
+        start = end;
     }
 }
 

@@ -361,6 +361,7 @@ fn cases() -> impl Strategy<Value = Case> {
                         rooms,
                         participants,
                         egress_kbps,
+                        ..Usage::default()
                     },
                     ..candidate(&format!("n{index}"))
                 },
