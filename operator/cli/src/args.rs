@@ -33,7 +33,8 @@ pub(crate) enum Verb {
         plenum up -f docs/examples/quickstart\n  \
         plenum up -f my-conferences/ --http-port 8080 --state-dir ./state\n  \
         plenum up -f my-conferences/ --bind 0.0.0.0      # others may join, with TLS; prints the CA's fingerprint\n  \
-        plenum up -f my-conferences/ --output json | jq  # one JSON object per line"
+        plenum up -f my-conferences/ --output json | jq  # one JSON object per line\n  \
+        plenum up -f my-conferences/ --redis redis://127.0.0.1:6379 --replicas 2   # restarts without anybody noticing"
     )]
     Up(Up),
     /// Checks manifests by schema, rules, references and schedules; starts nothing
@@ -56,6 +57,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  \
         plenum get conferences\n  \
         plenum get nodes -o wide\n  \
+        plenum get replicas\n  \
         plenum get conference council -o yaml\n  \
         plenum get tenants -o json | jq '.items[].status'")]
     Get {
@@ -140,9 +142,19 @@ pub(crate) struct Up {
     /// Lets the publicly known keys of the examples be used with --bind
     #[arg(long)]
     pub(crate) insecure_dev_keys: bool,
-    /// Copies of the control plane; more than one needs a store that they share
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) control_plane_replicas: u32,
+    /// Store that replicas share and that outlives them: redis://HOST:PORT, or rediss:// for TLS. Without it the state is in the
+    /// memory of the control plane. A URL with a password is better given by the environment
+    #[arg(long, value_name = "URL", env = "PLENUM_REDIS_URL", hide_env_values = true)]
+    pub(crate) redis: Option<String>,
+    /// CA of the store's certificate; the system's CAs without it
+    #[arg(long, value_name = "FILE", requires = "redis")]
+    pub(crate) redis_ca: Option<PathBuf>,
+    /// Part of every key in the store, so that several systems can share one; made from the state directory's own key without it
+    #[arg(long, value_name = "NAME", requires = "redis")]
+    pub(crate) redis_namespace: Option<String>,
+    /// Replicas of the control plane, at most 8; more than one needs --redis
+    #[arg(long, value_name = "N", default_value_t = 1, alias = "control-plane-replicas")]
+    pub(crate) replicas: u32,
     /// Form of what is printed
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -209,4 +221,7 @@ pub(crate) enum Kind {
     /// Media nodes.
     #[value(name = "nodes", aliases = ["node", "medianodes", "medianode", "mn"])]
     Nodes,
+    /// Replicas of the control plane.
+    #[value(name = "replicas", aliases = ["replica", "control-plane", "cp"])]
+    Replicas,
 }

@@ -84,6 +84,18 @@ const NODES: &[Column] = &[
     wide("ID", "/status/nodeId"),
 ];
 
+const REPLICAS: &[Column] = &[
+    column("NAME", "/metadata/name"),
+    column("ID", "/status/replicaId"),
+    column("READY", "?Ready"),
+    column("NODES", "/status/nodes"),
+    column("STARTS", "/status/process/starts"),
+    column("HTTP", "/status/http"),
+    wide("PID", "/status/process/pid"),
+    wide("GRPC", "/status/grpc"),
+    wide("RECORDS", "/status/records"),
+];
+
 /// Objects of a kind as a table.
 pub(crate) fn render(kind: Kind, objects: &[Value], with_wide: bool) -> String {
     let columns = match kind {
@@ -91,6 +103,7 @@ pub(crate) fn render(kind: Kind, objects: &[Value], with_wide: bool) -> String {
         Kind::Conferences => CONFERENCES,
         Kind::Pools => POOLS,
         Kind::Nodes => NODES,
+        Kind::Replicas => REPLICAS,
     };
     let columns: Vec<&Column> = columns
         .iter()

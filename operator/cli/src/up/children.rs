@@ -66,9 +66,14 @@ pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     /// Its arguments, which may differ from start to start.
     pub(crate) args: Box<dyn FnMut() -> std::io::Result<Vec<OsString>> + Send>,
+    /// What it is told by its environment, because others can read arguments.
+    pub(crate) env: Vec<(&'static str, OsString)>,
     /// Where its output goes.
     pub(crate) log: PathBuf,
 }
+
+/// Held by this process's environment perhaps, and nothing to children that are not told.
+const REDIS_URL: &str = "PLENUM_REDIS_URL";
 
 /// Something happened to a child.
 #[derive(Debug)]
@@ -211,6 +216,8 @@ fn spawn(launch: &mut Launch) -> std::io::Result<(Child, Vec<OsString>)> {
         .args(&args)
         // Logs are files.
         .env("NO_COLOR", "1")
+        .env_remove(REDIS_URL)
+        .envs(launch.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

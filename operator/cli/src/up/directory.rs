@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! The two streams to the control plane: what is declared goes out, what is going on comes in. Both begin anew after a
-//! break, with everything; there is no way besides them, here or in a cluster.
+//! The two streams to each replica of the control plane: what is declared goes out, what is going on comes in. Both begin
+//! anew after a break, with everything; there is no way besides them, here or in a cluster.
 
 use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use plenum_proto::v1::{
     directory_client::DirectoryClient, observation, publication::Item,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,6 +30,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 const QUEUE: usize = 64;
 
 /// What the publisher is told.
+#[derive(Clone)]
 pub(crate) enum Wish {
     /// This is declared from now on.
     Plan(Arc<Plan>),
@@ -76,7 +77,26 @@ pub(crate) enum News {
     ObserveBroken(String),
 }
 
-/// How the control plane is dialled.
+/// Tells the news of one replica.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    /// Number of the replica.
+    pub(crate) replica: usize,
+    /// Where its news goes.
+    pub(crate) send: mpsc::Sender<(usize, News)>,
+}
+
+impl Teller {
+    /// Whether anybody still hears.
+    async fn tell(&self, news: News) -> bool {
+        self.send.send((self.replica, news)).await.is_ok()
+    }
+}
+
+/// Hashed passwords, which cost the same whoever publishes them.
+pub(crate) type SharedHashes = Arc<Mutex<Hashes>>;
+
+/// How a replica is dialled.
 #[derive(Clone)]
 pub(crate) struct Dial {
     endpoint: Endpoint,
@@ -139,12 +159,14 @@ pub(crate) async fn publish(
     dial: Dial,
     epoch: u64,
     mut wishes: mpsc::Receiver<Wish>,
-    news: mpsc::Sender<News>,
+    shared: SharedHashes,
+    news: Teller,
 ) {
     let mut publisher = Publisher {
         epoch,
         plan: Arc::default(),
         hashes: Hashes::default(),
+        shared,
         pending: VecDeque::new(),
         news,
     };
@@ -166,7 +188,7 @@ pub(crate) async fn publish(
             Ended::Broken { error, lived } => {
                 if lived {
                     wait = RETRY_MIN;
-                    let _ = publisher.news.send(News::PublishBroken(error)).await;
+                    publisher.news.tell(News::PublishBroken(error)).await;
                 }
             }
         }
@@ -181,9 +203,10 @@ struct Publisher {
     epoch: u64,
     plan: Arc<Plan>,
     hashes: Hashes,
+    shared: SharedHashes,
     /// Orders that came while there was no stream.
     pending: VecDeque<Item>,
-    news: mpsc::Sender<News>,
+    news: Teller,
 }
 
 enum Ended {
@@ -292,10 +315,18 @@ impl Publisher {
     }
 
     async fn rehash(&mut self, plan: &Arc<Plan>) {
-        let (hashes, plan) = (self.hashes.clone(), Arc::clone(plan));
+        // Whoever comes second finds them made.
+        let mut shared = self.shared.lock().await;
+        let (hashes, plan) = (shared.clone(), Arc::clone(plan));
         match tokio::task::spawn_blocking(move || hashes.of(&plan)).await {
-            Ok(Ok(hashes)) => self.hashes = hashes,
-            Ok(Err(error)) => drop(self.news.send(News::Unhashed(error)).await),
+            Ok(Ok(hashes)) => {
+                *shared = hashes.clone();
+                self.hashes = hashes;
+            }
+            Ok(Err(error)) => {
+                drop(shared);
+                self.news.tell(News::Unhashed(error)).await;
+            }
             Err(_) => {}
         }
     }
@@ -304,7 +335,7 @@ impl Publisher {
 /// Hears acknowledgements until the stream ends; gives the reason.
 async fn hear(
     answer: Result<tonic::Response<tonic::Streaming<PublicationAck>>, tonic::Status>,
-    news: &mpsc::Sender<News>,
+    news: &Teller,
 ) -> String {
     let mut acks = match answer {
         Ok(answer) => answer.into_inner(),
@@ -346,7 +377,7 @@ async fn hear(
         };
         let applied = snapshot_applied.then_some(News::SnapshotApplied);
         for item in told.into_iter().chain(applied) {
-            if news.send(item).await.is_err() {
+            if !news.tell(item).await {
                 return "nobody listens".to_owned();
             }
         }
@@ -354,12 +385,12 @@ async fn hear(
 }
 
 /// Observes for ever; ends when nobody listens any more.
-pub(crate) async fn observe(dial: Dial, news: mpsc::Sender<News>) {
+pub(crate) async fn observe(dial: Dial, news: Teller) {
     let mut wait = RETRY_MIN;
-    while !news.is_closed() {
+    while !news.send.is_closed() {
         if let Ok(error) = observe_once(&dial, &news).await {
             wait = RETRY_MIN;
-            if news.send(News::ObserveBroken(error)).await.is_err() {
+            if !news.tell(News::ObserveBroken(error)).await {
                 return;
             }
         }
@@ -369,22 +400,24 @@ pub(crate) async fn observe(dial: Dial, news: mpsc::Sender<News>) {
 }
 
 /// `Ok` says why a stream that had begun has ended.
-async fn observe_once(dial: &Dial, news: &mpsc::Sender<News>) -> Result<String, String> {
+async fn observe_once(dial: &Dial, news: &Teller) -> Result<String, String> {
     let mut client = dial.client().await?;
     let answer = client
         .observe(ObserveRequest {})
         .await
         .map_err(|status| status.message().to_owned())?;
     let mut stream = answer.into_inner();
-    let nobody = || "nobody listens".to_owned();
-    news.send(News::ObserveBegins).await.map_err(|_| nobody())?;
+    let nobody = || Err("nobody listens".to_owned());
+    if !news.tell(News::ObserveBegins).await {
+        return nobody();
+    }
     loop {
         match stream.message().await {
             Ok(Some(observation)) => {
-                if let Some(item) = observation.item {
-                    news.send(News::Observed(item))
-                        .await
-                        .map_err(|_| nobody())?;
+                if let Some(item) = observation.item
+                    && !news.tell(News::Observed(item)).await
+                {
+                    return nobody();
                 }
             }
             Ok(None) => return Ok("the control plane ended the stream".to_owned()),

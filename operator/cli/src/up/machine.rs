@@ -4,6 +4,7 @@
 mod apply;
 mod calls;
 mod drain;
+mod replicas;
 mod start;
 
 use std::{
@@ -29,14 +30,16 @@ use super::{
     directory::{News, Wish},
     options::Options,
     pki::Authority,
+    probe,
     report::{Ready, Reporter},
     secrets::Secrets,
     socket::Call,
     state_dir::StateDir,
-    view::{Ack, Live, Process, View},
+    view::{Ack, Live, Process, Said, View},
     watch::Watch,
 };
 use crate::validate::Checked;
+use replicas::Replica;
 
 /// Things on their way to the loop.
 const QUEUE: usize = 256;
@@ -84,12 +87,6 @@ struct NodeLaunch {
     grpc: Option<SocketAddr>,
 }
 
-/// The control plane and its process.
-struct ControlPlane {
-    supervised: Supervised,
-    pid: Option<u32>,
-}
-
 struct Machine {
     options: Options,
     dir: StateDir,
@@ -107,19 +104,14 @@ struct Machine {
     rejected: Option<[u8; 32]>,
     /// What was reported as failed, likewise.
     failure: Option<String>,
-    control_plane: ControlPlane,
-    control_plane_grpc: SocketAddr,
+    replicas: Vec<Replica>,
+    ready_send: mpsc::Sender<(usize, u64)>,
     /// The media node's program.
     media_node: PathBuf,
     nodes: BTreeMap<String, Node>,
     going: Vec<tokio::task::JoinHandle<()>>,
     child_events: mpsc::Sender<ChildEvent>,
-    wishes: mpsc::Sender<Wish>,
-    live: Live,
-    acks: BTreeMap<(RecordKind, String), Ack>,
     events: VecDeque<Happening>,
-    serving: bool,
-    snapshot_applied: bool,
     ready: bool,
 }
 
@@ -147,7 +139,7 @@ pub(crate) async fn run(
     let (child_send, mut child_events) = mpsc::channel(QUEUE);
     let (news_send, mut news) = mpsc::channel(QUEUE);
     let (call_send, mut calls) = mpsc::channel(QUEUE);
-    let (ready_send, mut serving) = mpsc::channel(1);
+    let (ready_send, mut serving) = mpsc::channel(QUEUE);
     let mut machine = start::start(
         options,
         checked,
@@ -170,8 +162,10 @@ pub(crate) async fn run(
             _ = terminate.recv() => break End::Signal("terminated"),
             _ = hangup.recv() => break End::Signal("the terminal is gone"),
             Some(event) = child_events.recv() => machine.child(event).await,
-            _ = news.recv_many(&mut batch, QUEUE) => batch.drain(..).for_each(|item| machine.news(item)),
-            Some(()) = serving.recv() => machine.serving = true,
+            _ = news.recv_many(&mut batch, QUEUE) => for (replica, item) in batch.drain(..) {
+                machine.news(replica, item).await;
+            },
+            Some((replica, starts)) = serving.recv() => machine.serves(replica, starts),
             Some(Call { request, answer, hold }) = calls.recv() => {
                 let (said, stop) = machine.call(request).await;
                 // The caller may have gone.
@@ -258,8 +252,15 @@ impl Machine {
             }
         }
         self.plan = Arc::new(plan);
-        // The publisher ends with the machine only.
-        let _ = self.wishes.send(Wish::Plan(Arc::clone(&self.plan))).await;
+        self.wish(&Wish::Plan(Arc::clone(&self.plan))).await;
+    }
+
+    /// Tells every replica.
+    async fn wish(&self, wish: &Wish) {
+        for replica in &self.replicas {
+            // The publisher ends with the machine only.
+            let _ = replica.wishes.send(wish.clone()).await;
+        }
     }
 
     async fn child(&mut self, event: ChildEvent) {
@@ -279,9 +280,8 @@ impl Machine {
                         format!("start {starts}, process {pid}"),
                     );
                 }
-                if name == CONTROL_PLANE {
-                    self.control_plane.pid = Some(pid);
-                    return;
+                if let Some(index) = self.replica_of(&name) {
+                    return self.replica_started(index, pid, starts);
                 }
                 let Some(node) = self
                     .nodes
@@ -302,8 +302,10 @@ impl Machine {
             } => {
                 self.reporter.died(&name, &how, again_in, &tail);
                 self.note(&*name, "Died", how);
-                if name == CONTROL_PLANE {
-                    self.control_plane.pid = None;
+                if let Some(index) = self.replica_of(&name) {
+                    let replica = &mut self.replicas[index];
+                    replica.pid = None;
+                    replica.forget();
                 } else if let Some(node) = self
                     .nodes
                     .values_mut()
@@ -315,36 +317,90 @@ impl Machine {
         }
     }
 
-    fn news(&mut self, news: News) {
+    fn replica_of(&self, process: &str) -> Option<usize> {
+        self.replicas
+            .iter()
+            .position(|replica| replica.name == process)
+    }
+
+    /// A replica's process runs; when its address answers is found out besides.
+    fn replica_started(&mut self, index: usize, pid: u32, starts: u64) {
+        let replica = &mut self.replicas[index];
+        (replica.pid, replica.starts) = (Some(pid), starts);
+        replica.forget();
+        let ca = self
+            .options
+            .is_public()
+            .then(|| self.authority.pem().to_owned());
+        let (http, ready) = (replica.http, self.ready_send.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = probe::ready(http, ca.as_deref()) => {
+                    // The machine may be stopping.
+                    let _ = ready.send((index, starts)).await;
+                }
+                () = ready.closed() => {}
+            }
+        });
+    }
+
+    /// The address of a replica answers.
+    fn serves(&mut self, index: usize, starts: u64) {
+        if let Some(replica) = self.replicas.get_mut(index)
+            && replica.starts == starts
+            && replica.pid.is_some()
+        {
+            replica.serving = true;
+        }
+    }
+
+    async fn news(&mut self, index: usize, news: News) {
+        let Some(replica) = self.replicas.get_mut(index) else {
+            return;
+        };
         match news {
-            News::SnapshotApplied => self.snapshot_applied = true,
+            News::SnapshotApplied => {
+                replica.snapshot_applied = true;
+                self.repeat_moves(index).await;
+            }
             News::Taken {
                 kind,
                 uid,
                 revision,
-            } => drop(self.acks.insert((kind, uid), Ack::Taken(revision))),
+            } => drop(replica.acks.insert((kind, uid), Ack::Taken(revision))),
             News::Refused {
                 kind,
                 uid,
                 reason,
                 message,
             } => {
+                let (key, ack) = (
+                    (kind, uid.clone()),
+                    Ack::Refused {
+                        reason: reason.clone(),
+                        message: message.clone(),
+                    },
+                );
+                replica.acks.insert(key, ack);
                 let about = self.name_of(kind, &uid);
                 warn!("the control plane refused {about}: {reason}: {message}");
                 self.note(about, "Refused", format!("{reason}: {message}"));
-                self.acks
-                    .insert((kind, uid), Ack::Refused { reason, message });
             }
             News::PublishBroken(error) => {
-                debug!("publishing broke: {error}");
-                self.acks.clear();
+                debug!(replica = %replica.id, "publishing broke: {error}");
+                replica.snapshot_applied = false;
+                replica.acks.clear();
             }
             News::Unhashed(error) => warn!("{error}"),
-            News::ObserveBegins => self.live = Live::default(),
-            News::Observed(item) => self.live.take(item),
+            News::ObserveBegins => replica.live = Some(Live::default()),
+            News::Observed(item) => {
+                if let Some(live) = &mut replica.live {
+                    live.take(item);
+                }
+            }
             News::ObserveBroken(error) => {
-                debug!("observing broke: {error}");
-                self.live = Live::default();
+                debug!(replica = %replica.id, "observing broke: {error}");
+                replica.live = None;
             }
         }
     }
@@ -369,27 +425,16 @@ impl Machine {
     /// What being ready waits for.
     fn missing(&self) -> String {
         let mut missing = Vec::new();
-        if !self.serving {
-            missing.push(format!(
-                "the control plane does not serve {} yet",
-                self.options.http
-            ));
+        let running = || {
+            self.replicas
+                .iter()
+                .filter(|replica| replica.pid.is_some())
+        };
+        if running().next().is_none() {
+            missing.push("no control plane runs".to_owned());
         }
-        if !self.snapshot_applied {
-            missing.push("the control plane has not taken the manifests".to_owned());
-        }
-        for (uid, node) in self.nodes.iter().filter(|(_, node)| !node.goes()) {
-            let state = self.live.nodes.get(uid);
-            if !state.is_some_and(|state| state.registered && (state.accepting || node.drained)) {
-                missing.push(format!("{} has not registered", node.wanted.name));
-            }
-        }
-        let all = self.plan.conferences.keys();
-        let unknown = all
-            .filter(|uid| !self.live.conferences.contains_key(*uid))
-            .count();
-        if unknown > 0 {
-            missing.push(format!("the state of {unknown} conferences is unknown"));
+        for replica in running() {
+            self.missing_of(replica, &mut missing);
         }
         if missing.is_empty() {
             return String::new();
@@ -401,25 +446,57 @@ impl Machine {
         )
     }
 
+    fn missing_of(&self, replica: &Replica, missing: &mut Vec<String>) {
+        let name = &replica.name;
+        if !replica.serving {
+            missing.push(format!("{name} does not serve {} yet", replica.http));
+        }
+        if !replica.snapshot_applied {
+            missing.push(format!("{name} has not taken the manifests"));
+        }
+        let Some(live) = &replica.live else {
+            return missing.push(format!("{name} reports nothing yet"));
+        };
+        for (uid, node) in self.nodes.iter().filter(|(_, node)| !node.goes()) {
+            let state = live.nodes.get(uid);
+            if !state.is_some_and(|state| state.registered && (state.accepting || node.drained)) {
+                missing.push(format!(
+                    "{} has not registered with {name}",
+                    node.wanted.name
+                ));
+            }
+        }
+        let all = self.plan.conferences.keys();
+        let unknown = all
+            .filter(|uid| !live.conferences.contains_key(*uid))
+            .count();
+        if unknown > 0 {
+            missing.push(format!(
+                "the state of {unknown} conferences is unknown to {name}"
+            ));
+        }
+    }
+
     fn check_ready(&mut self) {
         if self.ready || !self.missing().is_empty() {
             return;
         }
         self.ready = true;
-        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
-        let view = self.view(&processes, &keys, &url);
+        let said = self.said();
+        let view = self.view(&said);
         let fingerprint = self
             .options
             .is_public()
             .then(|| self.authority.fingerprint());
         self.reporter.ready(&Ready {
-            url: &url,
+            url: &said.url,
             took: self.began.elapsed(),
             fingerprint: fingerprint.as_deref(),
             ca: &self.dir.path().join("ca.crt").display().to_string(),
             state_dir: &self.dir.path().display().to_string(),
             conferences: &view.access(),
             sdk: &view.sdk(),
+            replicas: &said.replicas,
         });
     }
 
@@ -451,21 +528,24 @@ impl Machine {
             .collect()
     }
 
-    fn view<'a>(
-        &'a self,
-        processes: &'a BTreeMap<String, Process>,
-        opener_keys: &'a BTreeMap<Name, Vec<String>>,
-        url: &'a str,
-    ) -> View<'a> {
+    /// What a view is made of that is put together for it.
+    fn said(&self) -> Said {
+        Said {
+            live: replicas::live_of(&self.replicas),
+            acks: replicas::acks_of(&self.replicas),
+            processes: self.processes(),
+            replicas: replicas::processes_of(&self.replicas),
+            opener_keys: self.opener_keys(),
+            url: self.options.url(),
+        }
+    }
+
+    fn view<'a>(&'a self, said: &'a Said) -> View<'a> {
         View {
             objects: &self.checked.objects,
             values: &self.checked.values,
             plan: &self.plan,
-            live: &self.live,
-            acks: &self.acks,
-            processes,
-            opener_keys,
-            url,
+            said,
         }
     }
 
@@ -473,8 +553,9 @@ impl Machine {
     async fn stop(mut self, why: &str) {
         self.reporter.stopping(why);
         info!(
-            "stopping {} media nodes, then the control plane",
-            self.nodes.len()
+            "stopping {} media nodes, then {} replicas of the control plane",
+            self.nodes.len(),
+            self.replicas.len()
         );
         for node in self.nodes.values_mut() {
             node.supervised.ask_to_stop();
@@ -486,6 +567,11 @@ impl Machine {
             // It ended either way.
             let _ = going.await;
         }
-        self.control_plane.supervised.stopped().await;
+        for replica in &mut self.replicas {
+            replica.supervised.ask_to_stop();
+        }
+        for replica in std::mem::take(&mut self.replicas) {
+            replica.supervised.stopped().await;
+        }
     }
 }

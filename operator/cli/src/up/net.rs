@@ -92,6 +92,14 @@ pub(crate) fn free_port(ip: IpAddr) -> std::io::Result<SocketAddr> {
     TcpListener::bind((ip, 0))?.local_addr()
 }
 
+/// Free TCP ports of an address, all different.
+pub(crate) fn free_ports(ip: IpAddr, count: usize) -> std::io::Result<Vec<SocketAddr>> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind((ip, 0)))
+        .collect::<Result<_, _>>()?;
+    held.iter().map(TcpListener::local_addr).collect()
+}
+
 /// Whether nobody has a port for media.
 pub(crate) fn is_free(port: u16, addresses: &[IpAddr]) -> bool {
     addresses

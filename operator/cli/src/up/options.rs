@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use operator_core::{Name, Objects};
+use operator_core::{Confidential, Name, Objects};
 use plenum_api::names;
 
 use super::net;
@@ -33,19 +33,62 @@ pub(crate) struct Options {
     pub(crate) state_dir: PathBuf,
     /// Whether public keys may be used by others.
     pub(crate) insecure_dev_keys: bool,
+    /// Where each replica of the control plane is reached alone. One replica is reached at `http` alone.
+    pub(crate) replicas: Vec<SocketAddr>,
+    /// The store that they share.
+    pub(crate) redis: Option<Redis>,
 }
+
+/// The store of several replicas.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    /// Its URL, which may hold a password.
+    pub(crate) url: Confidential<String>,
+    /// CA of its certificate.
+    pub(crate) ca: Option<PathBuf>,
+    /// Part of every key; `None` = the state directory's own.
+    pub(crate) namespace: Option<String>,
+}
+
+/// Replicas on one machine.
+pub(crate) const REPLICAS_MAX: u32 = 8;
 
 /// What is wrong with the options.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OptionsError {
     /// Several copies without a store.
     #[error(
-        "--control-plane-replicas {0}: several replicas share their state through Redis, and there is no --redis; leave it at 1"
+        "--replicas {0}: several replicas share their state through Redis, and there is no --redis; give --redis URL, or leave it at 1"
     )]
     ReplicasWithoutRedis(u32),
     /// No copy at all.
-    #[error("--control-plane-replicas 0: without a control plane nobody can join; leave it at 1")]
+    #[error("--replicas 0: without a control plane nobody can join; leave it at 1")]
     NoReplica,
+    /// Too many copies.
+    #[error("--replicas {0}: at most {REPLICAS_MAX} run on one machine; more are no safer there")]
+    TooManyReplicas(u32),
+    /// No URL of a Redis. The text may hold a password, so it is not repeated.
+    #[error("--redis: not of the form redis://HOST[:PORT], rediss://HOST[:PORT] for TLS, or with user and password as redis://USER:PASSWORD@HOST[:PORT]")]
+    RedisUrl,
+    /// The namespace does not fit.
+    #[error("--redis-namespace {0}: between 1 and 63 lower-case letters, digits and '-' are possible")]
+    RedisNamespace(String),
+    /// The CA cannot be read.
+    #[error("--redis-ca {}: {source}", path.display())]
+    RedisCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No port for a replica.
+    #[error("--replicas {count}: no free port on loopback: {source}")]
+    ReplicaPort {
+        /// How many are wanted.
+        count: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// The port is taken.
     #[error(
         "--http-port {port}: {ip}:{port} is in use by another program, or by another plenum up; stop it, or choose another port with --http-port"
@@ -100,10 +143,13 @@ const MEDIA_ADDRESSES_MAX: usize = 8;
 impl Options {
     /// Checks what can be checked before anything is read.
     pub(crate) fn new(args: &args::Up) -> Result<Self, OptionsError> {
-        match args.control_plane_replicas {
+        let redis = redis(args)?;
+        match args.replicas {
             0 => return Err(OptionsError::NoReplica),
             1 => {}
-            more => return Err(OptionsError::ReplicasWithoutRedis(more)),
+            more if redis.is_none() => return Err(OptionsError::ReplicasWithoutRedis(more)),
+            more if more > REPLICAS_MAX => return Err(OptionsError::TooManyReplicas(more)),
+            _ => {}
         }
         if args.media_address.len() > MEDIA_ADDRESSES_MAX {
             return Err(OptionsError::TooManyMedia(args.media_address.len()));
@@ -128,11 +174,18 @@ impl Options {
                 .map_err(|source| OptionsError::Bind { ip, port, source })?;
         Ok(Self {
             paths: args.files.clone(),
+            replicas: replica_addresses(http, args.replicas)?,
+            redis,
             http,
             media: net::media_addresses(&args.media_address),
             state_dir: args.state.path(),
             insecure_dev_keys: args.insecure_dev_keys,
         })
+    }
+
+    /// Whether several replicas share the address of the pages.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.replicas.len() > 1
     }
 
     /// Whether others can reach the pages.
@@ -142,12 +195,7 @@ impl Options {
 
     /// Address at which this machine reaches its own pages.
     pub(crate) fn local_http(&self) -> SocketAddr {
-        let ip: IpAddr = match self.http.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        SocketAddr::new(ip, self.http.port())
+        local(self.http)
     }
 
     /// Base address for people.
@@ -186,4 +234,56 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Address at which this machine reaches what listens.
+fn local(listening: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+/// One address for each replica: the shared one where there is nobody to share it with.
+fn replica_addresses(http: SocketAddr, count: u32) -> Result<Vec<SocketAddr>, OptionsError> {
+    if count == 1 {
+        return Ok(vec![local(http)]);
+    }
+    net::free_ports(Ipv4Addr::LOCALHOST.into(), count as usize)
+        .map_err(|source| OptionsError::ReplicaPort { count, source })
+}
+
+fn redis(args: &args::Up) -> Result<Option<Redis>, OptionsError> {
+    let Some(url) = args.redis.clone().filter(|url| !url.is_empty()) else {
+        return Ok(None);
+    };
+    let named = url
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| scheme.starts_with("redis") && !rest.is_empty());
+    if !named {
+        return Err(OptionsError::RedisUrl);
+    }
+    let fits = |name: &String| {
+        (1..=63).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    if let Some(name) = args.redis_namespace.clone().filter(|name| !fits(name)) {
+        return Err(OptionsError::RedisNamespace(name));
+    }
+    // The replicas run elsewhere than the shell.
+    let absolute = |path: &PathBuf| {
+        path.canonicalize().map_err(|source| OptionsError::RedisCa {
+            path: path.clone(),
+            source,
+        })
+    };
+    Ok(Some(Redis {
+        url: Confidential(url),
+        ca: args.redis_ca.as_ref().map(absolute).transpose()?,
+        namespace: args.redis_namespace.clone(),
+    }))
 }

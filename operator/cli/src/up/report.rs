@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::view::ReplicaProcess;
 use crate::{args::Output, validate::Report};
 
 /// How people and programs get into a conference.
@@ -66,6 +67,8 @@ pub(crate) struct Ready<'a> {
     pub(crate) conferences: &'a [Access],
     /// Tenants with ad-hoc rooms.
     pub(crate) sdk: &'a [SdkAccess],
+    /// Replicas of the control plane.
+    pub(crate) replicas: &'a [ReplicaProcess],
 }
 
 /// Where and how it is told.
@@ -100,6 +103,7 @@ impl Reporter {
                     "ca": ready.fingerprint.map(|fingerprint| json!({ "file": ready.ca, "sha256": fingerprint })),
                     "conferences": ready.conferences,
                     "sdk": ready.sdk,
+                    "replicas": ready.replicas,
                 }),
             );
         }
@@ -202,6 +206,15 @@ fn ready_text(ready: &Ready<'_>) -> String {
             ));
         }
     }
+    if ready.replicas.len() > 1 {
+        text.push_str("\nReplicas of the control plane\n");
+        for replica in ready.replicas {
+            text.push_str(&format!(
+                "  {:<16} alone at {}\n",
+                replica.name, replica.http
+            ));
+        }
+    }
     text.push_str("\nSaving a manifest applies it. Stop with Ctrl-C or `plenum down`.\n");
     text
 }
@@ -255,6 +268,7 @@ mod tests {
             state_dir: "/state",
             conferences: &[access],
             sdk: &[sdk],
+            replicas: &[],
         });
         let wanted = "
 Plenum is ready after 0.90 s at https://192.0.2.2:7880

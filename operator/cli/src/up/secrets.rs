@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Secrets that nobody has declared: made once, kept in the state directory, the same after every start.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use operator_core::{Confidential, Generated, Name, SecretKey, Wants};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +45,7 @@ pub(crate) enum SecretsError {
     #[error("{path}: {source}; restore it, or remove it: links and passwords are then made anew")]
     Unreadable {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         source: serde_json::Error,
     },
@@ -133,12 +136,31 @@ impl Secrets {
     }
 
     /// The file with the key of the control plane's own tokens.
-    pub(crate) fn installation_key(dir: &StateDir) -> Result<std::path::PathBuf, SecretsError> {
-        const NAME: &str = "installation.key";
-        match dir.read(NAME)? {
-            Some(key) if key.len() >= 32 => Ok(dir.path().join(NAME)),
-            _ => Ok(dir.write(NAME, &random::<32>()?)?),
-        }
+    pub(crate) fn installation_key(dir: &StateDir) -> Result<PathBuf, SecretsError> {
+        key_file(dir, "installation.key", |bytes| bytes >= 32)
+    }
+
+    /// The file with the key that seals secrets in the store.
+    pub(crate) fn seal_key(dir: &StateDir) -> Result<PathBuf, SecretsError> {
+        key_file(dir, "seal.key", |bytes| bytes == 32)
+    }
+
+    /// Part of every key in a store that several systems share: the same after every start, and nobody else's.
+    pub(crate) fn namespace(dir: &StateDir) -> Result<String, SecretsError> {
+        let key = dir.read("installation.key")?.unwrap_or_default();
+        let digest = digest(&SHA256, &[b"plenum namespace\0".as_slice(), &key].concat());
+        Ok(format!("up-{}", HEXLOWER.encode(&digest.as_ref()[..8])))
+    }
+}
+
+fn key_file(
+    dir: &StateDir,
+    name: &str,
+    fits: impl Fn(usize) -> bool,
+) -> Result<PathBuf, SecretsError> {
+    match dir.read(name)? {
+        Some(key) if fits(key.len()) => Ok(dir.path().join(name)),
+        _ => Ok(dir.write(name, &random::<32>()?)?),
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Objects as `plenum get` shows them: what was declared, with the state that was observed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use operator_core::{
     Name, Objects, Plan, RecordKind,
@@ -13,12 +13,13 @@ use plenum_api::names;
 use plenum_proto::v1::{
     ConferenceState, NodeState, TenantState, conference_state::Phase, observation::Item,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::report::{Access, SdkAccess};
 
 /// What was observed last.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Live {
     /// By uid.
     pub(crate) nodes: BTreeMap<String, NodeState>,
@@ -41,6 +42,28 @@ impl Live {
             Item::EndOfSnapshot(_) => {}
         }
     }
+
+    /// Adds what another replica observed: of each thing the newer state, and of a node the one that hears it.
+    pub(crate) fn join(&mut self, other: &Self) {
+        let node = |state: &NodeState| (state.registered, state.rooms, state.participants);
+        let conference = |state: &ConferenceState| (state.epoch, state.opened, state.participants);
+        let tenant = |state: &TenantState| (state.participants, state.rooms);
+        join(&mut self.nodes, &other.nodes, node);
+        join(&mut self.conferences, &other.conferences, conference);
+        join(&mut self.tenants, &other.tenants, tenant);
+    }
+}
+
+fn join<V: Clone, K: Ord>(
+    all: &mut BTreeMap<String, V>,
+    other: &BTreeMap<String, V>,
+    rank: impl Fn(&V) -> K,
+) {
+    for (key, value) in other {
+        if all.get(key).is_none_or(|known| rank(known) < rank(value)) {
+            all.insert(key.clone(), value.clone());
+        }
+    }
 }
 
 /// A node's process.
@@ -58,6 +81,41 @@ pub(crate) struct Process {
     pub(crate) drained: bool,
     /// On its way out.
     pub(crate) leaving: bool,
+}
+
+/// A replica of the control plane and its process.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReplicaProcess {
+    /// Name of the process.
+    pub(crate) name: String,
+    /// Id among the replicas.
+    pub(crate) id: String,
+    /// Where it alone is reached.
+    pub(crate) http: SocketAddr,
+    /// Where nodes reach it.
+    pub(crate) grpc: SocketAddr,
+    /// Process id, while it runs.
+    #[serde(skip)]
+    pub(crate) pid: Option<u32>,
+    /// Starts so far.
+    #[serde(skip)]
+    pub(crate) starts: u64,
+    /// It serves, knows what is declared and reports.
+    #[serde(skip)]
+    pub(crate) ready: bool,
+    /// Its address answers.
+    #[serde(skip)]
+    pub(crate) serving: bool,
+    /// It has all records.
+    #[serde(skip)]
+    pub(crate) snapshot_applied: bool,
+    /// Records that it has answered for.
+    #[serde(skip)]
+    pub(crate) records: usize,
+    /// Nodes that it hears.
+    #[serde(skip)]
+    pub(crate) nodes: usize,
 }
 
 /// What the control plane said of a record.
@@ -82,16 +140,24 @@ pub(crate) struct View<'a> {
     pub(crate) values: &'a BTreeMap<operator_core::ObjectKey, Value>,
     /// What is published.
     pub(crate) plan: &'a Plan,
+    /// What was observed and what runs.
+    pub(crate) said: &'a Said,
+}
+
+/// What was observed and what runs.
+pub(crate) struct Said {
     /// What was observed.
-    pub(crate) live: &'a Live,
+    pub(crate) live: Live,
     /// What was acknowledged.
-    pub(crate) acks: &'a BTreeMap<(RecordKind, String), Ack>,
+    pub(crate) acks: BTreeMap<(RecordKind, String), Ack>,
     /// Processes by uid of the node.
-    pub(crate) processes: &'a BTreeMap<String, Process>,
+    pub(crate) processes: BTreeMap<String, Process>,
+    /// Replicas of the control plane.
+    pub(crate) replicas: Vec<ReplicaProcess>,
     /// Opener keys by conference.
-    pub(crate) opener_keys: &'a BTreeMap<Name, Vec<String>>,
+    pub(crate) opener_keys: BTreeMap<Name, Vec<String>>,
     /// Base address of the pages.
-    pub(crate) url: &'a str,
+    pub(crate) url: String,
 }
 
 impl View<'_> {
@@ -104,7 +170,7 @@ impl View<'_> {
     }
 
     fn published(&self, kind: RecordKind, uid: &str, revision: &str) -> Value {
-        let (status, reason, message) = match self.acks.get(&(kind, uid.to_owned())) {
+        let (status, reason, message) = match self.said.acks.get(&(kind, uid.to_owned())) {
             Some(Ack::Taken(taken)) if taken == revision => {
                 ("True", "Reconciled".to_owned(), String::new())
             }
@@ -119,7 +185,7 @@ impl View<'_> {
     }
 
     fn node_name(&self, id: &str) -> String {
-        let mut nodes = self.processes.iter();
+        let mut nodes = self.said.processes.iter();
         let found = nodes.find(|(uid, process)| node_id(&process.pool.name, uid) == id);
         found.map_or_else(|| id.to_owned(), |(_, process)| process.name.clone())
     }
@@ -134,7 +200,7 @@ impl View<'_> {
                 .keys()
                 .filter(|at| at.namespace == namespace)
                 .count();
-            let usage = self.live.tenants.get(name).cloned().unwrap_or_default();
+            let usage = self.said.live.tenants.get(name).cloned().unwrap_or_default();
             let record = self
                 .plan
                 .tenants
@@ -166,6 +232,7 @@ impl View<'_> {
 
     fn conference(&self, record: &ConferenceRecord) -> Value {
         let state = self
+            .said
             .live
             .conferences
             .get(&record.uid)
@@ -180,7 +247,7 @@ impl View<'_> {
             "phase": phase(&state),
             "tenant": record.tenant,
             "roomId": record.room_id,
-            "joinURL": format!("{}/c/{}", self.url, record.room_id),
+            "joinURL": format!("{}/c/{}", self.said.url, record.room_id),
             "opened": state.opened,
             "participants": state.participants,
             "peakParticipants": state.peak_participants,
@@ -207,13 +274,14 @@ impl View<'_> {
     pub(crate) fn pools(&self) -> Vec<Value> {
         let one = |(name, pool): (&Name, &plenum_api::MediaPool)| {
             let of_pool: Vec<(&String, &Process)> = self
+                .said
                 .processes
                 .iter()
                 .filter(|(_, process)| process.pool == *name)
                 .collect();
             let states: Vec<&NodeState> = of_pool
                 .iter()
-                .filter_map(|(uid, _)| self.live.nodes.get(*uid))
+                .filter_map(|(uid, _)| self.said.live.nodes.get(*uid))
                 .collect();
             let count =
                 |with: fn(&NodeState) -> bool| states.iter().filter(|state| with(state)).count();
@@ -236,7 +304,7 @@ impl View<'_> {
 
     /// Nodes.
     pub(crate) fn nodes(&self) -> Vec<Value> {
-        let mut processes: Vec<(&String, &Process)> = self.processes.iter().collect();
+        let mut processes: Vec<(&String, &Process)> = self.said.processes.iter().collect();
         processes.sort_by_key(|(_, process)| (&process.pool, process.name.len(), &process.name));
         processes
             .into_iter()
@@ -245,7 +313,7 @@ impl View<'_> {
     }
 
     fn node(&self, uid: &str, process: &Process, record: Option<&NodeRecord>) -> Value {
-        let state = self.live.nodes.get(uid).cloned().unwrap_or_default();
+        let state = self.said.live.nodes.get(uid).cloned().unwrap_or_default();
         let truth = |holds: bool| if holds { "True" } else { "False" };
         let addresses: Vec<Value> = record
             .map(|record| &record.addresses)
@@ -293,17 +361,49 @@ impl View<'_> {
         })
     }
 
+    /// Replicas of the control plane.
+    pub(crate) fn replicas(&self) -> Vec<Value> {
+        let truth = |holds: bool| if holds { "True" } else { "False" };
+        let one = |replica: &ReplicaProcess| {
+            let reason = match (replica.pid, replica.serving, replica.snapshot_applied) {
+                (None, ..) => "NotRunning",
+                (_, false, _) => "NotServing",
+                (_, _, false) => "RecordsMissing",
+                _ if replica.ready => "Reconciled",
+                _ => "NotReporting",
+            };
+            json!({
+                "apiVersion": names::API_VERSION,
+                "kind": "ControlPlaneReplica",
+                "metadata": { "name": replica.name },
+                "status": {
+                    "replicaId": replica.id,
+                    "url": self.said.url,
+                    "http": replica.http,
+                    "grpc": replica.grpc,
+                    "records": replica.records,
+                    "nodes": replica.nodes,
+                    "process": { "pid": replica.pid, "starts": replica.starts },
+                    "conditions": [{ "type": "Ready", "status": truth(replica.ready), "reason": reason }],
+                },
+            })
+        };
+        self.said.replicas.iter().map(one).collect()
+    }
+
     /// How one gets into the conferences.
     pub(crate) fn access(&self) -> Vec<Access> {
         let one = |record: &ConferenceRecord| {
             let state = self
+                .said
                 .live
                 .conferences
                 .get(&record.uid)
                 .cloned()
                 .unwrap_or_default();
-            let link = format!("{}/c/{}", self.url, record.room_id);
+            let link = format!("{}/c/{}", self.said.url, record.room_id);
             let keys = self
+                .said
                 .opener_keys
                 .get(&Name::new(&*record.namespace, &*record.name));
             Access {
@@ -332,7 +432,7 @@ impl View<'_> {
     /// Tenants whose backends may open rooms that are no object.
     pub(crate) fn sdk(&self) -> Vec<SdkAccess> {
         use plenum_api::tenant::AdHocRooms;
-        let url = self.url.replacen("http", "ws", 1);
+        let url = self.said.url.replacen("http", "ws", 1);
         let tenants = self.plan.tenants.values();
         let open = tenants
             .filter(|record| record.ad_hoc != AdHocRooms::Forbidden && !record.api_keys.is_empty());

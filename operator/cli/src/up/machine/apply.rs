@@ -90,8 +90,8 @@ impl Machine {
         }
         self.failure = None;
         self.note("manifests", "Applied", changes.join("; "));
-        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
-        let mut added = self.view(&processes, &keys, &url).access();
+        let said = self.said();
+        let mut added = self.view(&said).access();
         added.retain(|access| !before.contains(&Name::new(&*access.namespace, &*access.name)));
         self.reporter.applied(&changes, &added);
     }

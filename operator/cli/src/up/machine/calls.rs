@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Machine;
+use super::{Machine, drain::load_on};
 use crate::{
     args::Kind,
     up::{
@@ -34,8 +34,8 @@ impl Machine {
     }
 
     fn list(&self, kind: Kind, name: Option<&str>) -> Answer {
-        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
-        let all = objects(&self.view(&processes, &keys, &url), kind);
+        let said = self.said();
+        let all = objects(&self.view(&said), kind);
         match name {
             None => Answer::Done(Value::Array(all)),
             Some(name) => one_of(all, kind, name)
@@ -44,8 +44,8 @@ impl Machine {
     }
 
     fn describe(&self, kind: Kind, name: &str) -> Answer {
-        let (processes, keys, url) = (self.processes(), self.opener_keys(), self.options.url());
-        let view = self.view(&processes, &keys, &url);
+        let said = self.said();
+        let view = self.view(&said);
         let object = match one_of(objects(&view, kind), kind, name) {
             Ok(object) => object,
             Err(refused) => return refused,
@@ -114,7 +114,7 @@ impl Machine {
         // The order before the facts: what is asked last of a control plane that was away is what holds.
         self.empty(&uid, patience, false, "Manual").await;
         self.publish().await;
-        let rooms = self.live.nodes.get(&uid).map_or(0, |state| state.rooms);
+        let rooms = load_on(&self.replicas, &uid).map_or(0, |load| load.rooms);
         Answer::Done(
             json!({ "node": name, "accepting": false, "rooms": rooms, "seconds": patience.as_secs() }),
         )
@@ -127,6 +127,7 @@ fn objects(view: &View<'_>, kind: Kind) -> Vec<Value> {
         Kind::Conferences => view.conferences(),
         Kind::Pools => view.pools(),
         Kind::Nodes => view.nodes(),
+        Kind::Replicas => view.replicas(),
     }
 }
 
@@ -159,6 +160,7 @@ fn one_of(all: Vec<Value>, kind: Kind, wanted: &str) -> Result<Value, Answer> {
         Kind::Conferences => "conference",
         Kind::Pools => "pool",
         Kind::Nodes => "node",
+        Kind::Replicas => "replica",
     };
     match (found.len(), found.pop()) {
         (1, Some(object)) => Ok(object),

@@ -7,7 +7,7 @@ use operator_core::plan::millis;
 use plenum_api::media_pool::DrainStrategy;
 use plenum_proto::v1::{AcceptingOrder, MoveOrder};
 
-use super::Machine;
+use super::{Machine, replicas::Replica};
 use crate::up::directory::Wish;
 
 /// Longest patience, as the schema bounds it.
@@ -38,6 +38,8 @@ pub(super) struct Emptying {
     move_at: Option<Instant>,
     /// When a node that is no longer wanted goes; `None` stays, empty.
     goes_at: Option<Instant>,
+    /// Until when places are looked for, once rooms move; in milliseconds since 1970.
+    deadline_unix_ms: Option<i64>,
 }
 
 impl Emptying {
@@ -47,6 +49,7 @@ impl Emptying {
             since: now,
             move_at: Some(move_at),
             goes_at: goes.then_some(move_at + MOVE_WINDOW + MOVE_GRACE),
+            deadline_unix_ms: None,
         }
     }
 
@@ -116,8 +119,7 @@ impl Machine {
             accepting,
             reason: reason.to_owned(),
         };
-        // The publisher ends with the machine only.
-        let _ = self.wishes.send(Wish::Accepting(order)).await;
+        self.wish(&Wish::Accepting(order)).await;
     }
 
     /// Moves what has had its time, and lets go what is empty or out of time.
@@ -125,7 +127,7 @@ impl Machine {
         let now = Instant::now();
         let (mut moving, mut gone) = (Vec::new(), Vec::new());
         for (uid, node) in &mut self.nodes {
-            let rooms = self.live.nodes.get(uid).map(|state| state.rooms);
+            let rooms = load_on(&self.replicas, uid).map(|load| load.rooms);
             // A process that does not run holds no rooms.
             let rooms = if node.pid.is_none() { Some(0) } else { rooms };
             match node
@@ -155,22 +157,68 @@ impl Machine {
     }
 
     async fn order_move(&mut self, uid: &str) {
-        let Some(node) = self.nodes.get(uid) else {
+        let window = i64::try_from(MOVE_WINDOW.as_millis()).unwrap_or(i64::MAX);
+        let deadline = jiff::Timestamp::now()
+            .as_millisecond()
+            .saturating_add(window);
+        let Some(node) = self.nodes.get_mut(uid) else {
             return;
         };
-        let window = i64::try_from(MOVE_WINDOW.as_millis()).unwrap_or(i64::MAX);
-        let order = MoveOrder {
-            node_uid: uid.to_owned(),
-            epoch: self.epoch(node.starts),
-            deadline_unix_ms: jiff::Timestamp::now()
-                .as_millisecond()
-                .saturating_add(window),
-        };
-        let name = node.wanted.name.clone();
+        if let Some(emptying) = &mut node.emptying {
+            emptying.deadline_unix_ms = Some(deadline);
+        }
+        let (name, starts) = (node.wanted.name.clone(), node.starts);
         self.note(name, "Moving", "its rooms move to other nodes");
-        // The publisher ends with the machine only.
-        let _ = self.wishes.send(Wish::Move(order)).await;
+        let order = self.move_order(uid, starts, deadline);
+        self.wish(&Wish::Move(order)).await;
     }
+
+    fn move_order(&self, uid: &str, starts: u64, deadline_unix_ms: i64) -> MoveOrder {
+        MoveOrder {
+            node_uid: uid.to_owned(),
+            epoch: self.epoch(starts),
+            deadline_unix_ms,
+        }
+    }
+
+    /// A replica that was started anew knows of no move that is under way.
+    pub(super) async fn repeat_moves(&mut self, replica: usize) {
+        let Some(replica) = self.replicas.get(replica) else {
+            return;
+        };
+        for (uid, node) in &self.nodes {
+            let moving = node.emptying.and_then(|emptying| emptying.deadline_unix_ms);
+            if let Some(deadline) = moving {
+                let order = self.move_order(uid, node.starts, deadline);
+                // The publisher ends with the machine only.
+                let _ = replica.wishes.send(Wish::Move(order)).await;
+            }
+        }
+    }
+}
+
+/// What the replicas that hear a node report of it; `None` where none does, which is not the same as nothing.
+pub(super) fn load_on(replicas: &[Replica], uid: &str) -> Option<Load> {
+    let states = replicas
+        .iter()
+        .filter_map(|replica| replica.live.as_ref()?.nodes.get(uid))
+        .filter(|state| state.registered);
+    states.fold(None, |sum: Option<Load>, state| {
+        let sum = sum.unwrap_or_default();
+        Some(Load {
+            rooms: sum.rooms.max(state.rooms),
+            participants: sum.participants.max(state.participants),
+        })
+    })
+}
+
+/// Rooms and people of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Rooms.
+    pub(super) rooms: u32,
+    /// People.
+    pub(super) participants: u32,
 }
 
 #[cfg(test)]

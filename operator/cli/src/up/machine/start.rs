@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Instant,
@@ -17,21 +17,19 @@ use plenum_api::media_pool::Mux;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::{CONTROL_PLANE, ControlPlane, Machine, Node, NodeLaunch, QUEUE};
+use super::{CONTROL_PLANE, Machine, Node, NodeLaunch, replicas};
 use crate::{
     up::{
         argument,
         children::{ChildEvent, Launch, Supervised},
-        directory::{self, CONTROL_PLANE_DNS, Dial, News},
+        directory::News,
         net,
         options::Options,
         pki::{Authority, Subject},
-        probe,
         report::Reporter,
         secrets::Secrets,
         socket::{self, Call},
         state_dir::StateDir,
-        view::Live,
     },
     validate::Checked,
 };
@@ -39,9 +37,9 @@ use crate::{
 /// Ends of the channels that the loop hears.
 pub(super) struct Channels {
     pub(super) child_send: mpsc::Sender<ChildEvent>,
-    pub(super) news_send: mpsc::Sender<News>,
+    pub(super) news_send: mpsc::Sender<(usize, News)>,
     pub(super) call_send: mpsc::Sender<Call>,
-    pub(super) ready_send: mpsc::Sender<()>,
+    pub(super) ready_send: mpsc::Sender<(usize, u64)>,
 }
 
 /// Starts everything.
@@ -62,34 +60,17 @@ pub(super) fn start(
         Err(_) => return Err(anyhow!("the manifests are not valid")),
     };
     let generated = secrets.generate(&dir, &wants)?;
-    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let grpc = net::free_port(loopback).context("no free port on loopback")?;
-    let launch = control_plane_launch(control_plane, &options, &dir, &authority, grpc)?;
-    let supervised = Supervised::start(launch, channels.child_send.clone());
-    let operator = Subject {
-        folder: "operator".into(),
-        spiffe: Some("operator".into()),
-        ..Subject::default()
-    };
-    let dial = Dial::new(grpc, &authority.issue(&dir, &operator)?)?;
-    let (wishes, wished) = mpsc::channel(QUEUE);
-    tokio::spawn(directory::publish(
-        dial.clone(),
+    let replicas = replicas::start(
+        control_plane,
+        &options,
+        &dir,
+        &authority,
         secrets.starts(),
-        wished,
-        channels.news_send.clone(),
-    ));
-    tokio::spawn(directory::observe(dial, channels.news_send));
+        &channels,
+    )?;
     let listener =
         socket::listen(&dir.socket()).with_context(|| dir.socket().display().to_string())?;
     tokio::spawn(socket::serve(listener, channels.call_send));
-    let ca = options.is_public().then(|| authority.pem().to_owned());
-    let local = options.local_http();
-    tokio::spawn(async move {
-        probe::ready(local, ca.as_deref()).await;
-        // The machine may be stopping.
-        let _ = channels.ready_send.send(()).await;
-    });
     let mut machine = Machine {
         options,
         dir,
@@ -104,21 +85,13 @@ pub(super) fn start(
         noted: BTreeSet::new(),
         rejected: None,
         failure: None,
-        control_plane: ControlPlane {
-            supervised,
-            pid: None,
-        },
-        control_plane_grpc: grpc,
+        replicas,
+        ready_send: channels.ready_send,
         media_node,
         nodes: BTreeMap::new(),
         going: Vec::new(),
         child_events: channels.child_send,
-        wishes,
-        live: Live::default(),
-        acks: BTreeMap::new(),
         events: VecDeque::new(),
-        serving: false,
-        snapshot_applied: false,
         ready: false,
     };
     machine.tell_notes();
@@ -139,50 +112,8 @@ fn beside(name: &str) -> anyhow::Result<PathBuf> {
     ))
 }
 
-fn control_plane_launch(
-    program: PathBuf,
-    options: &Options,
-    dir: &StateDir,
-    authority: &Authority,
-    grpc: SocketAddr,
-) -> anyhow::Result<Launch> {
-    let tls = authority.issue(
-        dir,
-        &Subject {
-            folder: CONTROL_PLANE.into(),
-            dns: vec![CONTROL_PLANE_DNS.into(), "localhost".into()],
-            ips: vec![grpc.ip()],
-            spiffe: Some(CONTROL_PLANE.into()),
-        },
-    )?;
-    let key = Secrets::installation_key(dir)?;
-    let mut args: Vec<OsString> = Vec::new();
-    args.extend(argument("replica-id", "local-0"));
-    args.extend(argument("http-listen", options.http.to_string()));
-    if options.is_public() {
-        args.extend(argument(
-            "http-tls-dir",
-            gateway_certificate(options, dir, authority)?,
-        ));
-    }
-    args.extend(argument("grpc-listen", grpc.to_string()));
-    args.extend(argument("tls-dir", tls));
-    args.extend(argument("installation-key-file", key));
-    args.extend(argument("store", "memory"));
-    if options.insecure_dev_keys {
-        args.push("--insecure-dev-keys".into());
-    }
-    let log = dir.folder("logs")?.join("control-plane.log");
-    Ok(Launch {
-        name: CONTROL_PLANE.to_owned(),
-        program,
-        args: Box::new(move || Ok(args.clone())),
-        log,
-    })
-}
-
 /// For browsers: it names no part of the system, so nobody takes its bearer for one.
-fn gateway_certificate(
+pub(super) fn gateway_certificate(
     options: &Options,
     dir: &StateDir,
     authority: &Authority,
@@ -324,10 +255,9 @@ impl Machine {
             "tls-dir",
             self.dir.path().join("tls").join(&wanted.uid),
         ));
-        args.extend(argument(
-            "control-plane",
-            self.control_plane_grpc.to_string(),
-        ));
+        for replica in &self.replicas {
+            args.extend(argument("control-plane", replica.grpc.to_string()));
+        }
         args.extend(argument("node-uid", &wanted.uid));
         for ip in addresses {
             args.extend(argument("media-address", ip.to_string()));
@@ -362,6 +292,7 @@ fn node_launch(name: &str, program: &Path, launch: Arc<Mutex<NodeLaunch>>, log: 
         name: name.to_owned(),
         program: program.to_owned(),
         args: Box::new(args),
+        env: Vec::new(),
         log,
     }
 }
