@@ -4,16 +4,19 @@
 //! A stream begins with a snapshot, which replaces everything at its end and retracts what it omits; single changes follow. A record
 //! that is refused leaves the last good one of its uid in force. Streams are fenced by the publisher's epoch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ids::{Epoch, NodeId, Pool, RoomId, RoomKey, TenantName, Uid};
+use crate::ids::{Epoch, NodeId, RoomId, RoomKey, TenantName, Uid};
 use crate::limits;
 use crate::record::{Conference, Node, Record, RecordKind, Tenant};
 use crate::time::Moment;
 
 #[cfg(test)]
 mod tests;
+mod view;
+
+pub use view::DirectoryView;
 
 /// Why a record is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,274 +124,6 @@ impl OrderRefusal {
     }
 }
 
-/// Tenants, conferences and nodes as one immutable value.
-#[derive(Clone, Debug, Default)]
-pub struct DirectoryView {
-    tenants: BTreeMap<Uid, Arc<Tenant>>,
-    tenant_by_name: BTreeMap<TenantName, Uid>,
-    tenant_by_key: BTreeMap<String, Uid>,
-    conferences: BTreeMap<Uid, Arc<Conference>>,
-    conference_by_room: BTreeMap<RoomKey, Uid>,
-    conference_by_id: BTreeMap<RoomId, Uid>,
-    nodes: BTreeMap<Uid, Arc<Node>>,
-    node_by_id: BTreeMap<NodeId, Uid>,
-}
-
-impl DirectoryView {
-    /// A tenant by its name.
-    #[must_use]
-    pub fn tenant(&self, name: &TenantName) -> Option<&Arc<Tenant>> {
-        self.tenants.get(self.tenant_by_name.get(name)?)
-    }
-
-    /// The tenant that an API key names.
-    #[must_use]
-    pub fn tenant_of_key(&self, key: &str) -> Option<&Arc<Tenant>> {
-        self.tenants.get(self.tenant_by_key.get(key)?)
-    }
-
-    /// The conference that a link names.
-    #[must_use]
-    pub fn conference(&self, room_id: &RoomId) -> Option<&Arc<Conference>> {
-        self.conferences.get(self.conference_by_id.get(room_id)?)
-    }
-
-    /// The declared conference of a room, if it has one.
-    #[must_use]
-    pub fn conference_of_room(&self, key: &RoomKey) -> Option<&Arc<Conference>> {
-        self.conferences.get(self.conference_by_room.get(key)?)
-    }
-
-    /// A node by its uid.
-    #[must_use]
-    pub fn node(&self, uid: &Uid) -> Option<&Arc<Node>> {
-        self.nodes.get(uid)
-    }
-
-    /// A node by its short id.
-    #[must_use]
-    pub fn node_by_id(&self, id: &NodeId) -> Option<&Arc<Node>> {
-        self.nodes.get(self.node_by_id.get(id)?)
-    }
-
-    /// All tenants, by uid.
-    pub fn tenants(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
-        self.tenants.values()
-    }
-
-    /// All conferences, by uid.
-    pub fn conferences(&self) -> impl ExactSizeIterator<Item = &Arc<Conference>> {
-        self.conferences.values()
-    }
-
-    /// All nodes, by uid.
-    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
-        self.nodes.values()
-    }
-
-    /// Pools in which rooms of a tenant may be placed when `wanted` is asked for: that one if it is the tenant's, otherwise the
-    /// tenant's default, otherwise (a tenant without pools) every pool.
-    #[must_use]
-    pub fn pools_for(&self, tenant: &Tenant, wanted: Option<&Pool>) -> Vec<Pool> {
-        match wanted {
-            Some(pool) if tenant.pools.is_empty() || tenant.pools.contains(pool) => {
-                vec![pool.clone()]
-            }
-            _ => tenant
-                .pools
-                .first()
-                .map_or_else(Vec::new, |pool| vec![pool.clone()]),
-        }
-    }
-
-    fn check(&self, record: &Record) -> Result<(), RecordRefusal> {
-        match record {
-            Record::Tenant(tenant) => self.check_tenant(tenant),
-            Record::Conference(conference) => self.check_conference(conference),
-            Record::Node(node) => self.check_node(node),
-        }
-    }
-
-    fn check_tenant(&self, tenant: &Tenant) -> Result<(), RecordRefusal> {
-        bound(
-            &self.tenants,
-            &tenant.uid,
-            RecordKind::Tenant,
-            limits::TENANTS_MAX,
-        )?;
-        if let Some(holder) = other(&self.tenant_by_name, &tenant.name, &tenant.uid) {
-            return Err(RecordRefusal::TenantNameTaken {
-                name: tenant.name.clone(),
-                holder,
-            });
-        }
-        for key in &tenant.api_keys {
-            if let Some(holder) = other(&self.tenant_by_key, &key.key, &tenant.uid)
-                && let Some(holder) = self.tenants.get(&holder)
-            {
-                return Err(RecordRefusal::ApiKeyTaken {
-                    key: key.key.clone(),
-                    holder: holder.name.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_conference(&self, conference: &Conference) -> Result<(), RecordRefusal> {
-        bound(
-            &self.conferences,
-            &conference.uid,
-            RecordKind::Conference,
-            limits::CONFERENCES_MAX,
-        )?;
-        let key = conference.key();
-        if let Some(holder) = other(&self.conference_by_room, &key, &conference.uid) {
-            return Err(RecordRefusal::RoomNameTaken { key, holder });
-        }
-        if let Some(holder) = other(&self.conference_by_id, &conference.room_id, &conference.uid) {
-            return Err(RecordRefusal::RoomIdTaken {
-                room_id: conference.room_id.clone(),
-                holder,
-            });
-        }
-        Ok(())
-    }
-
-    fn check_node(&self, node: &Node) -> Result<(), RecordRefusal> {
-        bound(&self.nodes, &node.uid, RecordKind::Node, limits::NODES_MAX)?;
-        if let Some(holder) = other(&self.node_by_id, &node.node_id, &node.uid) {
-            return Err(RecordRefusal::NodeIdTaken {
-                node_id: node.node_id.clone(),
-                holder,
-            });
-        }
-        match self.nodes.get(&node.uid) {
-            Some(known) if known.epoch > node.epoch => Err(RecordRefusal::StaleNode {
-                uid: node.uid.clone(),
-                known: known.epoch,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether the very revision is in force. Revisions are hashes of the inputs; an empty one never matches.
-    fn holds(&self, record: &Record) -> bool {
-        let known = match record.kind() {
-            RecordKind::Tenant => self
-                .tenants
-                .get(record.uid())
-                .map(|known| known.revision.as_str()),
-            RecordKind::Conference => self
-                .conferences
-                .get(record.uid())
-                .map(|known| known.revision.as_str()),
-            // What an accepting order changed since is undone only by facts that differ.
-            RecordKind::Node => self
-                .nodes
-                .get(record.uid())
-                .map(|known| known.revision.as_str()),
-        };
-        !record.revision().is_empty() && known == Some(record.revision())
-    }
-
-    fn insert(&mut self, record: Record) {
-        self.remove(record.kind(), &record.uid().clone());
-        match record {
-            Record::Tenant(tenant) => {
-                self.tenant_by_name
-                    .insert(tenant.name.clone(), tenant.uid.clone());
-                for key in &tenant.api_keys {
-                    self.tenant_by_key
-                        .insert(key.key.clone(), tenant.uid.clone());
-                }
-                self.tenants.insert(tenant.uid.clone(), Arc::from(tenant));
-            }
-            Record::Conference(conference) => {
-                self.conference_by_room
-                    .insert(conference.key(), conference.uid.clone());
-                self.conference_by_id
-                    .insert(conference.room_id.clone(), conference.uid.clone());
-                self.conferences
-                    .insert(conference.uid.clone(), Arc::from(conference));
-            }
-            Record::Node(node) => {
-                self.node_by_id
-                    .insert(node.node_id.clone(), node.uid.clone());
-                self.nodes.insert(node.uid.clone(), Arc::new(node));
-            }
-        }
-    }
-
-    fn remove(&mut self, kind: RecordKind, uid: &Uid) -> bool {
-        match kind {
-            RecordKind::Tenant => self.tenants.remove(uid).is_some_and(|tenant| {
-                self.tenant_by_name.remove(&tenant.name);
-                for key in &tenant.api_keys {
-                    self.tenant_by_key.remove(&key.key);
-                }
-                true
-            }),
-            RecordKind::Conference => self.conferences.remove(uid).is_some_and(|conference| {
-                self.conference_by_room.remove(&conference.key());
-                self.conference_by_id.remove(&conference.room_id);
-                true
-            }),
-            RecordKind::Node => self.nodes.remove(uid).is_some_and(|node| {
-                self.node_by_id.remove(&node.node_id);
-                true
-            }),
-        }
-    }
-
-    fn order_accepting(
-        &mut self,
-        uid: &Uid,
-        epoch: Epoch,
-        accepting: bool,
-    ) -> Result<bool, OrderRefusal> {
-        self.check_order(uid, epoch)?;
-        let Some(known) = self.nodes.get_mut(uid) else {
-            return Ok(false);
-        };
-        let changed = known.accepting != accepting;
-        if changed {
-            Arc::make_mut(known).accepting = accepting;
-        }
-        Ok(changed)
-    }
-
-    fn check_order(&self, uid: &Uid, epoch: Epoch) -> Result<(), OrderRefusal> {
-        let known = self
-            .nodes
-            .get(uid)
-            .ok_or_else(|| OrderRefusal::UnknownNode(uid.clone()))?;
-        if known.epoch > epoch && epoch != Epoch::default() {
-            return Err(OrderRefusal::StaleNode {
-                uid: uid.clone(),
-                known: known.epoch,
-            });
-        }
-        Ok(())
-    }
-}
-
-fn bound<V>(
-    map: &BTreeMap<Uid, V>,
-    uid: &Uid,
-    kind: RecordKind,
-    max: usize,
-) -> Result<(), RecordRefusal> {
-    if map.len() >= max && !map.contains_key(uid) {
-        return Err(RecordRefusal::TooMany { kind, max });
-    }
-    Ok(())
-}
-
-fn other<K: Ord>(map: &BTreeMap<K, Uid>, key: &K, own: &Uid) -> Option<Uid> {
-    map.get(key).filter(|holder| *holder != own).cloned()
-}
-
 /// One stream of a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(u64);
@@ -423,10 +158,24 @@ struct Snapshot {
 #[derive(Debug)]
 struct Stream {
     id: StreamId,
+    /// Until it broke; its epoch fences others all the same.
+    open: bool,
     epoch: Epoch,
     heard: Moment,
     /// Until its end was seen.
     snapshot: Option<Snapshot>,
+}
+
+/// Where what is in force came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nothing came yet.
+    #[default]
+    Nowhere,
+    /// From the store: what was published once, perhaps not all of it, perhaps not the last word.
+    Store,
+    /// From a publisher, whole.
+    Publication,
 }
 
 /// The directory and the one stream that may change it.
@@ -435,7 +184,7 @@ pub struct Directory {
     view: Arc<DirectoryView>,
     stream: Option<Stream>,
     streams: u64,
-    loaded: bool,
+    origin: Origin,
 }
 
 impl Directory {
@@ -445,10 +194,48 @@ impl Directory {
         Arc::clone(&self.view)
     }
 
-    /// Has a whole snapshot arrived?
+    /// Is there anything to go by?
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.loaded
+        self.origin != Origin::Nowhere
+    }
+
+    /// Where what is in force came from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Epoch of the publisher that is connected and has said everything.
+    #[must_use]
+    pub fn published(&self) -> Option<Epoch> {
+        let stream = self.stream.as_ref()?;
+        (stream.open && stream.snapshot.is_none()).then_some(stream.epoch)
+    }
+
+    /// A stream broke or was ended.
+    pub fn end(&mut self, id: StreamId) {
+        if let Some(stream) = self.stream.as_mut().filter(|stream| stream.id == id) {
+            stream.open = false;
+        }
+    }
+
+    /// Takes what was published once and kept since, unless a publisher is connected, whose word counts. Whether it was taken.
+    ///
+    /// Of records that exclude each other the first one stays.
+    pub fn load_stored(&mut self, records: Vec<Record>) -> bool {
+        if self.published().is_some() {
+            return false;
+        }
+        let mut next = DirectoryView::default();
+        for record in records {
+            if next.check(&record).is_ok() {
+                next.insert(record);
+            }
+        }
+        self.view = Arc::new(next);
+        self.origin = Origin::Store;
+        true
     }
 
     /// Begins a stream.
@@ -472,6 +259,7 @@ impl Directory {
         let id = StreamId(self.streams);
         self.stream = Some(Stream {
             id,
+            open: true,
             epoch,
             heard: now,
             snapshot: Some(Snapshot::default()),
@@ -518,8 +306,9 @@ impl Directory {
             .as_mut()
             .and_then(|stream| stream.snapshot.as_mut())
         {
+            // What the store kept does not outrank a publisher.
             let stale = match &record {
-                Record::Node(node) => self
+                Record::Node(node) if self.origin == Origin::Publication => self
                     .view
                     .check_node(node)
                     .err()
@@ -627,7 +416,7 @@ impl Directory {
             }
         }
         self.view = Arc::new(next);
-        self.loaded = true;
+        self.origin = Origin::Publication;
         true
     }
 

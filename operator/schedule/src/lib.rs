@@ -34,6 +34,35 @@ pub struct Text<'a> {
     pub except: &'a [String],
 }
 
+/// A schedule as it can be written again: parsed, it yields the same windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Local date and time without offset.
+    pub start: String,
+    /// IANA name.
+    pub time_zone: String,
+    /// End of a window.
+    pub end: End,
+    /// RRULE without the property name.
+    pub recurrence: Option<String>,
+    /// Local dates that are left out, in order.
+    pub except: Vec<String>,
+}
+
+impl Written {
+    /// To be parsed.
+    #[must_use]
+    pub fn text(&self) -> Text<'_> {
+        Text {
+            start: &self.start,
+            time_zone: &self.time_zone,
+            end: self.end,
+            recurrence: self.recurrence.as_deref(),
+            except: &self.except,
+        }
+    }
+}
+
 /// End of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -61,6 +90,15 @@ impl End {
             0,
         );
         time.map(End::Until).map_err(|_| wrong())
+    }
+
+    /// `HH:MM`, where it is a time of day.
+    #[must_use]
+    pub fn until(self) -> Option<String> {
+        match self {
+            Self::After(_) => None,
+            Self::Until(time) => Some(format!("{:02}:{:02}", time.hour(), time.minute())),
+        }
     }
 }
 
@@ -140,6 +178,10 @@ pub struct Schedule {
     zone: TimeZone,
     end: End,
     rule: Option<Rule>,
+    /// The rule as it was written.
+    recurrence: Option<String>,
+    /// The zone's name as it was written.
+    time_zone: String,
     except: Vec<Date>,
 }
 
@@ -182,8 +224,22 @@ impl Schedule {
             zone,
             end: text.end,
             rule,
+            recurrence: text.recurrence.map(str::to_owned),
+            time_zone: text.time_zone.to_owned(),
             except,
         })
+    }
+
+    /// Its members, to be handed on.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        Written {
+            start: self.start.to_string(),
+            time_zone: self.time_zone.clone(),
+            end: self.end,
+            recurrence: self.recurrence.clone(),
+            except: self.except.iter().map(Date::to_string).collect(),
+        }
     }
 
     /// The window that a moment lies in; of several the one that closes last.

@@ -340,6 +340,33 @@ fn rules() -> impl Strategy<Value = String> {
         })
 }
 
+#[test]
+fn a_schedule_that_is_written_again_yields_the_same_windows() {
+    for (end, rule) in [
+        (hours(2), None),
+        (until("09:05"), Some("FREQ=WEEKLY;BYDAY=MO,TU")),
+        (
+            End::After(Duration::from_mins(90)),
+            Some("FREQ=MONTHLY;BYDAY=-1FR;COUNT=7"),
+        ),
+    ] {
+        let first = schedule(
+            "2026-09-01T08:00",
+            "Europe/Berlin",
+            end,
+            rule,
+            &["2026-12-22", "2026-09-08"],
+        );
+        let written = first.written();
+        let again = Schedule::parse(&written.text()).expect("a valid schedule");
+        let (from, to) = (at("2026-01-01T00:00:00Z"), at("2027-06-01T00:00:00Z"));
+        let windows = first.windows_between(from, to, 200);
+        assert!(!windows.is_empty());
+        assert_eq!(again.windows_between(from, to, 200), windows);
+        assert_eq!(again.written(), written);
+    }
+}
+
 fn schedule(start: &str, zone: &str, end: End, rule: Option<&str>, except: &[&str]) -> Schedule {
     parse(start, zone, end, rule, except).expect("a valid schedule")
 }

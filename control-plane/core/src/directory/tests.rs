@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::{RoomName, Secret};
+use crate::ids::{Pool, RoomName, Secret};
 use crate::record::ApiKey;
 use crate::testing::{conference, node, room_id, tenant};
 
@@ -72,6 +72,53 @@ fn a_snapshot_retracts_what_it_omits_and_keeps_what_it_refuses() {
         "the last good record of what was refused stays"
     );
     assert!(view.tenant_of_key("kc").is_none());
+}
+
+#[test]
+fn what_the_store_kept_holds_until_a_publisher_has_said_everything() {
+    let mut directory = Directory::default();
+    let kept = |name, key| Record::Tenant(Box::new(with_key(name, key)));
+    let mut closed = node("n1");
+    closed.epoch = Epoch(9);
+    assert!(directory.load_stored(vec![
+        kept("a", "ka"),
+        // Two that exclude each other: the first stays.
+        kept("b", "ka"),
+        Record::Node(closed),
+    ]));
+    assert_eq!(directory.origin(), Origin::Store);
+    assert!(directory.is_loaded());
+    assert_eq!(directory.view().tenants().len(), 1);
+    let stream = directory.begin(Epoch(1), Moment::ZERO).expect("first");
+    // Half a snapshot changes nothing, and the epoch that the store knows does not outrank a publisher's.
+    directory.put(kept("c", "kc")).expect("taken");
+    directory
+        .put(Record::Node(node("n1")))
+        .expect("an older life of the node, by the publisher's word");
+    assert!(directory.view().tenant_of_key("ka").is_some());
+    assert_eq!(directory.published(), None);
+    directory.end_snapshot();
+    assert_eq!(directory.origin(), Origin::Publication);
+    assert_eq!(directory.published(), Some(Epoch(1)));
+    assert!(directory.view().tenant_of_key("ka").is_none());
+    assert!(!directory.load_stored(vec![kept("a", "ka")]));
+    assert!(directory.view().tenant_of_key("kc").is_some());
+    directory.end(stream);
+    assert_eq!(directory.published(), None);
+    // Its word still fences an older one, and still holds until others are followed.
+    assert!(directory.view().tenant_of_key("kc").is_some());
+    assert!(directory.load_stored(vec![kept("d", "kd")]));
+    assert_eq!(directory.origin(), Origin::Store);
+    assert!(directory.view().tenant_of_key("kd").is_some());
+}
+
+#[test]
+fn the_end_of_a_stream_that_was_superseded_ends_no_other() {
+    let (mut directory, first) = loaded(vec![]);
+    directory.begin(Epoch(2), Moment::ZERO).expect("newer");
+    directory.end_snapshot();
+    directory.end(first);
+    assert_eq!(directory.published(), Some(Epoch(2)));
 }
 
 #[test]
