@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What a tenant uses and whether there is room for more.
 //!
-//! Used is the sum of what nodes report (each report overwrites the node's last one) plus reservations, which expire after 15 s or are
-//! settled by the report that counts their participant. The ledger is what a store keeps; its clock is an argument.
+//! Used is, over all rooms and their nodes, the greater of what is held for a planned conference and of what the node reports (each report
+//! overwrites the last one) plus reservations, which expire after 15 s or are settled by the report that counts their participant. The
+//! ledger is what a store keeps; its clock is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::ids::{NodeId, RoomKey, TenantName};
 use crate::limits;
 use crate::record::{Capacity, TenantLimits};
-use crate::time::Moment;
 
-/// Amounts of the three things that are limited.
+mod ledger;
+mod seat;
+
+pub use ledger::{NoChoice, Offer, QuotaLedger, RESERVATIONS_MAX};
+pub use seat::{ROOM_RESERVATIONS_MAX, SETTLED_KEPT_MAX};
+
+/// Amounts of the things that are limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Rooms.
     pub rooms: u32,
     /// Participants.
     pub participants: u32,
+    /// Participants who publish; only ever reported, a reservation holds none.
+    pub publishers: u32,
     /// Egress.
     pub egress_kbps: u64,
 }
@@ -29,6 +34,7 @@ impl Usage {
         Self {
             rooms: self.rooms.saturating_add(other.rooms),
             participants: self.participants.saturating_add(other.participants),
+            publishers: self.publishers.saturating_add(other.publishers),
             egress_kbps: self.egress_kbps.saturating_add(other.egress_kbps),
         }
     }
@@ -39,7 +45,19 @@ impl Usage {
         Self {
             rooms: self.rooms.saturating_sub(other.rooms),
             participants: self.participants.saturating_sub(other.participants),
+            publishers: self.publishers.saturating_sub(other.publishers),
             egress_kbps: self.egress_kbps.saturating_sub(other.egress_kbps),
+        }
+    }
+
+    /// The greater of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            rooms: self.rooms.max(other.rooms),
+            participants: self.participants.max(other.participants),
+            publishers: self.publishers.max(other.publishers),
+            egress_kbps: self.egress_kbps.max(other.egress_kbps),
         }
     }
 
@@ -49,6 +67,7 @@ impl Usage {
         Self {
             rooms: new_room as u32,
             participants,
+            publishers: 0,
             egress_kbps: participants as u64 * limits::PARTICIPANT_EGRESS_KBPS as u64,
         }
     }
@@ -61,6 +80,8 @@ pub enum Limit {
     TenantRooms,
     /// Participants of the tenant.
     TenantParticipants,
+    /// Publishing participants of the tenant.
+    TenantPublishers,
     /// Egress of the tenant.
     TenantEgress,
     /// Rooms of the node.
@@ -87,6 +108,7 @@ impl Limit {
         match self {
             Self::TenantRooms => "TenantRooms",
             Self::TenantParticipants => "TenantParticipants",
+            Self::TenantPublishers => "TenantPublishers",
             Self::TenantEgress => "TenantEgress",
             Self::NodeRooms => "NodeRooms",
             Self::NodeParticipants => "NodeParticipants",
@@ -113,6 +135,17 @@ pub enum QuotaRefusal {
     TooManyReservations(usize),
 }
 
+impl QuotaRefusal {
+    /// Would another node refuse as well?
+    #[must_use]
+    pub const fn is_of_tenant(self) -> bool {
+        match self {
+            Self::Reached { limit, .. } => !limit.is_of_node(),
+            Self::TooManyReservations(_) => false,
+        }
+    }
+}
+
 /// First limit that `more` on top of `used` would break for a tenant.
 ///
 /// # Errors
@@ -130,6 +163,12 @@ pub fn check_tenant(limits: &TenantLimits, used: Usage, more: Usage) -> Result<(
         used.participants.into(),
         more.participants.into(),
         max(limits.participants),
+    )?;
+    check(
+        Limit::TenantPublishers,
+        used.publishers.into(),
+        more.publishers.into(),
+        max(limits.publishers),
     )?;
     let egress = limits
         .egress_mbps
@@ -174,204 +213,24 @@ fn check(limit: Limit, used: u64, more: u64, max: u64) -> Result<(), QuotaRefusa
     Ok(())
 }
 
-/// Number of a reservation.
+/// Number of a reservation: that of the request that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReservationId(pub u64);
+pub struct ReservationId(pub u128);
 
-/// A place that is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Reservation {
-    key: RoomKey,
-    node: NodeId,
-    amount: Usage,
-    expires: Moment,
-}
-
-/// Most reservations that wait at a time: 15 s of 2,000 joins each.
-pub const RESERVATIONS_MAX: usize = 30_000;
-
-/// Counts and reservations of all tenants and nodes.
-#[derive(Debug, Default)]
-pub struct QuotaLedger {
-    rooms: BTreeMap<RoomKey, BTreeMap<NodeId, Usage>>,
-    reservations: BTreeMap<ReservationId, Reservation>,
-    by_room: BTreeMap<RoomKey, BTreeSet<ReservationId>>,
-    by_tenant: BTreeMap<TenantName, Usage>,
-    by_node: BTreeMap<NodeId, Usage>,
-    last: u64,
-}
-
-impl QuotaLedger {
-    /// In use by a tenant.
-    #[must_use]
-    pub fn of_tenant(&self, tenant: &TenantName) -> Usage {
-        self.by_tenant.get(tenant).copied().unwrap_or_default()
-    }
-
-    /// In use on a node.
-    #[must_use]
-    pub fn of_node(&self, node: &NodeId) -> Usage {
-        self.by_node.get(node).copied().unwrap_or_default()
-    }
-
-    /// Rooms that a node reported last, with their counts.
-    pub fn rooms_of(&self, node: &NodeId) -> impl Iterator<Item = &RoomKey> {
-        self.rooms
-            .iter()
-            .filter(move |(_, nodes)| nodes.contains_key(node))
-            .map(|(key, _)| key)
-    }
-
-    /// Holds `more` for a room on a node.
-    ///
-    /// # Errors
-    /// [`QuotaRefusal`]; nothing is held then.
-    pub fn reserve(
-        &mut self,
-        key: &RoomKey,
-        node: &NodeId,
-        more: Usage,
-        limits: &TenantLimits,
-        capacity: &Capacity,
-        now: Moment,
-    ) -> Result<ReservationId, QuotaRefusal> {
-        self.expire(now);
-        if self.reservations.len() >= RESERVATIONS_MAX {
-            return Err(QuotaRefusal::TooManyReservations(self.reservations.len()));
-        }
-        check_tenant(limits, self.of_tenant(&key.tenant), more)?;
-        check_node(capacity, self.of_node(node), more)?;
-        self.last += 1;
-        let id = ReservationId(self.last);
-        let expires = now.after(limits::RESERVATION);
-        self.add(key, node, more);
-        self.reservations.insert(
-            id,
-            Reservation {
-                key: key.clone(),
-                node: node.clone(),
-                amount: more,
-                expires,
-            },
-        );
-        self.by_room.entry(key.clone()).or_default().insert(id);
-        Ok(id)
-    }
-
-    /// Gives a reservation back.
-    pub fn release(&mut self, id: ReservationId) {
-        let Some(reservation) = self.reservations.remove(&id) else {
-            return;
-        };
-        self.subtract(&reservation.key, &reservation.node, reservation.amount);
-        if let Some(ids) = self.by_room.get_mut(&reservation.key) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_room.remove(&reservation.key);
-            }
-        }
-    }
-
-    /// A node reports a room with so many participants: the number replaces its last one, and as many of the room's reservations
-    /// there are settled as participants came, the oldest first.
-    pub fn report(&mut self, key: &RoomKey, node: &NodeId, participants: u32, now: Moment) {
-        self.expire(now);
-        let amount = Usage::of_join(true, participants);
-        let nodes = self.rooms.entry(key.clone()).or_default();
-        let before = nodes.insert(node.clone(), amount);
-        if let Some(before) = before {
-            self.subtract(key, node, before);
-        }
-        self.add(key, node, amount);
-        let came = participants.saturating_sub(before.map_or(0, |before| before.participants));
-        self.settle(key, node, before.is_none(), came);
-    }
-
-    fn settle(&mut self, key: &RoomKey, node: &NodeId, room_came: bool, came: u32) {
-        let mut left = came;
-        let ids: Vec<ReservationId> = self
-            .by_room
-            .get(key)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
-        for id in ids {
-            let Some(reservation) = self
-                .reservations
-                .get_mut(&id)
-                .filter(|reservation| reservation.node == *node)
-            else {
-                continue;
-            };
-            let mut settled = Usage::default();
-            if room_came {
-                settled.rooms = reservation.amount.rooms;
-            }
-            if left > 0 && reservation.amount.participants > 0 {
-                left = left.saturating_sub(reservation.amount.participants);
-                settled.participants = reservation.amount.participants;
-                settled.egress_kbps = reservation.amount.egress_kbps;
-            }
-            reservation.amount = reservation.amount.minus(settled);
-            let done = reservation.amount == Usage::default();
-            self.subtract(key, node, settled);
-            if done {
-                self.release(id);
-            }
-        }
-    }
-
-    /// A room ended on a node.
-    pub fn close(&mut self, key: &RoomKey, node: &NodeId) {
-        let Some(nodes) = self.rooms.get_mut(key) else {
-            return;
-        };
-        let gone = nodes.remove(node);
-        if nodes.is_empty() {
-            self.rooms.remove(key);
-        }
-        if let Some(gone) = gone {
-            self.subtract(key, node, gone);
-        }
-    }
-
-    /// Drops reservations whose time is over.
-    pub fn expire(&mut self, now: Moment) {
-        // Ids rise with time and all reservations live equally long: the first ones expire first.
-        while let Some((id, _)) = self
-            .reservations
-            .first_key_value()
-            .filter(|(_, first)| first.expires <= now)
-        {
-            self.release(*id);
-        }
-    }
-
-    fn add(&mut self, key: &RoomKey, node: &NodeId, amount: Usage) {
-        if amount == Usage::default() {
-            return;
-        }
-        let tenant = self.by_tenant.entry(key.tenant.clone()).or_default();
-        *tenant = tenant.plus(amount);
-        let node = self.by_node.entry(node.clone()).or_default();
-        *node = node.plus(amount);
-    }
-
-    fn subtract(&mut self, key: &RoomKey, node: &NodeId, amount: Usage) {
-        if let Some(used) = self.by_tenant.get_mut(&key.tenant) {
-            *used = used.minus(amount);
-            if *used == Usage::default() {
-                self.by_tenant.remove(&key.tenant);
-            }
-        }
-        if let Some(used) = self.by_node.get_mut(node) {
-            *used = used.minus(amount);
-            if *used == Usage::default() {
-                self.by_node.remove(node);
-            }
-        }
-    }
+/// How full a node is, in millionths of its scarcest ceiling.
+#[must_use]
+pub fn load(capacity: &Capacity, used: Usage) -> u64 {
+    let share = |used: u64, max: u64| match (used, max) {
+        (0, _) => 0,
+        (_, 0) => u64::MAX,
+        (used, max) => used.saturating_mul(1_000_000) / max,
+    };
+    share(used.rooms.into(), capacity.rooms.into())
+        .max(share(used.participants.into(), capacity.participants.into()))
+        .max(share(
+            used.egress_kbps,
+            u64::from(capacity.egress_mbps) * 1_000,
+        ))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use control_core::record::Tenant;
 
 use super::{PlaceError, PlaceRequest, Placed, Plane};
 use crate::metrics::Reason;
+use crate::store::RequestId;
 
 mod again;
 mod assign;
@@ -142,17 +143,16 @@ impl Plane {
             return Ok(());
         };
         let amount = Usage::of_join(false, participants);
-        let reserved = self
-            .0
-            .store
-            .reserve(
-                placed.key.clone(),
-                placed.node_id.clone(),
-                amount,
-                tenant.limits,
-                node.capacity,
-            )
-            .await;
+        let reserved = match RequestId::random() {
+            Ok(request) => {
+                let (key, on) = (placed.key.clone(), placed.node_id.clone());
+                let store = &self.0.store;
+                store
+                    .reserve(request, key, on, amount, tenant.limits, node.capacity)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
         match reserved {
             Ok(reserved) => Ok(reserved.map(|_| ())?),
             Err(error) => {

@@ -146,6 +146,7 @@ impl Plane {
             key: key.clone(),
             lease,
             participants: entry.participants,
+            publishers: entry.publishers,
             facts: entry.facts.clone(),
             policy: self.policy_of(key),
         };

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use control_core::ids::{Epoch, NodeId, RoomKey};
+use control_core::ids::{Epoch, NodeId, RoomKey, TenantName, Uid};
 use control_core::lease::{NodeLease, RoomLease};
 use control_core::quota::{QuotaRefusal, ReservationId, Usage};
-use control_core::record::{Capacity, TenantLimits};
+use control_core::record::{Capacity, RecordKind, TenantLimits};
 use control_core::throttle::Failures;
 use control_plane::store::{
-    Answer, FailureScope, PlaceCommand, PlaceOutcome, ReportOutcome, RoomRecord, RoomReport, Store,
-    StoreError,
+    Answer, EventQueue, FailureScope, HoldCommand, HoldOutcome, PlaceCommand, PlaceOutcome, Pushed,
+    QueuedEvent, RecordOutcome, ReportOutcome, RequestId, RoomRecord, RoomReport, Store,
+    StoreError, StoredRecord,
 };
 
 pub struct Flaky {
@@ -47,25 +49,37 @@ impl Store for Flaky {
 
     fn reserve(
         &self,
+        request: RequestId,
         key: RoomKey,
         node: NodeId,
         amount: Usage,
         limits: TenantLimits,
         capacity: Capacity,
     ) -> Answer<'_, Result<ReservationId, QuotaRefusal>> {
-        self.pass(|store| store.reserve(key, node, amount, limits, capacity))
+        self.pass(|store| store.reserve(request, key, node, amount, limits, capacity))
     }
 
     fn release(&self, key: RoomKey, id: ReservationId) -> Answer<'_, ()> {
         self.pass(|store| store.release(key, id))
     }
 
+    fn hold(&self, command: HoldCommand) -> Answer<'_, HoldOutcome> {
+        self.pass(|store| store.hold(command))
+    }
+
+    fn drop_hold(&self, key: RoomKey) -> Answer<'_, ()> {
+        self.pass(|store| store.drop_hold(key))
+    }
+
     fn room(&self, key: RoomKey) -> Answer<'_, Option<RoomRecord>> {
         self.pass(|store| store.room(key))
     }
 
-    fn report_room(&self, report: RoomReport) -> Answer<'_, ReportOutcome> {
-        self.pass(|store| store.report_room(report))
+    fn report_rooms(
+        &self,
+        reports: Vec<RoomReport>,
+    ) -> Answer<'_, Vec<Result<ReportOutcome, StoreError>>> {
+        self.pass(|store| store.report_rooms(reports))
     }
 
     fn close_room(&self, key: RoomKey, lease: RoomLease, keep_facts: bool) -> Answer<'_, ()> {
@@ -76,8 +90,12 @@ impl Store for Flaky {
         self.pass(|store| store.usage(nodes))
     }
 
-    fn refresh_node(&self, lease: NodeLease) -> Answer<'_, ()> {
-        self.pass(|store| store.refresh_node(lease))
+    fn tenant_usage(&self, tenant: TenantName) -> Answer<'_, Usage> {
+        self.pass(|store| store.tenant_usage(tenant))
+    }
+
+    fn refresh_nodes(&self, leases: Vec<NodeLease>) -> Answer<'_, ()> {
+        self.pass(|store| store.refresh_nodes(leases))
     }
 
     fn mark_accepting(&self, node: NodeId, accepting: bool) -> Answer<'_, bool> {
@@ -94,5 +112,37 @@ impl Store for Flaky {
 
     fn failures(&self, scope: FailureScope) -> Answer<'_, Failures> {
         self.pass(|store| store.failures(scope))
+    }
+
+    fn put_record(&self, record: StoredRecord) -> Answer<'_, RecordOutcome> {
+        self.pass(|store| store.put_record(record))
+    }
+
+    fn drop_record(&self, kind: RecordKind, uid: Uid, epoch: u64) -> Answer<'_, RecordOutcome> {
+        self.pass(|store| store.drop_record(kind, uid, epoch))
+    }
+
+    fn records(&self) -> Answer<'_, Vec<StoredRecord>> {
+        self.pass(|store| store.records())
+    }
+
+    fn claim(&self, role: String, holder: String, lifetime: Duration) -> Answer<'_, bool> {
+        self.pass(|store| store.claim(role, holder, lifetime))
+    }
+
+    fn push_event(&self, queue: EventQueue, event: QueuedEvent) -> Answer<'_, Pushed> {
+        self.pass(|store| store.push_event(queue, event))
+    }
+
+    fn events(&self, queue: EventQueue, max: usize) -> Answer<'_, Vec<QueuedEvent>> {
+        self.pass(|store| store.events(queue, max))
+    }
+
+    fn event_done(&self, queue: EventQueue, id: String) -> Answer<'_, ()> {
+        self.pass(|store| store.event_done(queue, id))
+    }
+
+    fn ping(&self) -> Answer<'_, ()> {
+        self.pass(|store| store.ping())
     }
 }

@@ -17,7 +17,7 @@ use super::candidates::random;
 use super::find::Known;
 use crate::hosts::Host;
 use crate::plane::{PlaceError, Placed, Plane};
-use crate::store::{PlaceCommand, PlaceOutcome, RoomRecord, StoreError};
+use crate::store::{Choice, PlaceCommand, PlaceOutcome, RequestId, RoomRecord, StoreError};
 
 /// Nodes that are tried for one request.
 const ATTEMPTS_MAX: usize = 4;
@@ -164,12 +164,14 @@ impl Plane {
             };
             let list = plan_join(&question, &candidates)?;
             let chosen = *list.choices.first().ok_or(NoNode::default())?;
-            match self
-                .0
-                .store
-                .place(self.command(assignment, chosen, wish.amount))
-                .await
-            {
+            let placed = match RequestId::random() {
+                Ok(request) => {
+                    let command = self.command(request, assignment, chosen, wish.amount);
+                    self.0.store.place(command).await
+                }
+                Err(error) => Err(error),
+            };
+            match placed {
                 Ok(PlaceOutcome::Placed(record, id)) => {
                     return Ok(Given::Lease(Box::new(record), Some(id)));
                 }
@@ -191,24 +193,26 @@ impl Plane {
                     return Err(PlaceError::EpochsExhausted(assignment.key.clone()));
                 }
                 Err(StoreError::Full { .. }) => return Err(PlaceError::StoreFull),
-                Err(error @ StoreError::Away) => self.store_failed(error),
+                Err(error @ (StoreError::Away | StoreError::Broken { .. })) => {
+                    self.store_failed(error);
+                }
             }
         }
         // Without the store every replica chooses the same node by itself.
         let chosen = plan_alone(&wish, assignment.key, &candidates)?;
-        let command = self.command(assignment, chosen, wish.amount);
-        let known = command.reported.max(command.replaces);
-        let epoch = next_epoch(None, known, command.floor)
+        let reported = self.live().reported_epoch(assignment.key);
+        let known = reported.max(assignment.replaces);
+        let epoch = next_epoch(None, known, assignment.floor)
             .ok_or_else(|| PlaceError::EpochsExhausted(assignment.key.clone()))?;
         let record = RoomRecord {
             lease: RoomLease {
-                site: command.site,
-                node: command.node,
+                site: chosen.site.clone(),
+                node: chosen.node.clone(),
                 epoch,
             },
-            policy: command.policy,
-            pool: command.pool,
-            facts: command.facts,
+            policy: assignment.policy.clone(),
+            pool: assignment.pool.clone(),
+            facts: assignment.facts.clone(),
             age: Duration::ZERO,
         };
         Ok(Given::Lease(Box::new(record), None))
@@ -216,15 +220,20 @@ impl Plane {
 
     fn command(
         &self,
+        request: RequestId,
         assignment: &Assignment<'_>,
         chosen: &Candidate,
         amount: Usage,
     ) -> PlaceCommand {
         PlaceCommand {
+            request,
             key: assignment.key.clone(),
-            site: chosen.site.clone(),
-            node: chosen.node.clone(),
-            capacity: chosen.capacity,
+            choices: vec![Choice {
+                site: chosen.site.clone(),
+                node: chosen.node.clone(),
+                capacity: chosen.capacity,
+            }],
+            strategy: Strategy::Spread,
             limits: assignment.limits,
             amount,
             replaces: assignment.replaces,

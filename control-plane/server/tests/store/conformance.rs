@@ -11,23 +11,24 @@ use control_core::limits;
 use control_core::quota::{Limit, QuotaRefusal, Usage};
 use control_core::record::{Capacity, LobbyRule, RoomFacts, RoomPolicy, TenantLimits};
 
-use super::{
-    FailureScope, PlaceCommand, PlaceOutcome, REPORT_AGAIN, ROOM_RECORD_MIN, ReportOutcome,
-    RoomRecord, RoomReport, Store,
+use control_core::placement::Strategy;
+use control_plane::store::{
+    Choice, FailureScope, PlaceCommand, PlaceOutcome, REPORT_AGAIN, ROOM_RECORD_MIN, ReportOutcome,
+    RequestId, RoomRecord, RoomReport, Store,
 };
 
 /// A fresh store and its time.
-pub struct Harness {
+pub(crate) struct Harness {
     /// The store.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Lets its time pass.
-    pub advance: Box<dyn Fn(Duration) + Send + Sync>,
+    pub(crate) advance: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
 /// Runs all claims as tests of the calling module.
 macro_rules! suite {
     ($harness:ident) => {
-        $crate::store::conformance::suite! { $harness =>
+        $crate::conformance::suite! { $harness =>
             a_room_has_one_owner_whoever_asks
             a_lease_is_replaced_only_by_who_knows_it
             epochs_rise_above_store_reports_and_floor
@@ -53,7 +54,7 @@ macro_rules! suite {
         $(
             #[tokio::test]
             async fn $claim() {
-                $crate::store::conformance::$claim($harness()).await;
+                $crate::conformance::$claim($harness()).await;
             }
         )*
     };
@@ -99,16 +100,30 @@ fn policy() -> RoomPolicy {
     }
 }
 
-fn command(room: &str, on: &str) -> PlaceCommand {
-    PlaceCommand {
-        key: key(room),
+fn request() -> RequestId {
+    RequestId::random().expect("random numbers")
+}
+
+fn choice(on: &str) -> Choice {
+    Choice {
         site: site(),
         node: node(on),
-        capacity: Capacity {
-            rooms: 3,
-            participants: 5,
-            egress_mbps: 1_000,
-        },
+        capacity: CAPACITY,
+    }
+}
+
+const CAPACITY: Capacity = Capacity {
+    rooms: 3,
+    participants: 5,
+    egress_mbps: 1_000,
+};
+
+fn command(room: &str, on: &str) -> PlaceCommand {
+    PlaceCommand {
+        request: request(),
+        key: key(room),
+        choices: vec![choice(on)],
+        strategy: Strategy::Spread,
         limits: TenantLimits::default(),
         amount: Usage::of_join(true, 1),
         replaces: None,
@@ -130,6 +145,7 @@ fn report(room: &str, lease: RoomLease, participants: u32) -> RoomReport {
         key: key(room),
         lease,
         participants,
+        publishers: 0,
         facts,
         policy: None,
     }
@@ -150,7 +166,7 @@ async fn used(store: &dyn Store, on: &str) -> Usage {
 }
 
 /// Two replicas ask at once: one node gets it, the other replica learns which.
-pub async fn a_room_has_one_owner_whoever_asks(harness: Harness) {
+pub(crate) async fn a_room_has_one_owner_whoever_asks(harness: Harness) {
     let (a, b) = tokio::join!(
         harness.store.place(command("r", "n1")),
         harness.store.place(command("r", "n2"))
@@ -182,7 +198,7 @@ pub async fn a_room_has_one_owner_whoever_asks(harness: Harness) {
 }
 
 /// Compare and set.
-pub async fn a_lease_is_replaced_only_by_who_knows_it(harness: Harness) {
+pub(crate) async fn a_lease_is_replaced_only_by_who_knows_it(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
     let stale = PlaceCommand {
@@ -203,7 +219,7 @@ pub async fn a_lease_is_replaced_only_by_who_knows_it(harness: Harness) {
 }
 
 /// `max(store, reported, floor) + 1`.
-pub async fn epochs_rise_above_store_reports_and_floor(harness: Harness) {
+pub(crate) async fn epochs_rise_above_store_reports_and_floor(harness: Harness) {
     let store = &*harness.store;
     let first = placed(
         store,
@@ -237,7 +253,7 @@ pub async fn epochs_rise_above_store_reports_and_floor(harness: Harness) {
 }
 
 /// Opened stays opened.
-pub async fn facts_survive_their_node(harness: Harness) {
+pub(crate) async fn facts_survive_their_node(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
     let reported = report("r", first.lease.clone(), 2);
@@ -260,7 +276,7 @@ pub async fn facts_survive_their_node(harness: Harness) {
 }
 
 /// A node that comes back must drop what was placed elsewhere.
-pub async fn a_report_of_an_old_lease_is_fenced(harness: Harness) {
+pub(crate) async fn a_report_of_an_old_lease_is_fenced(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
     let second = placed(
@@ -294,7 +310,7 @@ pub async fn a_report_of_an_old_lease_is_fenced(harness: Harness) {
 }
 
 /// Leases given while the store was away are written back.
-pub async fn a_report_of_a_higher_lease_takes_over(harness: Harness) {
+pub(crate) async fn a_report_of_a_higher_lease_takes_over(harness: Harness) {
     let store = &*harness.store;
     placed(store, command("r", "n1")).await;
     assert_eq!(
@@ -316,7 +332,7 @@ pub async fn a_report_of_a_higher_lease_takes_over(harness: Harness) {
 }
 
 /// So that the room is placed anew as it was.
-pub async fn a_report_writes_back_what_the_store_lost(harness: Harness) {
+pub(crate) async fn a_report_writes_back_what_the_store_lost(harness: Harness) {
     let store = &*harness.store;
     let lost = RoomReport {
         policy: Some(policy()),
@@ -334,7 +350,7 @@ pub async fn a_report_writes_back_what_the_store_lost(harness: Harness) {
 }
 
 /// The former holder goes on; a later lease is left alone.
-pub async fn a_placement_that_never_lived_is_taken_back(harness: Harness) {
+pub(crate) async fn a_placement_that_never_lived_is_taken_back(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
     let second = placed(
@@ -384,7 +400,7 @@ pub async fn a_placement_that_never_lived_is_taken_back(harness: Harness) {
 }
 
 /// The end of an old lease says nothing about a later one.
-pub async fn only_the_holder_closes_a_room(harness: Harness) {
+pub(crate) async fn only_the_holder_closes_a_room(harness: Harness) {
     let store = &*harness.store;
     let first = placed(store, command("r", "n1")).await;
     let second = placed(
@@ -408,7 +424,7 @@ pub async fn only_the_holder_closes_a_room(harness: Harness) {
 }
 
 /// Nothing is kept for ever.
-pub async fn records_run_out_when_nobody_reports(harness: Harness) {
+pub(crate) async fn records_run_out_when_nobody_reports(harness: Harness) {
     let store = &*harness.store;
     let record = placed(store, command("r", "n1")).await;
     (harness.advance)(ROOM_RECORD_MIN.max(policy().empty_timeout));
@@ -437,7 +453,7 @@ fn reached(refusal: QuotaRefusal) -> Limit {
 }
 
 /// Rooms and participants, placed or reserved.
-pub async fn a_node_never_gets_more_than_its_ceiling(harness: Harness) {
+pub(crate) async fn a_node_never_gets_more_than_its_ceiling(harness: Harness) {
     let store = &*harness.store;
     for room in ["a", "b", "c"] {
         placed(store, command(room, "n1")).await;
@@ -448,11 +464,12 @@ pub async fn a_node_never_gets_more_than_its_ceiling(harness: Harness) {
     }
     let reserve = || {
         store.reserve(
+            request(),
             key("a"),
             node("n1"),
             Usage::of_join(false, 1),
             TenantLimits::default(),
-            command("a", "n1").capacity,
+            CAPACITY,
         )
     };
     reserve().await.expect("answer").expect("the fourth");
@@ -464,7 +481,7 @@ pub async fn a_node_never_gets_more_than_its_ceiling(harness: Harness) {
 }
 
 /// Over all nodes.
-pub async fn a_tenant_never_gets_more_than_its_ceiling(harness: Harness) {
+pub(crate) async fn a_tenant_never_gets_more_than_its_ceiling(harness: Harness) {
     let store = &*harness.store;
     let limits = TenantLimits {
         rooms: Some(2),
@@ -494,11 +511,12 @@ pub async fn a_tenant_never_gets_more_than_its_ceiling(harness: Harness) {
     }
     let refused = store
         .reserve(
+            request(),
             key("a"),
             node("n1"),
             Usage::of_join(false, 1),
             limits,
-            command("a", "n1").capacity,
+            CAPACITY,
         )
         .await
         .expect("answer")
@@ -507,11 +525,12 @@ pub async fn a_tenant_never_gets_more_than_its_ceiling(harness: Harness) {
     let other = RoomKey::parse("u", "a").expect("key");
     store
         .reserve(
+            request(),
             other,
             node("n1"),
             Usage::of_join(false, 1),
             limits,
-            command("a", "n1").capacity,
+            CAPACITY,
         )
         .await
         .expect("answer")
@@ -519,7 +538,7 @@ pub async fn a_tenant_never_gets_more_than_its_ceiling(harness: Harness) {
 }
 
 /// After 15 s.
-pub async fn reservations_expire(harness: Harness) {
+pub(crate) async fn reservations_expire(harness: Harness) {
     let store = &*harness.store;
     placed(store, command("r", "n1")).await;
     assert_eq!(used(store, "n1").await, Usage::of_join(true, 1));
@@ -528,7 +547,7 @@ pub async fn reservations_expire(harness: Harness) {
 }
 
 /// Nobody is counted twice.
-pub async fn reservations_are_settled_by_reports(harness: Harness) {
+pub(crate) async fn reservations_are_settled_by_reports(harness: Harness) {
     let store = &*harness.store;
     let record = placed(store, command("r", "n1")).await;
     store
@@ -562,10 +581,13 @@ pub async fn reservations_are_settled_by_reports(harness: Harness) {
 }
 
 /// All or nothing.
-pub async fn a_refused_placement_leaves_nothing_behind(harness: Harness) {
+pub(crate) async fn a_refused_placement_leaves_nothing_behind(harness: Harness) {
     let store = &*harness.store;
     let full = PlaceCommand {
-        capacity: Capacity::default(),
+        choices: vec![Choice {
+            capacity: Capacity::default(),
+            ..choice("n1")
+        }],
         ..command("r", "n1")
     };
     assert!(matches!(
@@ -586,7 +608,7 @@ fn node_lease(epoch: u64) -> NodeLease {
 }
 
 /// A witness of death.
-pub async fn node_leases_run_out(harness: Harness) {
+pub(crate) async fn node_leases_run_out(harness: Harness) {
     let store = &*harness.store;
     assert_eq!(store.node(node("n1")).await.expect("answer"), None);
     store.refresh_node(node_lease(1)).await.expect("answer");
@@ -600,7 +622,7 @@ pub async fn node_leases_run_out(harness: Harness) {
 }
 
 /// A late word.
-pub async fn an_earlier_life_does_not_refresh_the_present_one(harness: Harness) {
+pub(crate) async fn an_earlier_life_does_not_refresh_the_present_one(harness: Harness) {
     let store = &*harness.store;
     store.refresh_node(node_lease(2)).await.expect("answer");
     (harness.advance)(limits::LEASE / 2);
@@ -614,7 +636,7 @@ pub async fn an_earlier_life_does_not_refresh_the_present_one(harness: Harness) 
 }
 
 /// A drain marks the store first.
-pub async fn a_closed_node_gets_no_room(harness: Harness) {
+pub(crate) async fn a_closed_node_gets_no_room(harness: Harness) {
     let store = &*harness.store;
     assert!(
         !store
@@ -636,7 +658,7 @@ pub async fn a_closed_node_gets_no_room(harness: Harness) {
 }
 
 /// Per scope, until they expire.
-pub async fn failures_are_counted_and_forgotten(harness: Harness) {
+pub(crate) async fn failures_are_counted_and_forgotten(harness: Harness) {
     let store = &*harness.store;
     let conference = Uid::parse("c").expect("uid");
     let scope = |last| {

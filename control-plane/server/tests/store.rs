@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Every store does what the trait says.
+
+#[path = "store/conformance.rs"]
+mod conformance;
+#[path = "store/memory.rs"]
+mod memory;
