@@ -66,6 +66,18 @@ pub fn compare_claims(a: &Claim, b: &Claim) -> Ordering {
         .then_with(|| b.node.cmp(&a.node))
 }
 
+/// A gap between two ticks from which on the process counts as having been stopped: what it observed before is worth nothing.
+pub const STOPPED_AFTER: Duration = Duration::from_secs(2);
+/// Silence at whose age a dial has to begin, if its going unanswered is to count: a network that was away for five seconds lets it
+/// through, and the node's last word came up to a report's pace earlier.
+pub const OUTLASTS_GLITCH: Duration = Duration::from_millis(6_250);
+
+/// Was the process stopped between two ticks?
+#[must_use]
+pub fn was_stopped(since_last_tick: Duration) -> bool {
+    since_last_tick >= STOPPED_AFTER
+}
+
 /// How long a node has been silent, as observed by the own ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Silence(Duration);
@@ -87,6 +99,43 @@ impl Silence {
     #[must_use]
     pub const fn span(self) -> Duration {
         self.0
+    }
+}
+
+/// What came of dialling a silent node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialled {
+    /// It answered as itself.
+    Answered,
+    /// Its host answered that nobody listens there: the network is whole and the process is gone.
+    Refused,
+    /// Nothing came back; that may be the network.
+    Unanswered,
+}
+
+/// Dials of a node since it was last heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dials {
+    failed: u32,
+    conclusive: bool,
+}
+
+impl Dials {
+    /// A dial that began after `silence` ended.
+    pub fn ended(&mut self, dialled: Dialled, silence: Duration) {
+        match dialled {
+            Dialled::Answered => *self = Self::default(),
+            Dialled::Refused | Dialled::Unanswered => {
+                self.failed = self.failed.saturating_add(1);
+                self.conclusive = dialled == Dialled::Refused || silence >= OUTLASTS_GLITCH;
+            }
+        }
+    }
+
+    /// Have they shown that the node is gone?
+    #[must_use]
+    pub const fn conclusive(self) -> bool {
+        self.failed >= limits::REDIALS_FAILED_MIN && self.conclusive
     }
 }
 
@@ -117,31 +166,35 @@ pub enum Standing {
 pub struct Witnesses {
     /// Own observation.
     pub silence: Silence,
-    /// Failed dials in a row since it fell silent.
-    pub redials_failed: u32,
+    /// Dials since it fell silent.
+    pub dials: Dials,
     /// The store's.
     pub lease: LeaseWitness,
     /// Start of this replica or return of the store lies less than a lease back.
     pub in_grace: bool,
 }
 
+/// Has this replica itself seen enough to call a node dead?
+#[must_use]
+pub fn own_witness(silence: Silence, dials: Dials) -> bool {
+    silence.span() >= limits::LEASE && dials.conclusive()
+}
+
 /// Standing of a node by its witnesses.
 #[must_use]
 pub fn standing(witnesses: Witnesses) -> Standing {
-    let silent = witnesses.silence.span();
-    if silent < limits::SUSPECT_AFTER {
+    if witnesses.silence.span() < limits::SUSPECT_AFTER {
         return Standing::Alive;
     }
-    let own = silent >= limits::LEASE
-        && witnesses.redials_failed >= limits::REDIALS_FAILED_MIN
-        && !witnesses.in_grace;
+    let own = own_witness(witnesses.silence, witnesses.dials) && !witnesses.in_grace;
     match witnesses.lease {
         LeaseWitness::Expired | LeaseWitness::Away if own => Standing::Dead,
         _ => Standing::Suspect,
     }
 }
 
-/// The time after a start or the store's return in which no room moves and no unknown room is placed, until all known nodes reported.
+/// The time after a start, a stop or the store's return in which no room moves, and in which no unknown room is placed until all known
+/// nodes have reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
     since: Moment,
@@ -154,10 +207,17 @@ impl Grace {
         Self { since: now }
     }
 
-    /// Does it last? It ends with the lease period, or earlier once every known node has reported.
+    /// Does no node die yet? What the store says of leases may be older than what it lost: the lease period is waited out.
     #[must_use]
-    pub fn lasts(self, all_reported: bool, now: Moment) -> bool {
-        !all_reported && now.since(self.since) < limits::LEASE
+    pub fn spares(self, now: Moment) -> bool {
+        now.since(self.since) < limits::LEASE
+    }
+
+    /// Must an unknown room wait? Until every known node has reported, for a lease period at most. They are asked about only while it
+    /// matters.
+    #[must_use]
+    pub fn lasts(self, all_reported: impl FnOnce() -> bool, now: Moment) -> bool {
+        self.spares(now) && !all_reported()
     }
 }
 
@@ -175,10 +235,18 @@ mod tests {
         silence
     }
 
+    fn dials(outcomes: &[(Dialled, u64)]) -> Dials {
+        let mut dials = Dials::default();
+        for (outcome, silence) in outcomes {
+            dials.ended(*outcome, Duration::from_millis(*silence));
+        }
+        dials
+    }
+
     fn dead() -> Witnesses {
         Witnesses {
             silence: silent(5_000),
-            redials_failed: 2,
+            dials: dials(&[(Dialled::Refused, 3_000), (Dialled::Refused, 4_000)]),
             lease: LeaseWitness::Expired,
             in_grace: false,
         }
@@ -187,27 +255,26 @@ mod tests {
     #[test]
     fn death_takes_both_witnesses() {
         assert_eq!(standing(dead()), Standing::Dead);
-        assert_eq!(
-            standing(Witnesses {
+        for not_yet in [
+            Witnesses {
                 lease: LeaseWitness::Held,
                 ..dead()
-            }),
-            Standing::Suspect
-        );
-        assert_eq!(
-            standing(Witnesses {
-                redials_failed: 1,
+            },
+            Witnesses {
+                dials: dials(&[(Dialled::Refused, 4_000)]),
                 ..dead()
-            }),
-            Standing::Suspect
-        );
-        assert_eq!(
-            standing(Witnesses {
+            },
+            Witnesses {
                 silence: silent(4_900),
                 ..dead()
-            }),
-            Standing::Suspect
-        );
+            },
+            Witnesses {
+                in_grace: true,
+                ..dead()
+            },
+        ] {
+            assert_eq!(standing(not_yet), Standing::Suspect, "{not_yet:?}");
+        }
         assert_eq!(
             standing(Witnesses {
                 silence: silent(2_900),
@@ -215,13 +282,38 @@ mod tests {
             }),
             Standing::Alive
         );
+    }
+
+    #[test]
+    fn what_may_be_the_network_takes_a_dial_that_outlasts_a_glitch_of_five_seconds() {
+        let unanswered = |starts: &[u64], silence| Witnesses {
+            silence: silent(silence),
+            dials: dials(
+                &starts
+                    .iter()
+                    .map(|at| (Dialled::Unanswered, *at))
+                    .collect::<Vec<_>>(),
+            ),
+            ..dead()
+        };
         assert_eq!(
-            standing(Witnesses {
-                in_grace: true,
-                ..dead()
-            }),
+            standing(unanswered(&[3_000, 4_000, 5_000, 6_000], 7_000)),
             Standing::Suspect
         );
+        assert_eq!(
+            standing(unanswered(&[3_000, 4_000, 5_000, 6_250], 7_000)),
+            Standing::Dead
+        );
+        // An answer in between begins the count anew.
+        let answered = dials(&[
+            (Dialled::Unanswered, 5_000),
+            (Dialled::Answered, 6_000),
+            (Dialled::Unanswered, 6_500),
+        ]);
+        assert!(!answered.conclusive());
+        // A refusal speaks for itself, but an unanswered dial after it may be the network again.
+        let mixed = dials(&[(Dialled::Refused, 3_000), (Dialled::Unanswered, 4_000)]);
+        assert!(!mixed.conclusive());
     }
 
     #[test]
@@ -250,11 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn grace_ends_when_all_reported_or_a_lease_passed() {
+    fn unknown_rooms_wait_until_all_reported_or_a_lease_passed_and_nobody_dies_before_that() {
         let grace = Grace::begin(Moment::from_millis(1_000));
-        assert!(grace.lasts(false, Moment::from_millis(5_999)));
-        assert!(!grace.lasts(true, Moment::from_millis(1_000)));
-        assert!(!grace.lasts(false, Moment::from_millis(6_000)));
+        assert!(grace.lasts(|| false, Moment::from_millis(5_999)));
+        assert!(!grace.lasts(|| true, Moment::from_millis(1_000)));
+        assert!(!grace.lasts(|| false, Moment::from_millis(6_000)));
+        assert!(grace.spares(Moment::from_millis(5_999)));
+        assert!(!grace.spares(Moment::from_millis(6_000)));
+    }
+
+    #[test]
+    fn a_gap_of_a_slow_machine_is_no_stop() {
+        assert!(!was_stopped(Duration::from_millis(1_900)));
+        assert!(was_stopped(Duration::from_secs(2)));
     }
 
     proptest! {

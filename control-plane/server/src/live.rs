@@ -6,21 +6,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use control_core::ids::{Epoch, NodeId, RoomKey, Site, Uid};
+use control_core::ids::{Epoch, NodeId, RoomKey, Site, TenantName, Uid};
 use control_core::lease::{
-    Claim, LeaseWitness, Silence, Standing, Witnesses, compare_claims, standing,
+    self, Dialled, Dials, LeaseWitness, Silence, Standing, Witnesses, own_witness, standing,
 };
 use control_core::limits;
-use control_core::record::RoomFacts;
 use control_core::time::Moment;
 
+mod claims;
+mod lost;
 #[cfg(test)]
 mod tests;
 
+pub use claims::{Entry, Loser, Totals};
+pub use lost::{LOST_MAX, Lost};
+
+use claims::Rooms;
+use lost::LostRooms;
+
 /// Rooms that one node may report; beyond its own limit something is wrong with it.
 pub const ROOMS_PER_NODE_MAX: usize = 10_000;
-/// Rooms that wait to be placed anew.
-pub const LOST_MAX: usize = 100_000;
 
 /// One Attach stream of a node; a later one pushes an earlier one out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,46 +77,32 @@ pub struct LiveNode {
     attachment: Option<Attachment>,
     named: BTreeSet<RoomKey>,
     silence: Silence,
-    redials_failed: u32,
+    dials: Dials,
+    /// Is it being dialled?
+    dialling: bool,
+    /// Has it said anything since everybody was asked to?
+    heard: bool,
 }
 
-/// A room as one node reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Lease.
-    pub epoch: Epoch,
-    /// People in it.
-    pub participants: u32,
-    /// Who publish.
-    pub publishers: u32,
-    /// People at its door.
-    pub lobby: u32,
-    /// Facts.
-    pub facts: RoomFacts,
-    /// Revision of the rules it runs by.
-    pub policy_revision: String,
+impl LiveNode {
+    /// Is what it has told complete and of the present?
+    #[must_use]
+    pub const fn has_reported(&self) -> bool {
+        self.synced && self.heard
+    }
 }
 
-/// A room whose node was lost, or gave it up; to be placed anew.
+/// A node to be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// Site of the node that had it.
-    pub site: Site,
-    /// The node that had it.
-    pub node: NodeId,
-    /// What it was.
-    pub entry: Entry,
-    /// Since when.
-    pub since: Moment,
-}
-
-/// A node that must end its room because a better claim is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loser {
-    /// Whose.
+pub struct Silent {
+    /// Who.
     pub uid: Uid,
-    /// Epochs below this one end.
-    pub epoch_below: Epoch,
+    /// Where.
+    pub endpoint: String,
+    /// For how long it has been silent.
+    pub silence: Duration,
+    /// The wake of this process after which that was observed.
+    pub wake: u64,
 }
 
 /// Why a report is not taken.
@@ -133,10 +124,10 @@ pub enum ReportRefusal {
 pub struct LiveView {
     nodes: BTreeMap<Uid, LiveNode>,
     by_id: BTreeMap<NodeId, Uid>,
-    rooms: BTreeMap<RoomKey, BTreeMap<Uid, Entry>>,
-    per_node: BTreeMap<Uid, usize>,
-    lost: BTreeMap<RoomKey, Lost>,
+    rooms: Rooms,
+    lost: LostRooms,
     attachments: u64,
+    wakes: u64,
 }
 
 impl LiveView {
@@ -160,7 +151,14 @@ impl LiveView {
     /// Where a room runs, by the best claim.
     #[must_use]
     pub fn room(&self, key: &RoomKey) -> Option<(&Uid, &LiveNode, &Entry)> {
-        self.best(self.rooms.get(key)?)
+        let (uid, entry) = self.rooms.best(key, &self.nodes)?;
+        Some((uid, self.nodes.get(uid)?, entry))
+    }
+
+    /// What one node reports of a room.
+    #[must_use]
+    pub fn entry(&self, uid: &Uid, key: &RoomKey) -> Option<&Entry> {
+        self.rooms.entry(uid, key)
     }
 
     /// Rooms that run, with their best claim, from `first` on.
@@ -169,28 +167,48 @@ impl LiveView {
         first: &RoomKey,
     ) -> impl Iterator<Item = (&'a RoomKey, &'a LiveNode, &'a Entry)> {
         self.rooms
-            .range(first.clone()..)
-            .filter_map(|(key, claims)| {
-                let (_, node, entry) = self.best(claims)?;
-                Some((key, node, entry))
-            })
+            .from(first, &self.nodes)
+            .filter_map(|(key, uid, entry)| Some((key, self.nodes.get(uid)?, entry)))
     }
 
     /// All rooms that run.
     pub fn rooms(&self) -> impl Iterator<Item = (&RoomKey, &LiveNode, &Entry)> {
-        self.rooms.iter().filter_map(|(key, claims)| {
-            let (_, node, entry) = self.best(claims)?;
-            Some((key, node, entry))
-        })
+        self.rooms
+            .all(&self.nodes)
+            .filter_map(|(key, uid, entry)| Some((key, self.nodes.get(uid)?, entry)))
     }
 
     /// Rooms that one node reports.
     #[must_use]
     pub fn rooms_of(&self, uid: &Uid) -> Vec<(RoomKey, Entry)> {
-        let own = |(key, claims): (&RoomKey, &BTreeMap<Uid, Entry>)| {
-            Some((key.clone(), claims.get(uid)?.clone()))
-        };
-        self.rooms.iter().filter_map(own).collect()
+        self.rooms
+            .of(uid)
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect()
+    }
+
+    /// Names of the rooms that one node reports.
+    #[must_use]
+    pub fn keys_of(&self, uid: &Uid) -> Vec<RoomKey> {
+        self.rooms.of(uid).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// All rooms that run together.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.rooms.totals()
+    }
+
+    /// A tenant's rooms that run together.
+    #[must_use]
+    pub fn totals_of(&self, tenant: &TenantName) -> Totals {
+        self.rooms.totals_of(tenant)
+    }
+
+    /// Rooms that run twice, with those who have to end theirs.
+    #[must_use]
+    pub fn doubles(&self) -> Vec<(RoomKey, Vec<Loser>)> {
+        self.rooms.doubles(&self.nodes)
     }
 
     /// A room that waits to be placed anew.
@@ -199,13 +217,26 @@ impl LiveView {
         self.lost.get(key)
     }
 
-    /// Rooms that wait to be placed anew.
+    /// Rooms that wait to be placed anew and are to be looked at now.
     #[must_use]
-    pub fn lost_rooms(&self) -> Vec<(RoomKey, Lost)> {
-        self.lost
-            .iter()
-            .map(|(key, lost)| (key.clone(), lost.clone()))
-            .collect()
+    pub fn lost_due(&self, now: Moment) -> Vec<RoomKey> {
+        self.lost.due(now)
+    }
+
+    /// When the next one that waits is to be looked at.
+    #[must_use]
+    pub fn lost_next(&self) -> Option<Moment> {
+        self.lost.next()
+    }
+
+    /// A room that waits found no place; it is looked at again later and later.
+    pub fn lost_again(&mut self, key: &RoomKey, now: Moment) {
+        self.lost.again(key, now);
+    }
+
+    /// A room that waits is not looked at before then.
+    pub fn lost_until(&mut self, key: &RoomKey, at: Moment) {
+        self.lost.until(key, at);
     }
 
     /// A room does not wait any more.
@@ -216,24 +247,9 @@ impl LiveView {
     /// Highest epoch that a node reports of a room.
     #[must_use]
     pub fn reported_epoch(&self, key: &RoomKey) -> Option<Epoch> {
-        let running = self
-            .rooms
-            .get(key)
-            .and_then(|claims| claims.values().map(|entry| entry.epoch).max());
-        running.max(self.lost.get(key).map(|lost| lost.entry.epoch))
-    }
-
-    fn best<'a>(
-        &'a self,
-        claims: &'a BTreeMap<Uid, Entry>,
-    ) -> Option<(&'a Uid, &'a LiveNode, &'a Entry)> {
-        claims
-            .iter()
-            .filter_map(|(uid, entry)| Some((uid, self.nodes.get(uid)?, entry)))
-            .max_by(|a, b| match (claim(a.1, a.2), claim(b.1, b.2)) {
-                (Some(a), Some(b)) => compare_claims(&a, &b),
-                (a, b) => a.is_some().cmp(&b.is_some()),
-            })
+        self.rooms
+            .epoch(key)
+            .max(self.lost.get(key).map(|lost| lost.entry.epoch))
     }
 
     /// A node began a stream.
@@ -244,6 +260,7 @@ impl LiveView {
         if let Some(id) = before.as_ref().and_then(|node| node.hello.node_id.as_ref()) {
             self.by_id.remove(id);
         }
+        let dialling = before.as_ref().is_some_and(|node| node.dialling);
         // A process that starts anew has no facts yet; what it was known as still tells who had its rooms.
         let known_as = before.map(|node| (node.hello.node_id, node.hello.site));
         let (known_id, known_site) = known_as.unwrap_or_default();
@@ -263,7 +280,9 @@ impl LiveView {
             attachment: Some(attachment),
             named: BTreeSet::new(),
             silence: Silence::default(),
-            redials_failed: 0,
+            dials: Dials::default(),
+            dialling,
+            heard: true,
         };
         self.nodes.insert(uid.clone(), node);
         attachment
@@ -277,8 +296,9 @@ impl LiveView {
             .filter(|node| node.attachment == Some(attachment));
         let node = node.ok_or(ReportRefusal::Superseded)?;
         node.silence.heard();
-        node.redials_failed = 0;
+        node.dials = Dials::default();
         node.standing = Standing::Alive;
+        node.heard = true;
         Ok(node)
     }
 
@@ -339,19 +359,10 @@ impl LiveView {
         if !node.synced {
             node.named.insert(key.clone());
         }
-        let count = self.per_node.entry(uid.clone()).or_default();
-        let claims = self.rooms.entry(key.clone()).or_default();
-        if !claims.contains_key(uid) {
-            if *count >= ROOMS_PER_NODE_MAX {
-                if claims.is_empty() {
-                    self.rooms.remove(key);
-                }
-                return Err(ReportRefusal::TooManyRooms);
-            }
-            *count += 1;
-        }
         let epoch = entry.epoch;
-        claims.insert(uid.clone(), entry);
+        if !self.rooms.put(uid, key, entry, &self.nodes) {
+            return Err(ReportRefusal::TooManyRooms);
+        }
         if self
             .lost
             .get(key)
@@ -359,25 +370,7 @@ impl LiveView {
         {
             self.lost.remove(key);
         }
-        Ok(self.losers(key))
-    }
-
-    fn losers(&self, key: &RoomKey) -> Vec<Loser> {
-        let Some(claims) = self.rooms.get(key).filter(|claims| claims.len() > 1) else {
-            return Vec::new();
-        };
-        let Some((winner, _, best)) = self.best(claims) else {
-            return Vec::new();
-        };
-        claims
-            .iter()
-            .filter(|(uid, _)| *uid != winner)
-            // Equal epochs: the loser's own epoch has to go too.
-            .map(|(uid, entry)| Loser {
-                uid: uid.clone(),
-                epoch_below: best.epoch.max(Epoch(entry.epoch.0.saturating_add(1))),
-            })
-            .collect()
+        Ok(self.rooms.losers(key, &self.nodes))
     }
 
     /// A node says that a room ended. The room's entry, if that very lease was known.
@@ -394,22 +387,13 @@ impl LiveView {
         self.hear(uid, attachment)?;
         let known = self
             .rooms
-            .get(key)
-            .and_then(|claims| claims.get(uid))
+            .entry(uid, key)
             .is_some_and(|entry| entry.epoch <= epoch);
-        Ok(if known { self.remove(uid, key) } else { None })
-    }
-
-    fn remove(&mut self, uid: &Uid, key: &RoomKey) -> Option<Entry> {
-        let claims = self.rooms.get_mut(key)?;
-        let entry = claims.remove(uid)?;
-        if claims.is_empty() {
-            self.rooms.remove(key);
-        }
-        if let Some(count) = self.per_node.get_mut(uid) {
-            *count = count.saturating_sub(1);
-        }
-        Some(entry)
+        Ok(if known {
+            self.rooms.remove(uid, key, &self.nodes)
+        } else {
+            None
+        })
     }
 
     /// A node has named all its rooms. What it had before and did not name is lost.
@@ -426,10 +410,11 @@ impl LiveView {
         node.synced = true;
         let named = std::mem::take(&mut node.named);
         let gone: Vec<RoomKey> = self
-            .rooms_of(uid)
-            .into_iter()
+            .rooms
+            .of(uid)
             .map(|(key, _)| key)
             .filter(|key| !named.contains(key))
+            .cloned()
             .collect();
         for key in &gone {
             self.lose(uid, key, now);
@@ -439,7 +424,7 @@ impl LiveView {
 
     /// A room is not on its node any more and has to be placed anew, unless another node has it.
     pub fn lose(&mut self, uid: &Uid, key: &RoomKey, now: Moment) {
-        let Some(entry) = self.remove(uid, key) else {
+        let Some(entry) = self.rooms.remove(uid, key, &self.nodes) else {
             return;
         };
         self.mark_lost(uid, key, entry, now);
@@ -453,18 +438,9 @@ impl LiveView {
         let (Some(id), Some(site)) = (node.hello.node_id.clone(), node.hello.site.clone()) else {
             return;
         };
-        if self.rooms.contains_key(key) || self.lost.len() >= LOST_MAX {
-            return;
+        if self.rooms.epoch(key).is_none() {
+            self.lost.insert(key, Lost::new(site, id, entry, now));
         }
-        self.lost.insert(
-            key.clone(),
-            Lost {
-                site,
-                node: id,
-                entry,
-                since: now,
-            },
-        );
     }
 
     /// A stream ended. The node keeps its rooms until it is dead or comes back without them.
@@ -486,28 +462,65 @@ impl LiveView {
             .is_some_and(|node| node.attachment.is_some())
     }
 
-    /// A tick passed. Nodes that are silent for long enough to be dialled, with their endpoints.
-    pub fn tick(&mut self, since_last_tick: Duration) -> Vec<(Uid, String)> {
+    /// From now on only those count as having reported who say something.
+    pub fn expect_reports(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.heard = false;
+        }
+    }
+
+    /// A tick passed. Nodes that are silent for long enough to be dialled, and those that became suspect by it. A process that was
+    /// stopped begins to listen anew: what it observed before may be the stop's own doing.
+    pub fn tick(&mut self, since_last_tick: Duration) -> Vec<Silent> {
+        if lease::was_stopped(since_last_tick) {
+            self.wakes += 1;
+            for node in self.nodes.values_mut() {
+                node.silence.heard();
+                node.dials = Dials::default();
+                node.dialling = false;
+            }
+        }
         let mut silent = Vec::new();
         for (uid, node) in &mut self.nodes {
             node.silence.tick(since_last_tick);
             if node.silence.span() >= limits::SUSPECT_AFTER && node.standing != Standing::Dead {
                 node.standing = Standing::Suspect;
-                silent.push((uid.clone(), node.hello.endpoint.clone()));
+                if !std::mem::replace(&mut node.dialling, true) {
+                    silent.push(Silent {
+                        uid: uid.clone(),
+                        endpoint: node.hello.endpoint.clone(),
+                        silence: node.silence.span(),
+                        wake: self.wakes,
+                    });
+                }
             }
         }
         silent
     }
 
-    /// A silent node was dialled.
-    pub fn redialled(&mut self, uid: &Uid, answered: bool) {
-        if let Some(node) = self.nodes.get_mut(uid) {
-            node.redials_failed = if answered {
-                0
-            } else {
-                node.redials_failed.saturating_add(1)
-            };
+    /// A silent node is not dialled this time.
+    pub fn skip_dial(&mut self, silent: &Silent) {
+        if let Some(node) = self.nodes.get_mut(&silent.uid) {
+            node.dialling = false;
         }
+    }
+
+    /// A silent node was dialled. Whether this replica has now seen enough to ask the store about it.
+    pub fn dialled(&mut self, silent: &Silent, dialled: Dialled) -> bool {
+        let Some(node) = self.nodes.get_mut(&silent.uid) else {
+            return false;
+        };
+        if silent.wake != self.wakes {
+            // It began before this process was stopped.
+            return false;
+        }
+        node.dialling = false;
+        if node.silence.span() < silent.silence {
+            // It was heard meanwhile.
+            return false;
+        }
+        node.dials.ended(dialled, silent.silence);
+        node.standing != Standing::Dead && own_witness(node.silence, node.dials)
     }
 
     /// Decides about a silent node. Its rooms, if it is dead from now on.
@@ -524,7 +537,7 @@ impl LiveView {
         }
         let witnesses = Witnesses {
             silence: node.silence,
-            redials_failed: node.redials_failed,
+            dials: node.dials,
             lease,
             in_grace,
         };
@@ -535,7 +548,7 @@ impl LiveView {
         node.attachment = None;
         node.synced = false;
         node.load = None;
-        let rooms: Vec<RoomKey> = self.rooms_of(uid).into_iter().map(|(key, _)| key).collect();
+        let rooms = self.keys_of(uid);
         for key in &rooms {
             self.lose(uid, key, now);
         }
@@ -544,7 +557,7 @@ impl LiveView {
 
     /// The operator does not know a node any more: a silent one is forgotten.
     pub fn forget(&mut self, uid: &Uid, now: Moment) -> Vec<RoomKey> {
-        let rooms: Vec<RoomKey> = self.rooms_of(uid).into_iter().map(|(key, _)| key).collect();
+        let rooms = self.keys_of(uid);
         for key in &rooms {
             self.lose(uid, key, now);
         }
@@ -553,15 +566,6 @@ impl LiveView {
         {
             self.by_id.remove(&id);
         }
-        self.per_node.remove(uid);
         rooms
     }
-}
-
-fn claim(node: &LiveNode, entry: &Entry) -> Option<Claim> {
-    Some(Claim {
-        epoch: entry.epoch,
-        participants: entry.participants,
-        node: node.hello.node_id.clone()?,
-    })
 }

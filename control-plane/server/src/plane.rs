@@ -19,19 +19,23 @@ use crate::hosts::{Host, Hosts};
 use crate::live::{Attachment, LiveView};
 use crate::metrics::{Metrics, Reason};
 use crate::store::{Store, StoreError};
+use crate::webhooks::Webhooks;
 
 mod directory;
 mod enforce;
 mod error;
 mod locks;
+mod news;
 mod observe;
 mod place;
 mod recovery;
 mod reports;
+mod writes;
 
 pub use crate::store::FailureScope as ThrottleScope;
 pub(crate) use directory::Change;
 pub use error::PlaceError;
+pub use news::RoomNews;
 
 /// A room as nodes report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,21 +102,45 @@ struct OrderQueue {
     orders: mpsc::Sender<NodeOrder>,
 }
 
+/// Tells this process from every other replica, and from itself before a restart.
+#[derive(Clone, Copy, Debug)]
+struct ReplicaNumber(u128);
+
+impl ReplicaNumber {
+    fn random() -> Self {
+        let mut bytes = [0; 16];
+        // Where the system's generator fails, nothing else works either; replicas that share number 0 only work less well together.
+        let _ = aws_lc_rs::rand::SecureRandom::fill(&aws_lc_rs::rand::SystemRandom::new(), &mut bytes);
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    /// Where this replica begins in a list that others go through as well.
+    fn first_of(self, len: usize) -> usize {
+        usize::try_from(self.0 % (len.max(1) as u128)).unwrap_or_default()
+    }
+}
+
 struct Inner {
     clock: Clock,
     store: Arc<dyn Store>,
     hosts: Hosts,
     metrics: Metrics,
+    webhooks: Webhooks,
     directory: Mutex<Directory>,
     view: RwLock<Arc<DirectoryView>>,
     loaded: AtomicBool,
     live: Mutex<LiveView>,
     grace: Mutex<Grace>,
     store_away: AtomicBool,
+    /// The store came back, and the watch has not yet seen to it.
+    store_returned: AtomicBool,
+    replica: ReplicaNumber,
     orders: Mutex<HashMap<Uid, OrderQueue>>,
     losses: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
     locks: locks::RoomLocks,
     changed: watch::Sender<u64>,
+    news: news::News,
+    writes: writes::Writes,
     directory_changed: Notify,
     rooms_lost: Notify,
 }
@@ -132,10 +160,14 @@ impl Plane {
             live: Mutex::default(),
             grace: Mutex::new(Grace::begin(clock.now())),
             store_away: AtomicBool::new(false),
+            store_returned: AtomicBool::new(false),
+            replica: ReplicaNumber::random(),
             orders: Mutex::default(),
             losses: Mutex::default(),
             locks: locks::RoomLocks::default(),
             changed: watch::Sender::new(0),
+            news: news::News::default(),
+            writes: writes::Writes::default(),
             directory_changed: Notify::new(),
             rooms_lost: Notify::new(),
         }))
@@ -147,10 +179,29 @@ impl Plane {
         Arc::clone(&self.0.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Bumps at each change of directory or live view.
+    /// Bumps at each change of directory or live view: for the few who look at everything. Who waits for one room waits for
+    /// [`Self::room_news`].
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
+    }
+
+    /// Tells this process from every other replica.
+    #[must_use]
+    pub fn replica(&self) -> String {
+        format!("{:032x}", self.0.replica.0)
+    }
+
+    /// Changes of one room, and of the directory.
+    #[must_use]
+    pub fn room_news(&self, key: &RoomKey) -> RoomNews {
+        self.0.news.of_room(key)
+    }
+
+    /// Changes of the directory.
+    #[must_use]
+    pub fn directory_news(&self) -> watch::Receiver<u64> {
+        self.0.news.of_directory()
     }
 
     /// Has a whole snapshot arrived?
@@ -257,13 +308,35 @@ impl Plane {
         &self.0.metrics
     }
 
+    /// What is told to hosts that tenants declare.
+    #[must_use]
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.0.webhooks
+    }
+
     fn live(&self) -> MutexGuard<'_, LiveView> {
         // Methods of the view leave it whole; a panic elsewhere takes nothing from it.
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn grace(&self) -> Grace {
+        *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn losses(&self) -> MutexGuard<'_, HashMap<NodeId, watch::Sender<u64>>> {
         self.0.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A room changed.
+    fn bump_room(&self, key: &RoomKey) {
+        self.0.news.room_changed(key);
+        self.bump();
+    }
+
+    /// The directory changed.
+    fn bump_directory(&self) {
+        self.0.news.directory_changed();
+        self.bump();
     }
 
     fn bump(&self) {
@@ -304,8 +377,14 @@ impl Plane {
         })
     }
 
+    /// Does a node's stream end here?
+    pub(crate) fn is_attached(&self, uid: &Uid) -> bool {
+        let orders = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.contains_key(uid)
+    }
+
     /// Hands an order to a node. Whether its stream took it.
-    fn order(&self, uid: &Uid, order: Order) -> bool {
+    pub(crate) fn order(&self, uid: &Uid, order: Order) -> bool {
         let orders = self.0.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(queue) = orders.get(uid) else {
             return false;

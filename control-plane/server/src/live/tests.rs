@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
+use control_core::record::RoomFacts;
+
 use super::*;
 
 fn uid(name: &str) -> Uid {
@@ -31,6 +33,7 @@ fn entry(epoch: u64, participants: u32) -> Entry {
             ..RoomFacts::default()
         },
         policy_revision: String::new(),
+        policy: None,
     }
 }
 
@@ -48,7 +51,8 @@ fn attached(view: &mut LiveView, name: &str, id: &str, rooms: &[(&str, u64)]) ->
     attachment
 }
 
-fn silence(view: &mut LiveView, seconds: u64) -> Vec<(Uid, String)> {
+/// So many seconds pass; who is to be dialled.
+fn silence(view: &mut LiveView, seconds: u64) -> Vec<Silent> {
     (0..seconds)
         .flat_map(|_| view.tick(Duration::from_secs(1)))
         .collect()
@@ -199,40 +203,44 @@ fn a_silent_node_is_suspect_and_then_dead_by_both_witnesses() {
     let mut view = LiveView::default();
     let attachment = attached(&mut view, "u1", "n1", &[("r", 1)]);
     assert_eq!(silence(&mut view, 2), []);
+    let first = silence(&mut view, 1).remove(0);
     assert_eq!(
-        silence(&mut view, 1),
-        [(uid("u1"), "127.0.0.1:1".to_owned())]
+        (&first.uid, first.endpoint.as_str()),
+        (&uid("u1"), "127.0.0.1:1")
     );
     assert_eq!(
         view.node(&uid("u1")).expect("known").standing,
         Standing::Suspect
     );
-    silence(&mut view, 2);
-    view.redialled(&uid("u1"), false);
-    view.redialled(&uid("u1"), true);
-    view.redialled(&uid("u1"), false);
+    assert_eq!(silence(&mut view, 1), [], "it is being dialled");
+    assert!(!view.dialled(&first, Dialled::Refused));
+    let second = silence(&mut view, 1).remove(0);
+    let judge = |view: &mut LiveView, lease, in_grace| view.judge(&uid("u1"), lease, in_grace, NOW);
     assert_eq!(
-        view.judge(&uid("u1"), LeaseWitness::Expired, false, NOW),
+        judge(&mut view, LeaseWitness::Expired, false),
         None,
         "one dial in a row failed"
     );
-    view.redialled(&uid("u1"), false);
+    assert!(
+        view.dialled(&second, Dialled::Refused),
+        "now the store is asked"
+    );
     assert_eq!(
-        view.judge(&uid("u1"), LeaseWitness::Held, false, NOW),
+        judge(&mut view, LeaseWitness::Held, false),
         None,
         "another replica hears it"
     );
     assert_eq!(
-        view.judge(&uid("u1"), LeaseWitness::Expired, true, NOW),
+        judge(&mut view, LeaseWitness::Expired, true),
         None,
         "too early after the start"
     );
     assert_eq!(
-        view.judge(&uid("u1"), LeaseWitness::Expired, false, NOW),
+        judge(&mut view, LeaseWitness::Expired, false),
         Some(vec![key("r")])
     );
     assert_eq!(
-        view.judge(&uid("u1"), LeaseWitness::Expired, false, NOW),
+        judge(&mut view, LeaseWitness::Expired, false),
         None,
         "it dies once"
     );
@@ -241,30 +249,129 @@ fn a_silent_node_is_suspect_and_then_dead_by_both_witnesses() {
         view.load(&uid("u1"), attachment, Load::default()).err(),
         Some(ReportRefusal::Superseded)
     );
+    assert_eq!(silence(&mut view, 1), [], "the dead are left alone");
 }
 
 #[test]
-fn one_word_makes_a_suspect_node_alive() {
+fn one_word_makes_a_suspect_node_alive_and_ends_what_was_held_against_it() {
     let mut view = LiveView::default();
     let attachment = attached(&mut view, "u1", "n1", &[]);
-    silence(&mut view, 4);
+    let first = silence(&mut view, 4).remove(0);
+    view.dialled(&first, Dialled::Refused);
+    let second = silence(&mut view, 1).remove(0);
     view.load(&uid("u1"), attachment, Load::default())
         .expect("heard");
     assert_eq!(
         view.node(&uid("u1")).expect("known").standing,
         Standing::Alive
     );
+    assert!(
+        !view.dialled(&second, Dialled::Refused),
+        "a dial from before it was heard does not count"
+    );
     assert_eq!(silence(&mut view, 2), []);
+    assert_eq!(silence(&mut view, 1).len(), 1, "it may be dialled again");
 }
 
 #[test]
-fn a_replica_that_slept_believes_nobody_dead() {
+fn a_replica_that_was_stopped_believes_nobody_dead() {
     let mut view = LiveView::default();
     attached(&mut view, "u1", "n1", &[("r", 1)]);
+    // All that was missing to a death before the stop is one more word of a dial.
+    let first = silence(&mut view, 3).remove(0);
+    view.dialled(&first, Dialled::Refused);
+    let second = silence(&mut view, 2).remove(0);
     assert_eq!(view.tick(Duration::from_secs(3_600)), []);
+    assert!(
+        !view.dialled(&second, Dialled::Refused),
+        "it ran into the stop"
+    );
+    assert_eq!(
+        view.judge(&uid("u1"), LeaseWitness::Expired, false, NOW),
+        None
+    );
     assert_eq!(
         view.node(&uid("u1")).expect("known").standing,
         Standing::Alive
+    );
+    // From here on it is listened to anew.
+    let third = silence(&mut view, 2).remove(0);
+    assert!(!view.dialled(&third, Dialled::Refused));
+}
+
+#[test]
+fn whoever_was_asked_to_report_has_to_say_something() {
+    let mut view = LiveView::default();
+    let attachment = attached(&mut view, "u1", "n1", &[]);
+    let reported = |view: &LiveView| view.node(&uid("u1")).expect("known").has_reported();
+    assert!(reported(&view));
+    view.expect_reports();
+    assert!(!reported(&view));
+    view.load(&uid("u1"), attachment, Load::default())
+        .expect("heard");
+    assert!(reported(&view));
+}
+
+#[test]
+fn totals_follow_every_change() {
+    let mut view = LiveView::default();
+    let first = attached(&mut view, "u1", "n1", &[("a", 1), ("b", 1)]);
+    view.report(&uid("u1"), first, &key("a"), entry(1, 7))
+        .expect("taken");
+    let totals = |rooms, participants| Totals {
+        rooms,
+        participants,
+        publishers: 0,
+    };
+    assert_eq!(view.totals(), totals(2, 8));
+    // A double counts once, by its better claim.
+    let second = attached(&mut view, "u2", "n2", &[("a", 2)]);
+    assert_eq!(view.totals(), totals(2, 2));
+    assert_eq!(
+        view.doubles(),
+        [(
+            key("a"),
+            vec![Loser {
+                uid: uid("u1"),
+                epoch_below: Epoch(2)
+            }]
+        )]
+    );
+    view.closed(&uid("u2"), second, &key("a"), Epoch(2))
+        .expect("taken");
+    assert_eq!(view.totals(), totals(2, 8));
+    assert_eq!(view.doubles(), []);
+    view.closed(&uid("u1"), first, &key("a"), Epoch(1))
+        .expect("taken");
+    assert_eq!(view.totals_of(&key("a").tenant), totals(1, 1));
+    view.forget(&uid("u1"), NOW);
+    assert_eq!(view.totals(), totals(0, 0));
+    assert_eq!(view.totals_of(&key("a").tenant), totals(0, 0));
+}
+
+#[test]
+fn lost_rooms_come_up_when_their_time_has_come() {
+    let mut view = LiveView::default();
+    attached(&mut view, "u1", "n1", &[("a", 1), ("b", 1)]);
+    view.forget(&uid("u1"), NOW);
+    assert_eq!(view.lost_due(NOW), [key("a"), key("b")]);
+    let second = NOW.after(Duration::from_secs(1));
+    view.lost_again(&key("a"), NOW);
+    view.lost_until(&key("b"), NOW.after(Duration::from_secs(60)));
+    assert_eq!(view.lost_due(NOW), []);
+    assert_eq!(view.lost_next(), Some(second));
+    assert_eq!(view.lost_due(second), [key("a")]);
+    view.lost_again(&key("a"), second);
+    assert_eq!(
+        view.lost_next(),
+        Some(second.after(Duration::from_secs(2))),
+        "later and later"
+    );
+    view.forget_lost(&key("a"));
+    assert_eq!(
+        view.lost_next(),
+        Some(NOW.after(Duration::from_secs(60))),
+        "nothing of it is left"
     );
 }
 

@@ -97,7 +97,7 @@ impl Plane {
         self.0.loaded.store(loaded, Ordering::Release);
         self.forget_unpublished_nodes();
         self.0.directory_changed.notify_one();
-        self.bump();
+        self.bump_directory();
     }
 
     /// The operator wants rooms on a node or not: first in the store and read back, then in the directory. The node itself gets it with

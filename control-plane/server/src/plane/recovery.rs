@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control_core::ids::{RoomKey, Uid};
-use control_core::lease::{Grace, LeaseWitness};
+use control_core::lease::{self, Grace, LeaseWitness};
 use control_core::limits;
 use plenum_proto::v1::MoveOrder;
 use plenum_proto::v1::node_order::Item as Order;
@@ -16,101 +16,169 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{PlaceError, Plane};
-use crate::live::Lost;
+use crate::live::{Lost, Silent};
 use crate::store::REPORT_AGAIN;
 
 /// Pace of the watch over nodes.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 /// A store that is away is asked this often.
 const PROBE: Duration = Duration::from_secs(1);
+/// After the store's return rooms are written once more after this time: by then every replica has seen the return and written its own,
+/// and of two owners the one who lost learns of it.
+const SECOND_LOOK: Duration = Duration::from_millis(2_500);
+/// Nodes are told to write their rooms again in this many portions, one after the other within [`REPORT_AGAIN`].
+const PORTIONS: u32 = 60;
+/// Silent nodes that are dialled at a time.
+const DIALS_MAX: usize = 1_024;
 /// Rooms that are placed anew at a time.
-const RESTORES_MAX: usize = 16;
-/// Wait before rooms that found no place are tried again.
-const RESTORE_AGAIN: Duration = Duration::from_secs(1);
+const RESTORES_MAX: usize = 32;
+/// Wait before a node that is emptied is looked at again.
+const EMPTY_AGAIN: Duration = Duration::from_secs(1);
 /// People told to come again per second, of one node that is emptied (`decisions.md` §3.2); a larger room goes alone.
 const MOVES_PER_SECOND: u32 = 50;
 /// A room that nobody restored for this long, beyond its own empty timeout, is forgotten.
 const LOST_MIN: Duration = Duration::from_secs(60);
 
+/// Times of the watch.
+struct Watch {
+    last: Instant,
+    probe: Instant,
+    portion: Instant,
+    portions: u32,
+    second_look: Option<Instant>,
+}
+
 impl Plane {
-    /// Watches over nodes until the token falls.
+    /// Watches over nodes, and writes what they report to the store, until the token falls.
     pub async fn watch_nodes(self, stop: CancellationToken) {
+        let writer = self.write_to_store(stop.clone());
+        tokio::join!(self.tick_until(stop), writer);
+    }
+
+    async fn tick_until(&self, stop: CancellationToken) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = Instant::now();
-        let mut report_again = Instant::now() + REPORT_AGAIN;
-        let mut probe = Instant::now();
+        let now = Instant::now();
+        let mut watch = Watch {
+            last: now,
+            probe: now,
+            portion: now,
+            portions: 0,
+            second_look: None,
+        };
+        let mut dials = JoinSet::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let now = Instant::now();
-            let silent = self.live().tick(now - last);
-            last = now;
-            if !silent.is_empty() {
-                self.examine(silent).await;
-                // A dial may have taken longer than a tick; that time was spent listening to nobody.
-                last = Instant::now();
-            }
-            self.count_rooms();
-            let back = now >= probe && {
-                probe = now + PROBE;
-                self.store_is_back().await
-            };
-            if back || now >= report_again {
-                report_again = now + REPORT_AGAIN;
-                let nodes: Vec<Uid> = self.live().nodes().map(|(uid, _)| uid.clone()).collect();
-                for uid in nodes {
-                    self.report_rooms_again(&uid).await;
+            while let Some(ended) = dials.try_join_next() {
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
+                    tracing::error!(%error, "the look at a silent node ended by a bug");
                 }
             }
+            // Nothing here waits for a node or the store: while they were waited for, nobody would be listened to.
+            self.tick(&mut watch, &mut dials);
         }
     }
 
-    /// Whether a store that was away answers again. What it says of leases is not believed for one lease period, unless all nodes have
-    /// named their rooms.
-    async fn store_is_back(&self) -> bool {
-        if !self.0.store_away.load(Ordering::Acquire)
-            || self.0.store.usage(Vec::new()).await.is_err()
-        {
-            return false;
+    fn tick(&self, watch: &mut Watch, dials: &mut JoinSet<()>) {
+        let now = Instant::now();
+        let since = now - std::mem::replace(&mut watch.last, now);
+        if lease::was_stopped(since) {
+            tracing::warn!(
+                seconds = since.as_secs_f32(),
+                "this replica stood still; it begins to listen anew"
+            );
+            self.begin_grace();
         }
-        tracing::info!("the store is back, leases are written to it");
+        let silent = self.live().tick(since);
+        if !silent.is_empty() {
+            self.bump();
+        }
+        for silent in silent {
+            let plane = self.clone();
+            if dials.len() < DIALS_MAX {
+                dials.spawn(async move { plane.examine(silent).await });
+            } else {
+                self.live().skip_dial(&silent);
+            }
+        }
+        self.count_rooms();
+        self.fence_doubles();
+        if now >= watch.probe && self.0.store_away.load(Ordering::Acquire) {
+            watch.probe = now + PROBE;
+            let plane = self.clone();
+            dials.spawn(async move { plane.probe_store().await });
+        }
+        if self.0.store_returned.swap(false, Ordering::AcqRel) {
+            self.report_all_again();
+            watch.second_look = Some(now + SECOND_LOOK);
+        }
+        if watch.second_look.is_some_and(|at| now >= at) {
+            watch.second_look = None;
+            self.report_all_again();
+        }
+        if now >= watch.portion {
+            watch.portion = now + REPORT_AGAIN / PORTIONS;
+            watch.portions = (watch.portions + 1) % PORTIONS;
+            self.report_portion_again(watch.portions);
+        }
+    }
+
+    /// What was known before may be old: unknown rooms wait until everybody was heard again, and nobody dies for a lease period.
+    fn begin_grace(&self) {
+        self.live().expect_reports();
         *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner) =
             Grace::begin(self.0.clock.now());
-        self.0.store_away.store(false, Ordering::Release);
-        true
+    }
+
+    /// Asks a store that was away. What it says of leases is not believed for one lease period: it may have come back empty.
+    async fn probe_store(&self) {
+        if self.0.store.usage(Vec::new()).await.is_err()
+            || !self.0.store_away.swap(false, Ordering::AcqRel)
+        {
+            return;
+        }
+        tracing::info!("the store is back, leases are written to it");
+        self.begin_grace();
+        self.0.store_returned.store(true, Ordering::Release);
+        self.0.writes.more.notify_one();
+    }
+
+    fn report_all_again(&self) {
+        let nodes: Vec<Uid> = self.live().nodes().map(|(uid, _)| uid.clone()).collect();
+        for uid in nodes {
+            self.report_rooms_again(&uid);
+        }
+    }
+
+    fn report_portion_again(&self, portion: u32) {
+        let due: Vec<Uid> = {
+            let live = self.live();
+            live.nodes()
+                .filter(|(uid, _)| portion_of(uid) == portion)
+                .map(|(uid, _)| uid.clone())
+                .collect()
+        };
+        for uid in due {
+            self.report_rooms_again(&uid);
+        }
     }
 
     fn count_rooms(&self) {
-        let (rooms, participants) = self
-            .live()
-            .rooms()
-            .fold((0_i64, 0_i64), |(rooms, people), (_, _, entry)| {
-                (rooms + 1, people + i64::from(entry.participants))
-            });
-        self.0.metrics.rooms.set(rooms);
-        self.0.metrics.participants.set(participants);
+        let totals = self.live().totals();
+        self.0.metrics.rooms.set(totals.rooms.into());
+        self.0.metrics.participants.set(totals.participants.into());
     }
 
-    /// Dials silent nodes, asks the store, decides.
-    async fn examine(&self, silent: Vec<(Uid, String)>) {
-        self.bump();
-        let mut dials = JoinSet::new();
-        for (uid, endpoint) in silent {
-            let plane = self.clone();
-            dials.spawn(async move {
-                let answered = plane.0.hosts.redial(&uid, &endpoint).await;
-                (uid, answered)
-            });
-        }
-        while let Some(dialled) = dials.join_next().await {
-            let Ok((uid, answered)) = dialled else {
-                continue;
-            };
-            self.live().redialled(&uid, answered);
-            self.judge(&uid).await;
+    /// Dials a silent node, asks the store about it if that is all that is missing, and decides.
+    async fn examine(&self, silent: Silent) {
+        let dialled = self.0.hosts.redial(&silent.uid, &silent.endpoint).await;
+        if self.live().dialled(&silent, dialled) {
+            self.judge(&silent.uid).await;
         }
     }
 
@@ -130,28 +198,28 @@ impl Plane {
             },
             None => LeaseWitness::Expired,
         };
-        let in_grace = self.settling();
-        let Some(rooms) = self.live().judge(uid, lease, in_grace, self.0.clock.now()) else {
+        let now = self.0.clock.now();
+        let in_grace = self.grace().spares(now);
+        let Some(rooms) = self.live().judge(uid, lease, in_grace, now) else {
             return;
         };
         tracing::warn!(node = %uid, rooms = rooms.len(), "media node is dead, its rooms are placed anew");
         self.0.metrics.nodes_dead.inc();
         self.0.hosts.forget(uid);
-        self.release_rooms(&rooms, id.as_ref()).await;
-        self.signal_loss(id.as_ref());
-        self.0.rooms_lost.notify_one();
+        self.rooms_are_lost(uid, &rooms, id.as_ref());
         self.bump();
     }
 
     /// Places lost rooms anew until the token falls.
     pub async fn restore_rooms(self, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
         loop {
-            let waiting = self.restore_all().await;
+            self.restore_due(&mut tasks).await;
+            let next = self.live().lost_next();
             let again = async {
-                if waiting {
-                    sleep(RESTORE_AGAIN).await
-                } else {
-                    std::future::pending().await
+                match next {
+                    Some(at) => sleep(at.since(self.0.clock.now())).await,
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -162,46 +230,44 @@ impl Plane {
         }
     }
 
-    /// Tries every lost room once. Whether some still wait.
-    async fn restore_all(&self) -> bool {
-        let mut lost = self.live().lost_rooms().into_iter();
-        let mut tasks = JoinSet::new();
-        loop {
-            while tasks.len() < RESTORES_MAX
-                && let Some((key, room)) = lost.next()
-            {
-                let plane = self.clone();
-                tasks.spawn(async move { plane.restore(key, room).await });
+    /// Tries every lost room once whose time has come.
+    async fn restore_due(&self, tasks: &mut JoinSet<()>) {
+        let mut due = self.live().lost_due(self.0.clock.now());
+        // Each replica begins elsewhere, so that they do not meet at every room.
+        let start = self.0.replica.first_of(due.len());
+        due.rotate_left(start);
+        for key in due {
+            while tasks.len() >= RESTORES_MAX {
+                tasks.join_next().await;
             }
-            if tasks.join_next().await.is_none() {
-                break;
-            }
+            let plane = self.clone();
+            tasks.spawn(async move { plane.restore(key).await });
         }
-        !self.live().lost_rooms().is_empty()
+        while tasks.join_next().await.is_some() {}
     }
 
-    async fn restore(&self, key: RoomKey, lost: Lost) {
-        let empty_timeout = self
-            .policy_of(&key)
-            .map_or(Duration::ZERO, |policy| policy.empty_timeout);
-        let waited = self.0.clock.now().since(lost.since);
-        if waited > empty_timeout.max(LOST_MIN) {
+    async fn restore(&self, key: RoomKey) {
+        let Some(lost) = self.live().lost_room(&key).cloned() else {
+            // It runs again.
+            return;
+        };
+        let now = self.0.clock.now();
+        let until = lost.since.after(self.lost_timeout(&key, &lost));
+        if now >= until {
             self.live().forget_lost(&key);
-            self.bump();
+            self.bump_room(&key);
             return;
         }
         if !lost.entry.facts.opened {
             // Nobody had opened it: the next one to come begins it, above the lease that is remembered here.
+            self.live().lost_until(&key, until);
             return;
         }
-        match self
-            .restore_room(&key, lost.entry.facts, lost.entry.epoch)
-            .await
-        {
+        match self.restore_room(&key, &lost.entry).await {
             Ok(placed) => {
                 tracing::info!(tenant = %key.tenant, node = %placed.host.uid(), epoch = %placed.epoch, "a room is placed anew");
                 self.live().forget_lost(&key);
-                self.bump();
+                self.bump_room(&key);
             }
             Err(
                 PlaceError::UnknownTenant(_)
@@ -209,12 +275,19 @@ impl Plane {
                 | PlaceError::EpochsExhausted(_),
             ) => {
                 self.live().forget_lost(&key);
-                self.bump();
+                self.bump_room(&key);
             }
             Err(error) => {
-                tracing::debug!(tenant = %key.tenant, %error, "a lost room waits for a place")
+                tracing::debug!(tenant = %key.tenant, %error, "a lost room waits for a place");
+                self.live().lost_again(&key, self.0.clock.now());
             }
         }
+    }
+
+    fn lost_timeout(&self, key: &RoomKey, lost: &Lost) -> Duration {
+        let own = lost.entry.policy.as_ref().map(|own| own.empty_timeout);
+        let empty = own.or_else(|| self.policy_of(key).map(|policy| policy.empty_timeout));
+        empty.unwrap_or_default().max(LOST_MIN)
     }
 
     /// Empties a node: room by room to other nodes, paced; what finds no place until the deadline is given up by the node itself.
@@ -252,7 +325,7 @@ impl Plane {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(RESTORE_AGAIN.min(limits::SUSPECT_AFTER)) => {}
+                () = sleep(EMPTY_AGAIN.min(limits::SUSPECT_AFTER)) => {}
             }
         }
     }
@@ -260,3 +333,11 @@ impl Plane {
 
 /// Longest drain that is waited for.
 const DRAIN_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Portion in which a node's rooms are written again.
+fn portion_of(uid: &Uid) -> u32 {
+    let hash = uid.as_str().bytes().fold(0_u32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    hash % PORTIONS
+}

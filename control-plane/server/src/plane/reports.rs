@@ -2,6 +2,7 @@
 //! What nodes report, taken into the live view and the store; what they are told in answer.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use control_core::ids::{Epoch, NodeId, RoomKey, Uid};
 use control_core::lease::{NodeLease, RoomLease};
@@ -9,15 +10,21 @@ use control_core::record::{Node, RoomPolicy};
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::{DropRoom, NodeOrder};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use super::writes::{RoomWrite, Write};
 use super::{OrderQueue, Plane};
 use crate::convert;
-use crate::live::{Attachment, Entry, Hello, Load, Loser, ReportRefusal};
-use crate::store::{ReportOutcome, RoomReport};
+use crate::live::{Attachment, Entry, Hello, LiveNode, Load, Loser, ReportRefusal};
+use crate::metrics::Reason;
+use crate::store::{ReportOutcome, RoomReport, StoreError};
 
 /// Reasons of `RoomClosed` after which the room is to be placed anew with its facts: its node could not go on with it. Every other
 /// reason is the room's own end.
 const GIVEN_UP: [&str; 2] = ["GivenUp", "Panicked"];
+/// Writes on their way to the store at a time; they share one connection.
+const WRITES_AT_ONCE: usize = 64;
 
 impl Plane {
     /// A node begins its stream; its orders go to `orders`.
@@ -59,22 +66,29 @@ impl Plane {
     }
 
     /// The node says again who it is.
-    pub(crate) async fn hear_hello(
+    pub(crate) fn hear_hello(
         &self,
         uid: &Uid,
         attachment: Attachment,
         hello: Hello,
     ) -> Result<(), ReportRefusal> {
-        let became_primary = self.live().hello(uid, attachment, hello)?;
+        let (became_primary, lease) = {
+            let mut live = self.live();
+            let became_primary = live.hello(uid, attachment, hello)?;
+            (became_primary, live.node(uid).and_then(lease_of_node))
+        };
         self.bump();
         if became_primary {
-            self.report_rooms_again(uid).await;
+            if let Some(lease) = lease {
+                self.0.writes.lease(lease);
+            }
+            self.report_rooms_again(uid);
         }
         Ok(())
     }
 
     /// The node's load; its primary replica refreshes the lease.
-    pub(crate) async fn hear_load(
+    pub(crate) fn hear_load(
         &self,
         uid: &Uid,
         attachment: Attachment,
@@ -85,21 +99,13 @@ impl Plane {
             let before = live.node(uid).and_then(|node| node.load);
             let node = live.load(uid, attachment, load)?;
             let counts = |load: Load| (load.accepting, load.rooms, load.participants);
-            let lease = match (&node.hello.node_id, &node.hello.site) {
-                (Some(id), Some(site)) if node.hello.primary => Some(NodeLease {
-                    site: site.clone(),
-                    node: id.clone(),
-                    epoch: node.hello.epoch,
-                    accepting: load.accepting,
-                }),
-                _ => None,
-            };
-            (lease, before.map(counts) != Some(counts(load)))
+            (
+                lease_of_node(node),
+                before.map(counts) != Some(counts(load)),
+            )
         };
-        if let Some(lease) = lease
-            && let Err(error) = self.0.store.refresh_node(lease).await
-        {
-            self.store_failed(error);
+        if let Some(lease) = lease {
+            self.0.writes.lease(lease);
         }
         if changed {
             self.bump();
@@ -108,23 +114,33 @@ impl Plane {
     }
 
     /// The state of a room.
-    pub(crate) async fn hear_room(
+    pub(crate) fn hear_room(
         &self,
         uid: &Uid,
         attachment: Attachment,
         key: &RoomKey,
         entry: Entry,
     ) -> Result<(), ReportRefusal> {
-        let losers = self.live().report(uid, attachment, key, entry.clone())?;
+        let losers = self.live().report(uid, attachment, key, entry)?;
         let lost = losers.iter().any(|loser| loser.uid == *uid);
         for loser in losers {
             self.fence(key, &loser);
         }
         if !lost {
-            self.keep(uid, key, &entry).await;
+            self.keep(uid, key);
         }
-        self.bump();
+        self.bump_room(key);
         Ok(())
+    }
+
+    /// Tells those again who have to end a room that lives elsewhere: an order may have been lost with its stream.
+    pub(super) fn fence_doubles(&self) {
+        let doubles = self.live().doubles();
+        for (key, losers) in doubles {
+            for loser in losers {
+                self.fence(&key, &loser);
+            }
+        }
     }
 
     fn fence(&self, key: &RoomKey, loser: &Loser) {
@@ -137,31 +153,23 @@ impl Plane {
         self.order(&loser.uid, Order::Drop(drop));
     }
 
-    /// Writes a room to the store, if this replica is its node's primary.
-    async fn keep(&self, uid: &Uid, key: &RoomKey, entry: &Entry) {
-        let Some(lease) = self.lease_of(uid, entry.epoch) else {
-            return;
-        };
-        let report = RoomReport {
-            key: key.clone(),
-            lease,
-            participants: entry.participants,
-            publishers: entry.publishers,
-            facts: entry.facts.clone(),
-            policy: self.policy_of(key),
-        };
-        match self.0.store.report_room(report).await {
-            Ok(ReportOutcome::Taken) => {}
-            Ok(ReportOutcome::Fenced(higher)) => {
-                self.fence(
-                    key,
-                    &Loser {
-                        uid: uid.clone(),
-                        epoch_below: higher,
-                    },
-                );
-            }
-            Err(error) => self.store_failed(error),
+    /// Has a room written to the store, if this replica is its node's primary.
+    fn keep(&self, uid: &Uid, key: &RoomKey) {
+        let primary = self.live().node(uid).is_some_and(|node| node.hello.primary);
+        if primary {
+            self.write_room(key, uid, RoomWrite::State);
+        }
+    }
+
+    fn write_room(&self, key: &RoomKey, uid: &Uid, write: RoomWrite) {
+        if !self.0.writes.room(key.clone(), uid.clone(), write) {
+            self.0
+                .metrics
+                .reports_dropped
+                .get_or_create(&Reason {
+                    reason: "WriteQueueFull",
+                })
+                .inc();
         }
     }
 
@@ -187,16 +195,22 @@ impl Plane {
         view.tenant(&key.tenant)?.ad_hoc_policy.clone()
     }
 
-    /// Writes all rooms of a node to the store, so that their records do not run out.
-    pub(super) async fn report_rooms_again(&self, uid: &Uid) {
-        let rooms = self.live().rooms_of(uid);
-        for (key, entry) in rooms {
-            self.keep(uid, &key, &entry).await;
+    /// Has all rooms of a node written to the store, so that their records do not run out.
+    pub(super) fn report_rooms_again(&self, uid: &Uid) {
+        let rooms = {
+            let live = self.live();
+            match live.node(uid) {
+                Some(node) if node.hello.primary => live.keys_of(uid),
+                _ => return,
+            }
+        };
+        for key in rooms {
+            self.write_room(&key, uid, RoomWrite::State);
         }
     }
 
-    /// A room ended on a node.
-    pub(crate) async fn hear_closed(
+    /// A room ended on a node. Told again by a node that chose another primary replica: the former one may not have come to write it.
+    pub(crate) fn hear_closed(
         &self,
         uid: &Uid,
         attachment: Attachment,
@@ -205,29 +219,31 @@ impl Plane {
         reason: &str,
     ) -> Result<(), ReportRefusal> {
         let again = GIVEN_UP.contains(&reason);
-        let entry = {
+        let (closed, runs) = {
             let mut live = self.live();
             let entry = live.closed(uid, attachment, key, epoch)?;
-            if again && let Some(entry) = entry.clone() {
+            let closed = entry.is_some();
+            if again && let Some(entry) = entry {
                 live.mark_lost(uid, key, entry, self.0.clock.now());
             }
-            entry
+            (closed, live.entry(uid, key).is_some())
         };
-        if let Some(entry) = entry
-            && let Some(lease) = self.lease_of(uid, entry.epoch)
-            && let Err(error) = self.0.store.close_room(key.clone(), lease, again).await
-        {
-            self.store_failed(error);
+        // What runs there now has a later lease; its own state is written.
+        if !runs && let Some(lease) = self.lease_of(uid, epoch) {
+            let keep_facts = again;
+            self.write_room(key, uid, RoomWrite::End { lease, keep_facts });
         }
-        if again {
-            self.0.rooms_lost.notify_one();
+        if closed {
+            if again {
+                self.0.rooms_lost.notify_one();
+            }
+            self.bump_room(key);
         }
-        self.bump();
         Ok(())
     }
 
     /// The node has named all its rooms; what it does not have any more is placed anew.
-    pub(crate) async fn hear_end_of_rooms(
+    pub(crate) fn hear_end_of_rooms(
         &self,
         uid: &Uid,
         attachment: Attachment,
@@ -242,31 +258,29 @@ impl Plane {
         };
         if !gone.is_empty() {
             tracing::info!(node = %uid, rooms = gone.len(), "a node came back without its rooms");
-            self.release_rooms(&gone, id.as_ref()).await;
-            self.signal_loss(id.as_ref());
-            self.0.rooms_lost.notify_one();
+            self.rooms_are_lost(uid, &gone, id.as_ref());
         }
         self.bump();
         Ok(())
     }
 
-    /// Rooms are not on their node any more: their counts go, their facts stay.
-    pub(super) async fn release_rooms(&self, keys: &[RoomKey], node: Option<&NodeId>) {
-        let Some(node) = node else { return };
+    /// Rooms are not on their node any more: whoever is inside is told to join anew, their counts go, their facts stay.
+    pub(super) fn rooms_are_lost(&self, uid: &Uid, keys: &[RoomKey], node: Option<&NodeId>) {
+        self.signal_loss(node);
+        self.0.rooms_lost.notify_one();
         for key in keys {
-            let lost = self
-                .live()
-                .lost_room(key)
-                .map(|lost| (lost.site.clone(), lost.entry.epoch));
-            let Some((site, epoch)) = lost else { continue };
-            let lease = RoomLease {
-                site,
-                node: node.clone(),
-                epoch,
-            };
-            if let Err(error) = self.0.store.close_room(key.clone(), lease, true).await {
-                self.store_failed(error);
+            let lease = self.live().lost_room(key).and_then(|lost| {
+                Some(RoomLease {
+                    site: lost.site.clone(),
+                    node: node.cloned()?,
+                    epoch: lost.entry.epoch,
+                })
+            });
+            if let Some(lease) = lease {
+                let keep_facts = true;
+                self.write_room(key, uid, RoomWrite::End { lease, keep_facts });
             }
+            self.bump_room(key);
         }
     }
 
@@ -285,4 +299,86 @@ impl Plane {
     pub(crate) fn facts_of(&self, uid: &Uid) -> Option<std::sync::Arc<Node>> {
         self.view().node(uid).cloned()
     }
+
+    /// Writes to the store what waits for it, until the token falls and nothing waits any more.
+    pub(super) async fn write_to_store(&self, stop: CancellationToken) {
+        let mut writing = JoinSet::new();
+        loop {
+            if self.0.store_away.load(Ordering::Acquire) {
+                self.0.writes.keep_ends();
+            } else {
+                while writing.len() < WRITES_AT_ONCE
+                    && let Some(write) = self.0.writes.take()
+                {
+                    let plane = self.clone();
+                    writing.spawn(async move { plane.write(write).await });
+                }
+            }
+            if writing.is_empty() && stop.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                Some(ended) = writing.join_next() => if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "a write to the store ended by a bug");
+                },
+                () = self.0.writes.more.notified(), if writing.len() < WRITES_AT_ONCE => {}
+                () = stop.cancelled(), if writing.is_empty() => {}
+            }
+        }
+    }
+
+    async fn write(&self, write: Write) {
+        let written = match &write {
+            Write::Lease(lease) => self.0.store.refresh_node(lease.clone()).await,
+            Write::Room(key, uid, RoomWrite::State) => self.write_state(key, uid).await,
+            Write::Room(key, _, RoomWrite::End { lease, keep_facts }) => {
+                let ended = (key.clone(), lease.clone(), *keep_facts);
+                self.0.store.close_room(ended.0, ended.1, ended.2).await
+            }
+        };
+        if let Err(error) = written {
+            if error == StoreError::Away {
+                self.0.writes.put_back(write);
+            }
+            self.store_failed(error);
+        }
+    }
+
+    async fn write_state(&self, key: &RoomKey, uid: &Uid) -> Result<(), StoreError> {
+        let known = self.live().entry(uid, key).cloned();
+        let Some(entry) = known else { return Ok(()) };
+        let Some(lease) = self.lease_of(uid, entry.epoch) else {
+            return Ok(());
+        };
+        let report = RoomReport {
+            key: key.clone(),
+            lease,
+            participants: entry.participants,
+            publishers: entry.publishers,
+            facts: entry.facts,
+            policy: entry
+                .policy
+                .map(|policy| *policy)
+                .or_else(|| self.policy_of(key)),
+        };
+        if let ReportOutcome::Fenced(held) = self.0.store.report_room(report).await? {
+            // Of equal epochs the other one holds: the own one goes too.
+            let epoch_below = held.max(Epoch(entry.epoch.0.saturating_add(1)));
+            let uid = uid.clone();
+            self.fence(key, &Loser { uid, epoch_below });
+        }
+        Ok(())
+    }
+}
+
+fn lease_of_node(node: &LiveNode) -> Option<NodeLease> {
+    if !node.hello.primary {
+        return None;
+    }
+    Some(NodeLease {
+        site: node.hello.site.clone()?,
+        node: node.hello.node_id.clone()?,
+        epoch: node.hello.epoch,
+        accepting: node.load?.accepting,
+    })
 }

@@ -78,6 +78,7 @@ impl NodeControl for NodeControlService {
         tracing::info!(node = %uid, "media node attached");
         let replicas = ReplicaList {
             endpoints: self.shared.replicas.clone(),
+            replica: self.shared.plane.replica(),
         };
         // The queue is new and empty.
         let _ = orders.try_send(NodeOrder {
@@ -110,7 +111,7 @@ impl NodeControlService {
     /// have to be refused.
     async fn wait_for_directory(&self) -> Result<(), Status> {
         let plane = &self.shared.plane;
-        let mut changed = plane.changed();
+        let mut changed = plane.directory_news();
         let loaded = async {
             while !plane.is_loaded() {
                 if changed.changed().await.is_err() {
@@ -166,7 +167,8 @@ struct NodeStream {
 
 impl NodeStream {
     async fn run(mut self, mut reports: Streaming<NodeReport>) -> Status {
-        let mut changed = self.shared.plane.changed();
+        // Of the directory alone: a node is not woken by what the others report.
+        let mut changed = self.shared.plane.directory_news();
         let end = loop {
             changed.borrow_and_update();
             if let Err(status) = self.tell_facts().await {
@@ -177,7 +179,7 @@ impl NodeStream {
                 () = self.orders.closed() => break Status::cancelled("the node reads no orders"),
                 changed = changed.changed() => if changed.is_err() { break Status::unavailable("the replica stops") },
                 report = timeout(SILENT, reports.message()) => match report {
-                    Ok(Ok(Some(report))) => if let Err(status) = self.hear(report).await { break status },
+                    Ok(Ok(Some(report))) => if let Err(status) = self.hear(report) { break status },
                     Ok(Ok(None)) => break Status::ok("the node left"),
                     Ok(Err(status)) => break status,
                     Err(_) => break Status::deadline_exceeded("the node said nothing for 10 s"),
@@ -212,12 +214,12 @@ impl NodeStream {
         }
     }
 
-    async fn hear(&self, report: NodeReport) -> Result<(), Status> {
+    fn hear(&self, report: NodeReport) -> Result<(), Status> {
         // A kind of report that this version does not know.
         let Some(item) = report.item else {
             return Ok(());
         };
-        match self.take(item).await {
+        match self.take(item) {
             Ok(()) => Ok(()),
             Err(HearError::Report(ReportRefusal::Superseded)) => {
                 Err(Status::aborted(ReportRefusal::Superseded.to_string()))
@@ -238,7 +240,7 @@ impl NodeStream {
         }
     }
 
-    async fn take(&self, item: Report) -> Result<(), HearError> {
+    fn take(&self, item: Report) -> Result<(), HearError> {
         let plane = &self.shared.plane;
         let (uid, attachment) = (&self.uid, self.attachment);
         match item {
@@ -250,9 +252,7 @@ impl NodeStream {
                     }
                     .into());
                 }
-                plane
-                    .hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?)
-                    .await?;
+                plane.hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?)?;
             }
             Report::Load(load) => {
                 let load = Load {
@@ -262,19 +262,17 @@ impl NodeStream {
                     egress_bps: load.egress_bps,
                     dropped_packets: load.dropped_packets,
                 };
-                plane.hear_load(uid, attachment, load).await?;
+                plane.hear_load(uid, attachment, load)?;
             }
             Report::Room(room) => {
                 let (key, entry) = read_room(room)?;
-                plane.hear_room(uid, attachment, &key, entry).await?;
+                plane.hear_room(uid, attachment, &key, entry)?;
             }
             Report::Closed(closed) => {
                 let key = convert::room_key(closed.key)?;
-                plane
-                    .hear_closed(uid, attachment, &key, Epoch(closed.epoch), &closed.reason)
-                    .await?;
+                plane.hear_closed(uid, attachment, &key, Epoch(closed.epoch), &closed.reason)?;
             }
-            Report::EndOfRooms(true) => plane.hear_end_of_rooms(uid, attachment).await?,
+            Report::EndOfRooms(true) => plane.hear_end_of_rooms(uid, attachment)?,
             Report::EndOfRooms(false) => {}
             Report::Event(event) => {
                 // No receiver is declared: the event has reached everybody who wants it, and the node may forget it.
@@ -328,6 +326,7 @@ fn read_room(room: RoomState) -> Result<(control_core::ids::RoomKey, Entry), Con
         lobby: room.lobby,
         facts: convert::facts(room.facts.unwrap_or_default())?,
         policy_revision: room.policy_revision,
+        policy: room.policy.map(convert::policy).transpose()?.map(Box::new),
     };
     Ok((key, entry))
 }

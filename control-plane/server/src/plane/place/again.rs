@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Rooms that have been somewhere before: moved away from a node that is to be emptied, or restored after the loss of theirs.
 
-use control_core::ids::{Epoch, RoomKey, Uid};
+use control_core::ids::{RoomKey, Uid};
 use control_core::lease::RoomLease;
-use control_core::record::{RoomFacts, TenantLimits};
+use control_core::record::TenantLimits;
 
 use super::assign::Assignment;
 use super::find::Known;
@@ -43,7 +43,14 @@ impl Plane {
         let record = self.0.store.room(key.clone()).await.ok().flatten();
         let (policy, pool) = match record {
             Some(record) => (Some(record.policy), record.pool),
-            None => (self.policy_of(key), None),
+            None => (
+                entry
+                    .policy
+                    .as_deref()
+                    .cloned()
+                    .or_else(|| self.policy_of(key)),
+                None,
+            ),
         };
         let problem = "its rules are not published any more";
         let assignment = Assignment {
@@ -71,8 +78,7 @@ impl Plane {
     pub(in crate::plane) async fn restore_room(
         &self,
         key: &RoomKey,
-        facts: RoomFacts,
-        epoch: Epoch,
+        lost: &Entry,
     ) -> Result<Placed, PlaceError> {
         let view = self.view();
         let tenant = view
@@ -86,6 +92,7 @@ impl Plane {
                 let policy = record
                     .as_ref()
                     .map(|record| record.policy.clone())
+                    .or_else(|| lost.policy.as_deref().cloned())
                     .or_else(|| self.policy_of(key));
                 match policy {
                     Some(policy) => {
@@ -94,8 +101,10 @@ impl Plane {
                             tenant,
                             policy,
                             pool: record.as_ref().and_then(|record| record.pool.clone()),
-                            facts: record.as_ref().map_or(facts, |record| record.facts.clone()),
-                            floor: epoch,
+                            facts: record
+                                .as_ref()
+                                .map_or_else(|| lost.facts.clone(), |record| record.facts.clone()),
+                            floor: lost.epoch,
                             participants: 0,
                             replaces: record.map(|record| record.lease.epoch),
                             runs_at: None,

@@ -7,6 +7,7 @@ use control_core::ids::RoomKey;
 use control_core::lease::Standing;
 
 use crate::hosts::Host;
+use crate::live::LiveNode;
 use crate::plane::{PlaceError, Placed, Plane};
 use crate::store::RoomRecord;
 
@@ -94,18 +95,14 @@ impl Plane {
         }
     }
 
-    /// Less than a lease has passed since the start, and not all published nodes have named their rooms.
+    /// Less than a lease has passed since the start, a stop or the store's return, and not all published nodes have named their rooms.
     pub(in crate::plane) fn settling(&self) -> bool {
-        let view = self.view();
-        let live = self.live();
-        let all = view
-            .nodes()
-            .all(|node| live.node(&node.uid).is_some_and(|live| live.synced));
-        let grace = *self
-            .0
-            .grace
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        grace.lasts(all, self.0.clock.now())
+        let all_reported = || {
+            let view = self.view();
+            let live = self.live();
+            view.nodes()
+                .all(|node| live.node(&node.uid).is_some_and(LiveNode::has_reported))
+        };
+        self.grace().lasts(all_reported, self.0.clock.now())
     }
 }

@@ -49,7 +49,7 @@ impl Plane {
 
     async fn wait_for_report(&self, key: &RoomKey, epoch: Epoch) {
         let deadline = Instant::now() + FIRST_REPORT;
-        let mut changed = self.changed();
+        let mut news = self.room_news(key);
         loop {
             if self
                 .live()
@@ -58,7 +58,7 @@ impl Plane {
             {
                 return;
             }
-            if !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+            if !matches!(timeout_at(deadline, news.changed()).await, Ok(true)) {
                 return;
             }
         }
