@@ -13,7 +13,7 @@ mod shortlist;
 
 pub use planned::{Calendar, Hold};
 pub use recent::Recent;
-pub use shortlist::{Question, Shortlist, plan_join};
+pub use shortlist::{Question, Shortlist, plan_join, tally};
 
 /// What a room asks of its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -173,7 +173,7 @@ pub enum Unfit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no media node takes the room: {elsewhere} of other pools, sites or jurisdictions, {shared} kept apart for tenants, {silent} silent, \
-     {not_ready} not ready, {not_accepting} not accepting, {full} full"
+     {not_ready} not ready, {not_accepting} not accepting, {full} full, {unasked} not asked"
 )]
 pub struct NoNode {
     /// Of other pools, sites or jurisdictions: nothing will change by waiting.
@@ -188,6 +188,8 @@ pub struct NoNode {
     pub not_accepting: u32,
     /// Full.
     pub full: u32,
+    /// Might have had a place; so many are not asked for one room.
+    pub unasked: u32,
 }
 
 impl NoNode {

@@ -3,6 +3,7 @@
 //! which are a second old, until the next ones come.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::time::Duration;
 
 use crate::ids::NodeId;
@@ -14,17 +15,27 @@ const REMEMBERED: Duration = Duration::from_secs(2);
 /// Most placements remembered; beyond that the oldest goes.
 const PLACEMENTS_MAX: usize = 10_000;
 
-/// See the module.
-#[derive(Debug, Default)]
-pub struct Recent {
-    placed: VecDeque<(Moment, NodeId, Usage)>,
-    sums: HashMap<NodeId, Usage>,
-    refused: HashMap<NodeId, Moment>,
+/// See the module; `K` is what it is counted for, a node or, where the store is away, a tenant.
+#[derive(Debug)]
+pub struct Recent<K = NodeId> {
+    placed: VecDeque<(Moment, K, Usage)>,
+    sums: HashMap<K, Usage>,
+    refused: HashMap<K, Moment>,
 }
 
-impl Recent {
+impl<K> Default for Recent<K> {
+    fn default() -> Self {
+        Self {
+            placed: VecDeque::new(),
+            sums: HashMap::new(),
+            refused: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Recent<K> {
     /// Something was put on a node.
-    pub fn placed(&mut self, node: NodeId, amount: Usage, now: Moment) {
+    pub fn placed(&mut self, node: K, amount: Usage, now: Moment) {
         self.forget(now);
         if self.placed.len() >= PLACEMENTS_MAX {
             self.drop_oldest();
@@ -35,20 +46,20 @@ impl Recent {
     }
 
     /// A node had no room, whatever was known of it.
-    pub fn refused(&mut self, node: NodeId, now: Moment) {
+    pub fn refused(&mut self, node: K, now: Moment) {
         self.forget(now);
         self.refused.insert(node, now);
     }
 
     /// What was put on a node lately.
     #[must_use]
-    pub fn on(&self, node: &NodeId) -> Usage {
+    pub fn on(&self, node: &K) -> Usage {
         self.sums.get(node).copied().unwrap_or_default()
     }
 
     /// Has it refused lately?
     #[must_use]
-    pub fn has_refused(&self, node: &NodeId) -> bool {
+    pub fn has_refused(&self, node: &K) -> bool {
         self.refused.contains_key(node)
     }
 

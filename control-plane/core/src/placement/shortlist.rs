@@ -112,6 +112,23 @@ pub fn plan_join<'a>(
     })
 }
 
+/// Why no node took the room, after the last list: each one by its filter or by what it said; those that were never asked are counted as
+/// such.
+#[must_use]
+pub fn tally(question: &Question<'_>, candidates: &[Candidate]) -> NoNode {
+    let mut none = NoNode::default();
+    for candidate in candidates {
+        match question.refused.get(&candidate.uid) {
+            Some(unfit) => none.count(*unfit),
+            None => match may_run(question.wish, candidate) {
+                Ok(()) => none.unasked = none.unasked.saturating_add(1),
+                Err(unfit) => none.count(unfit),
+            },
+        }
+    }
+    none
+}
+
 fn judge<'a>(question: &Question<'_>, candidate: &'a Candidate) -> Fit<'a> {
     let used = candidate.used.plus(question.recent.on(&candidate.node));
     let amount = question.wish.amount;

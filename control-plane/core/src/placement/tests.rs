@@ -409,15 +409,8 @@ fn allowed(wish: &Wish, node: &Candidate) -> (bool, bool) {
 }
 
 fn counted(none: &NoNode) -> usize {
-    let NoNode {
-        elsewhere,
-        shared,
-        silent,
-        not_ready,
-        not_accepting,
-        full,
-    } = *none;
-    (elsewhere + shared + silent + not_ready + not_accepting + full) as usize
+    let NoNode { elsewhere, shared, silent, not_ready, not_accepting, full, unasked } = *none;
+    (elsewhere + shared + silent + not_ready + not_accepting + full + unasked) as usize
 }
 
 proptest! {
