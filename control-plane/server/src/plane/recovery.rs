@@ -137,9 +137,7 @@ impl Plane {
 
     /// Asks a store that was away. What it says of leases is not believed for one lease period: it may have come back empty.
     async fn probe_store(&self) {
-        if self.0.store.usage(Vec::new()).await.is_err()
-            || !self.0.store_away.swap(false, Ordering::AcqRel)
-        {
+        if self.0.store.ping().await.is_err() || !self.0.store_away.swap(false, Ordering::AcqRel) {
             return;
         }
         tracing::info!("the store is back, leases are written to it");

@@ -10,21 +10,18 @@ use control_core::record::{Node, RoomPolicy};
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::{DropRoom, NodeOrder};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::writes::{RoomWrite, Write};
+use super::writes::{Batch, RoomWrite};
 use super::{OrderQueue, Plane};
 use crate::convert;
 use crate::live::{Attachment, Entry, Hello, LiveNode, Load, Loser, ReportRefusal};
 use crate::metrics::Reason;
-use crate::store::{ReportOutcome, RoomReport, StoreError};
+use crate::store::{BATCH_MAX, ReportOutcome, RoomReport, StoreError};
 
 /// Reasons of `RoomClosed` after which the room is to be placed anew with its facts: its node could not go on with it. Every other
 /// reason is the room's own end.
 const GIVEN_UP: [&str; 2] = ["GivenUp", "Panicked"];
-/// Writes on their way to the store at a time; they share one connection.
-const WRITES_AT_ONCE: usize = 64;
 
 impl Plane {
     /// A node begins its stream; its orders go to `orders`.
@@ -302,55 +299,81 @@ impl Plane {
 
     /// Writes to the store what waits for it, until the token falls and nothing waits any more.
     pub(super) async fn write_to_store(&self, stop: CancellationToken) {
-        let mut writing = JoinSet::new();
         loop {
-            if self.0.store_away.load(Ordering::Acquire) {
+            let away = self.0.store_away.load(Ordering::Acquire);
+            let batch = if away {
                 self.0.writes.keep_ends();
+                Batch::default()
             } else {
-                while writing.len() < WRITES_AT_ONCE
-                    && let Some(write) = self.0.writes.take()
-                {
-                    let plane = self.clone();
-                    writing.spawn(async move { plane.write(write).await });
-                }
-            }
-            if writing.is_empty() && stop.is_cancelled() {
-                return;
+                self.0.writes.take(BATCH_MAX)
+            };
+            if !batch.is_empty() {
+                self.write(batch).await;
+                continue;
             }
             tokio::select! {
-                Some(ended) = writing.join_next() => if let Err(error) = ended && error.is_panic() {
-                    tracing::error!(%error, "a write to the store ended by a bug");
-                },
-                () = self.0.writes.more.notified(), if writing.len() < WRITES_AT_ONCE => {}
-                () = stop.cancelled(), if writing.is_empty() => {}
+                () = self.0.writes.more.notified() => {}
+                () = stop.cancelled() => return,
             }
         }
     }
 
-    async fn write(&self, write: Write) {
-        let written = match &write {
-            Write::Lease(lease) => self.0.store.refresh_node(lease.clone()).await,
-            Write::Room(key, uid, RoomWrite::State) => self.write_state(key, uid).await,
-            Write::Room(key, _, RoomWrite::End { lease, keep_facts }) => {
-                let ended = (key.clone(), lease.clone(), *keep_facts);
-                self.0.store.close_room(ended.0, ended.1, ended.2).await
-            }
-        };
-        if let Err(error) = written {
-            if error == StoreError::Away {
-                self.0.writes.put_back(write);
-            }
+    async fn write(&self, batch: Batch) {
+        if !batch.leases.is_empty()
+            && let Err(error) = self.0.store.refresh_nodes(batch.leases).await
+        {
             self.store_failed(error);
         }
+        let states: Vec<(Uid, RoomReport)> = batch
+            .states
+            .into_iter()
+            .filter_map(|(key, uid)| Some((uid.clone(), self.report_of(&key, &uid)?)))
+            .collect();
+        self.write_states(states).await;
+        for end in batch.ends {
+            let closed =
+                self.0
+                    .store
+                    .close_room(end.key.clone(), end.lease.clone(), end.keep_facts);
+            if let Err(error) = closed.await {
+                if error == StoreError::Away {
+                    self.0.writes.put_back(end);
+                }
+                self.store_failed(error);
+            }
+        }
     }
 
-    async fn write_state(&self, key: &RoomKey, uid: &Uid) -> Result<(), StoreError> {
-        let known = self.live().entry(uid, key).cloned();
-        let Some(entry) = known else { return Ok(()) };
-        let Some(lease) = self.lease_of(uid, entry.epoch) else {
-            return Ok(());
+    async fn write_states(&self, states: Vec<(Uid, RoomReport)>) {
+        if states.is_empty() {
+            return;
+        }
+        let (owners, reports): (Vec<_>, Vec<_>) = states
+            .into_iter()
+            .map(|(uid, report)| ((uid, report.key.clone(), report.lease.epoch), report))
+            .unzip();
+        let outcomes = match self.0.store.report_rooms(reports).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.store_failed(error),
         };
-        let report = RoomReport {
+        for ((uid, key, epoch), outcome) in owners.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(ReportOutcome::Taken) => {}
+                Ok(ReportOutcome::Fenced(held)) => {
+                    // Of equal epochs the other one holds: the own one goes too.
+                    let epoch_below = held.max(Epoch(epoch.0.saturating_add(1)));
+                    self.fence(&key, &Loser { uid, epoch_below });
+                }
+                Err(error) => self.store_failed(error),
+            }
+        }
+    }
+
+    /// What is to be kept of a room, if it still runs there and this replica is its node's primary.
+    fn report_of(&self, key: &RoomKey, uid: &Uid) -> Option<RoomReport> {
+        let entry = self.live().entry(uid, key).cloned()?;
+        let lease = self.lease_of(uid, entry.epoch)?;
+        Some(RoomReport {
             key: key.clone(),
             lease,
             participants: entry.participants,
@@ -360,14 +383,7 @@ impl Plane {
                 .policy
                 .map(|policy| *policy)
                 .or_else(|| self.policy_of(key)),
-        };
-        if let ReportOutcome::Fenced(held) = self.0.store.report_room(report).await? {
-            // Of equal epochs the other one holds: the own one goes too.
-            let epoch_below = held.max(Epoch(entry.epoch.0.saturating_add(1)));
-            let uid = uid.clone();
-            self.fence(key, &Loser { uid, epoch_below });
-        }
-        Ok(())
+        })
     }
 }
 
