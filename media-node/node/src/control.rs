@@ -13,7 +13,7 @@ use plenum_proto::v1::node_control_client::NodeControlClient;
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::{NodeHello, NodeLoad, NodeReport};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,18 +22,21 @@ use tonic::transport::Endpoint;
 use crate::clock::Clock;
 use crate::config::is_endpoint;
 use crate::identity::{CONTROL_PLANE_DNS, Tls};
+use crate::replicas::{REPLICAS_MAX, Replicas};
 use crate::reports::{Behind, Reports};
 use crate::rooms::Rooms;
 use crate::state::State;
 
-/// Replicas attached to at most: a list longer than this is a mistake of the sender.
-const REPLICAS_MAX: usize = 16;
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
 /// First wait before dialling again; doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// A replica that restarts is found again within this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+/// Names of replicas are looked up this often.
+const LOOK_UP: Duration = Duration::from_secs(5);
+/// Longest name that a replica gives itself.
+const NAME_MAX: usize = 64;
 /// Pace of load reports (`decisions.md` §2.2: silent for 3 s is suspect).
 const LOAD: Duration = Duration::from_secs(1);
 /// A replica that takes no report for this long is dialled anew.
@@ -96,59 +99,48 @@ pub async fn watch_replicas(control: Arc<Control>, named: Vec<String>) {
     let mut closing = control.state.watch_closing();
     // It may have happened already.
     closing.mark_changed();
-    let (learnt, mut learnt_changed) = watch::channel(BTreeMap::<String, Vec<String>>::new());
-    let learnt = Arc::new(learnt);
+    let replicas = Arc::new(Replicas::default());
+    let news = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    let mut running: BTreeMap<String, (Vec<SocketAddr>, AbortHandle)> = BTreeMap::new();
+    let mut running: BTreeMap<SocketAddr, AbortHandle> = BTreeMap::new();
+    let mut looks = interval(LOOK_UP);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let mut wanted: Vec<String> = named.clone();
-        for list in learnt_changed.borrow_and_update().values() {
-            wanted.extend(
-                list.iter()
-                    .filter(|endpoint| !wanted.contains(endpoint))
-                    .cloned()
-                    .collect::<Vec<_>>(),
+        let names = replicas.names(&named, std::time::Instant::now());
+        for name in &names {
+            let addresses = timeout(CONNECT, tokio::net::lookup_host(name)).await;
+            replicas.resolved(
+                name,
+                addresses.ok().and_then(Result::ok).map(Iterator::collect),
             );
         }
-        wanted.truncate(REPLICAS_MAX);
-        running.retain(|endpoint, (_, handle)| {
-            let keep = wanted.contains(endpoint) && !handle.is_finished();
+        let wanted = replicas.wanted(&names);
+        running.retain(|at, handle| {
+            let keep = wanted.contains(at) && !handle.is_finished();
             if !keep {
                 handle.abort();
-                control.state.detach(endpoint);
+                control.state.detach(&at.to_string());
+                replicas.detached(*at, std::time::Instant::now());
             }
             keep
         });
-        for endpoint in wanted {
-            if running.contains_key(&endpoint) {
-                continue;
-            }
-            // One replica may go by two names; two streams of one node would push each other out. Names that do not resolve
-            // (yet) are tried all the same.
-            let addresses: Vec<SocketAddr> =
-                match timeout(CONNECT, tokio::net::lookup_host(&endpoint)).await {
-                    Ok(Ok(addresses)) => addresses.collect(),
-                    _ => Vec::new(),
-                };
-            if running
-                .values()
-                .any(|(known, _)| known.iter().any(|address| addresses.contains(address)))
-            {
-                continue;
-            }
-            let handle = tasks.spawn(dial(
-                Arc::clone(&control),
-                endpoint.clone(),
-                Arc::clone(&learnt),
-            ));
-            running.insert(endpoint, (addresses, handle));
+        for at in wanted {
+            running.entry(at).or_insert_with(|| {
+                tasks.spawn(dial(
+                    Arc::clone(&control),
+                    at,
+                    Arc::clone(&replicas),
+                    Arc::clone(&news),
+                ))
+            });
         }
         tokio::select! {
             _ = closing.changed() => if *closing.borrow_and_update() {
                 while tasks.join_next().await.is_some() {}
                 return;
             },
-            changed = learnt_changed.changed() => if changed.is_err() { return },
+            () = news.notified() => {}
+            _ = looks.tick() => {}
             Some(ended) = tasks.join_next() => if let Err(error) = ended && error.is_panic() {
                 tracing::error!("a control stream's task panicked, it is started again");
             },
@@ -156,18 +148,35 @@ pub async fn watch_replicas(control: Arc<Control>, named: Vec<String>) {
     }
 }
 
-async fn dial(
-    control: Arc<Control>,
-    endpoint: String,
-    learnt: Arc<watch::Sender<BTreeMap<String, Vec<String>>>>,
-) {
+async fn dial(control: Arc<Control>, at: SocketAddr, replicas: Arc<Replicas>, news: Arc<Notify>) {
+    let endpoint = at.to_string();
     let mut wait = BACK_OFF;
+    let mut closing = control.state.watch_closing();
+    // A replica that stays away is not complained of every two seconds.
+    let mut complained = false;
     loop {
+        if *closing.borrow_and_update() {
+            return;
+        }
+        if replicas.is_attached_elsewhere(at) {
+            tokio::select! {
+                () = sleep(BACK_OFF_MAX) => {}
+                _ = closing.changed() => {}
+            }
+            continue;
+        }
         let mut attached = false;
-        let end = stream(&control, &endpoint, &learnt, &mut attached).await;
+        let orders = Orders {
+            at,
+            replicas: &replicas,
+            news: &news,
+        };
+        let end = stream(&control, &endpoint, &orders, &mut attached).await;
         control.state.detach(&endpoint);
+        replicas.detached(at, std::time::Instant::now());
         if attached {
             wait = BACK_OFF;
+            complained = false;
         }
         if *control.state.watch_closing().borrow() {
             return;
@@ -176,10 +185,21 @@ async fn dial(
             Ok(()) => StreamEnd::Closed,
             Err(end) => end,
         };
-        tracing::info!(%endpoint, error = &end as &dyn std::error::Error, retry_ms = wait.as_millis() as u64, "control stream ended");
+        if std::mem::replace(&mut complained, true) {
+            tracing::debug!(%endpoint, error = &end as &dyn std::error::Error, "control stream ended again");
+        } else {
+            tracing::info!(%endpoint, error = &end as &dyn std::error::Error, "control stream ended, dialled until it stands again");
+        }
         sleep(wait).await;
         wait = (wait * 2).min(BACK_OFF_MAX);
     }
+}
+
+/// What orders concern beside the node itself.
+struct Orders<'a> {
+    at: SocketAddr,
+    replicas: &'a Replicas,
+    news: &'a Notify,
 }
 
 fn hello(control: &Control, endpoint: &str) -> Report {
@@ -199,19 +219,21 @@ fn hello(control: &Control, endpoint: &str) -> Report {
 async fn stream(
     control: &Arc<Control>,
     endpoint: &str,
-    learnt: &watch::Sender<BTreeMap<String, Vec<String>>>,
+    about: &Orders<'_>,
     attached: &mut bool,
 ) -> Result<(), StreamEnd> {
-    let channel = Endpoint::from_shared(format!("https://{endpoint}"))
+    let connect = Endpoint::from_shared(format!("https://{endpoint}"))
         .map_err(StreamEnd::Connect)?
         .tls_config(control.tls.client(CONTROL_PLANE_DNS))
         .map_err(StreamEnd::Connect)?
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(Duration::from_secs(1))
         .keep_alive_timeout(Duration::from_secs(3))
-        .tcp_nodelay(true)
-        .connect()
+        .tcp_nodelay(true);
+    // A process that is stopped takes the connection and never answers the handshake.
+    let channel = timeout(CONNECT, connect.connect())
         .await
+        .map_err(|_| StreamEnd::Stalled)?
         .map_err(StreamEnd::Connect)?;
     let (reports, queue) = mpsc::channel::<NodeReport>(QUEUE);
     let send =
@@ -241,6 +263,7 @@ async fn stream(
         .into_inner();
     *attached = true;
     control.state.attach(endpoint);
+    about.replicas.attached(about.at);
     tracing::info!(%endpoint, primary, "attached");
     changes.borrow_and_update();
     let (mut version, rooms) = control.reports.snapshot();
@@ -248,8 +271,18 @@ async fn stream(
         send(room).await?;
     }
     send(Report::EndOfRooms(true)).await?;
+    let tell_ends = async || {
+        for end in control.reports.for_new_primary(control.clock.now()) {
+            send(end).await?;
+        }
+        Ok::<(), StreamEnd>(())
+    };
+    if primary {
+        tell_ends().await?;
+    }
     // A replica that becomes primary is told every event that nobody acknowledged.
     let mut events_after = primary.then_some(0);
+    let mut events_again = true;
     let mut tick = interval(LOAD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = (Instant::now(), (control.load)());
@@ -260,7 +293,14 @@ async fn stream(
         let mut last_words = false;
         tokio::select! {
             order = orders.message() => match order? {
-                Some(order) => if let Some(item) = order.item { obey(control, endpoint, learnt, item) },
+                Some(order) => match order.item {
+                    Some(Order::EventsAgain(true)) if primary => {
+                        events_after = Some(0);
+                        events_again = true;
+                    }
+                    Some(item) => obey(control, endpoint, about, item),
+                    None => {}
+                },
                 None => return Ok(()),
             },
             _ = tick.tick() => load_due = true,
@@ -275,17 +315,27 @@ async fn stream(
                 if now != primary {
                     primary = now;
                     events_after = primary.then_some(0);
+                    events_again = true;
                     send(hello(control, endpoint)).await?;
+                    if primary {
+                        tell_ends().await?;
+                    }
                 }
             }
         }
         loop {
             let (reached, items) = control.reports.since(version, events_after)?;
             let more = !items.is_empty();
-            for item in items {
+            for mut item in items {
+                if let Report::Event(event) = &mut item {
+                    event.again = std::mem::take(&mut events_again);
+                }
                 send(item).await?;
             }
             version = reached.max(version);
+            if primary {
+                control.reports.told_primary(version, control.clock.now());
+            }
             events_after = events_after.map(|after| after.max(reached));
             if !more {
                 break;
@@ -325,12 +375,7 @@ async fn stream(
     }
 }
 
-fn obey(
-    control: &Control,
-    endpoint: &str,
-    learnt: &watch::Sender<BTreeMap<String, Vec<String>>>,
-    order: Order,
-) {
+fn obey(control: &Control, endpoint: &str, about: &Orders<'_>, order: Order) {
     let refused = match order {
         Order::Facts(facts) => control.state.apply_facts(facts).err(),
         Order::Accepting(order) => control.state.apply_accepting(&order).err(),
@@ -356,23 +401,28 @@ fn obey(
             }
             None
         }
-        Order::Replicas(list) => {
-            let list: BTreeSet<String> = list
+        Order::Replicas(told) => {
+            let list: BTreeSet<String> = told
                 .endpoints
                 .into_iter()
                 .take(REPLICAS_MAX)
                 .filter(|endpoint| is_endpoint(endpoint))
                 .collect();
-            let list: Vec<String> = list.into_iter().collect();
-            learnt.send_if_modified(|known| {
-                known.insert(endpoint.to_owned(), list.clone()).as_ref() != Some(&list)
-            });
+            let replica = told.replica.chars().take(NAME_MAX).collect();
+            if about
+                .replicas
+                .tell(about.at, replica, list.into_iter().collect())
+            {
+                about.news.notify_one();
+            }
             None
         }
         Order::EventAck(ack) => {
             control.reports.acknowledge(&ack);
             None
         }
+        // Of a stream that is not the primary one's any more: whoever is was told everything.
+        Order::EventsAgain(_) => None,
     };
     if let Some(refusal) = refused {
         tracing::warn!(%endpoint, error = &refusal as &dyn std::error::Error, "order not obeyed");

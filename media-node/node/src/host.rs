@@ -261,6 +261,7 @@ impl RoomHost for Host {
         trace::receive(&span, request.metadata());
         let request = request.into_inner();
         let key = convert::key(request.key)?;
+        let rules = request.policy.clone();
         let (policy, facts) = (
             convert::policy(request.policy)?,
             convert::facts(request.facts)?,
@@ -268,7 +269,7 @@ impl RoomHost for Host {
         let epoch = request.epoch;
         let facts = self
             .rooms
-            .open(key, epoch, policy, facts)
+            .open(key, epoch, policy, rules, facts)
             .instrument(span)
             .await
             .map_err(|refusal| status(refusal.code(), refusal.reason(), &refusal))?;

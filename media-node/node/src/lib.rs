@@ -18,6 +18,8 @@ pub mod identity;
 pub mod link;
 pub mod metrics;
 pub mod node;
+mod outbox;
+pub mod replicas;
 pub mod reports;
 pub mod rooms;
 pub mod state;

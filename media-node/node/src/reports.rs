@@ -6,15 +6,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use media_core::time::Timestamp;
 
 use plenum_proto::v1::node_report::Item;
 use plenum_proto::v1::{EventAck, RoomClosed, RoomEvent, RoomKey, RoomState};
 use tokio::sync::watch;
 
+use crate::outbox::Outbox;
+
 /// Ended rooms a slow stream may miss before it has to begin anew.
 const CLOSED_MAX: usize = 4_096;
-/// Room events that wait for an acknowledgement; the oldest goes first.
-const EVENTS_MAX: usize = 10_000;
+/// An end that a primary replica heard so lately is told to its successor too: it may not have come to write it.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 /// Items handed to a stream at once.
 const BATCH_MAX: usize = 256;
 
@@ -25,15 +30,21 @@ fn key_of(key: Option<&RoomKey>) -> Key {
         .unwrap_or_default()
 }
 
+struct Closed {
+    version: u64,
+    closed: RoomClosed,
+    /// When a primary replica was told.
+    told: Option<Timestamp>,
+}
+
 #[derive(Default)]
 struct Inner {
     version: u64,
     rooms: BTreeMap<Key, (u64, RoomState)>,
-    closed: VecDeque<(u64, RoomClosed)>,
+    closed: VecDeque<Closed>,
     /// Version of the newest tombstone that was dropped.
     forgotten: u64,
-    events: VecDeque<(u64, RoomEvent)>,
-    events_lost: u64,
+    outbox: Outbox,
 }
 
 /// The reports of one node.
@@ -91,38 +102,54 @@ impl Reports {
             {
                 inner.rooms.remove(&key);
             }
-            inner.closed.push_back((version, closed));
+            inner.closed.push_back(Closed {
+                version,
+                closed,
+                told: None,
+            });
             if inner.closed.len() > CLOSED_MAX
-                && let Some((version, _)) = inner.closed.pop_front()
+                && let Some(oldest) = inner.closed.pop_front()
             {
-                inner.forgotten = version;
+                inner.forgotten = oldest.version;
             }
         });
     }
 
     /// A room event for the webhooks.
     pub fn event(&self, event: RoomEvent) {
-        self.change(|inner, version| {
-            if inner.events.len() >= EVENTS_MAX {
-                inner.events.pop_front();
-                inner.events_lost += 1;
-            }
-            inner.events.push_back((version, event));
-        });
+        self.change(|inner, version| inner.outbox.push(version, event));
     }
 
     /// The primary replica has the events of a room up to `ack.seq`.
     pub fn acknowledge(&self, ack: &EventAck) {
-        let key = key_of(ack.key.as_ref());
-        self.lock().events.retain(|(_, event)| {
-            event.epoch != ack.epoch || event.seq > ack.seq || key_of(event.key.as_ref()) != key
-        });
+        self.lock().outbox.acknowledge(ack);
+    }
+
+    /// A primary replica was told everything up to `version`.
+    pub fn told_primary(&self, version: u64, now: Timestamp) {
+        for closed in &mut self.lock().closed {
+            if closed.version <= version && closed.told.is_none() {
+                closed.told = Some(now);
+            }
+        }
+    }
+
+    /// Ended rooms that a replica has to hear of when it becomes primary: what no primary was told, or one so lately that it may have
+    /// died before it had written it.
+    #[must_use]
+    pub fn for_new_primary(&self, now: Timestamp) -> Vec<Item> {
+        self.lock()
+            .closed
+            .iter()
+            .filter(|closed| closed.told.is_none_or(|at| now.since(at) < TOLD_AGAIN))
+            .map(|closed| Item::Closed(closed.closed.clone()))
+            .collect()
     }
 
     /// Events dropped because nobody took them.
     #[must_use]
     pub fn events_lost(&self) -> u64 {
-        self.lock().events_lost
+        self.lock().outbox.lost()
     }
 
     /// To wait for changes.
@@ -171,16 +198,16 @@ impl Reports {
             inner
                 .closed
                 .iter()
-                .filter(|(at, _)| *at > version)
-                .map(|(at, closed)| (*at, Item::Closed(closed.clone()))),
+                .filter(|closed| closed.version > version)
+                .map(|closed| (closed.version, Item::Closed(closed.closed.clone()))),
         );
         if let Some(after) = events_after {
             items.extend(
+                // One more than go, so that it shows that there are more.
                 inner
-                    .events
-                    .iter()
-                    .filter(|(at, _)| *at > after)
-                    .map(|(at, event)| (*at, Item::Event(event.clone()))),
+                    .outbox
+                    .after(after, BATCH_MAX + 1)
+                    .map(|(at, event)| (at, Item::Event(event))),
             );
         }
         items.sort_by_key(|(at, _)| *at);
@@ -261,6 +288,40 @@ mod tests {
     }
 
     #[test]
+    fn a_new_primary_hears_of_ends_that_the_former_one_may_not_have_written() {
+        let reports = Reports::default();
+        let end = |name: &str| {
+            reports.closed(RoomClosed {
+                key: key(name),
+                epoch: 1,
+                reason: "Ended".into(),
+            });
+        };
+        let second = |number: u64| Timestamp::ZERO + Duration::from_secs(number);
+        let names = |now| -> Vec<String> {
+            let of = |item| match item {
+                Item::Closed(closed) => key_of(closed.key.as_ref()).1,
+                other => panic!("{other:?}"),
+            };
+            reports.for_new_primary(now).into_iter().map(of).collect()
+        };
+        end("written long ago");
+        reports.told_primary(1, second(0));
+        end("just told");
+        reports.told_primary(2, second(40));
+        end("told to nobody");
+        assert_eq!(names(second(41)), ["just told", "told to nobody"]);
+        assert_eq!(names(second(3_600)), ["told to nobody"]);
+        reports.told_primary(3, second(3_600));
+        reports.told_primary(3, second(3_700));
+        assert_eq!(
+            names(second(3_701)),
+            Vec::<String>::new(),
+            "the first time counts"
+        );
+    }
+
+    #[test]
     fn events_wait_for_their_acknowledgement() {
         let reports = Reports::default();
         for seq in 1..=3 {
@@ -276,6 +337,7 @@ mod tests {
             key: key("a"),
             epoch: 1,
             seq: 2,
+            ..EventAck::default()
         });
         let (_, items) = reports.since(3, Some(0)).expect("not behind");
         assert!(matches!(items.as_slice(), [Item::Event(event)] if event.seq == 3));

@@ -17,7 +17,7 @@ use media_room::api::{
     Policy, RoomConfig, SessionId, SessionStart, TokenFacts,
 };
 use media_room::counters::{DROPPED, Dropped};
-use plenum_proto::v1::{NodeFacts, RoomClosed, RoomKey};
+use plenum_proto::v1::{NodeFacts, RoomClosed, RoomKey, RoomPolicy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -95,6 +95,8 @@ pub struct RoomHandle {
 struct Shared {
     participants: AtomicU32,
     facts: Mutex<Facts>,
+    /// The rules it was opened with, where no conference declares them: they are reported, so that they outlive this node.
+    own_rules: Option<RoomPolicy>,
 }
 
 /// The room ended meanwhile.
@@ -276,7 +278,7 @@ impl Rooms {
         self.map().get(key).cloned()
     }
 
-    /// Opens a room under a lease, or confirms it. The room's facts.
+    /// Opens a room under a lease, or confirms it. The room's facts. `rules` is the policy as it came.
     ///
     /// # Errors
     /// [`OpenRefusal`].
@@ -285,6 +287,7 @@ impl Rooms {
         key: Key,
         epoch: u64,
         policy: Policy,
+        rules: Option<RoomPolicy>,
         facts: Facts,
     ) -> Result<Facts, OpenRefusal> {
         if epoch == 0 || key.0.is_empty() || key.1.is_empty() {
@@ -321,6 +324,7 @@ impl Rooms {
                         shared: Arc::new(Shared {
                             participants: AtomicU32::new(0),
                             facts: Mutex::new(facts.clone()),
+                            own_rules: rules.filter(|rules| !rules.declared),
                         }),
                     };
                     map.insert(key.clone(), room.clone());

@@ -93,6 +93,7 @@ async fn every_replica_hears_and_one_is_primary() {
     first
         .order(Order::Replicas(ReplicaList {
             endpoints: vec![first.endpoint(), second.endpoint()],
+            ..ReplicaList::default()
         }))
         .await;
     second.wait_accepting().await;
@@ -233,12 +234,23 @@ async fn events_are_repeated_until_they_are_acknowledged() {
     .await;
     let before = events(&world.plane);
     assert_eq!(before[0], (1, "room_started".to_owned()));
+    let (sid, again) = world
+        .plane
+        .reports()
+        .into_iter()
+        .find_map(|report| match report {
+            Report::Event(event) => Some((event.room_sid, event.again)),
+            _ => None,
+        })
+        .expect("an event");
+    assert!(sid.starts_with("RM_") && again, "{sid}");
     world
         .plane
         .order(Order::EventAck(EventAck {
             key: Some(key("a")),
             epoch: 1,
             seq: 1,
+            room_sid: sid,
         }))
         .await;
     // Orders are obeyed in their turn: what follows the facts of a second order has seen the first.

@@ -614,6 +614,8 @@ pub enum Output {
     Event {
         /// From 1.
         seq: u64,
+        /// `RM_…`.
+        room_sid: String,
         /// LiveKit's event name.
         name: &'static str,
         /// Protojson `WebhookEvent` without id.

@@ -230,12 +230,19 @@ impl Actor {
                 }
             }
             Output::Report(report) => self.report(*report),
-            Output::Event { seq, name, body } => self.rooms.0.reports.event(RoomEvent {
+            Output::Event {
+                seq,
+                room_sid,
+                name,
+                body,
+            } => self.rooms.0.reports.event(RoomEvent {
                 key: Some(proto_key(&self.key)),
                 epoch: self.epoch,
                 seq,
                 name: name.to_owned(),
                 body,
+                room_sid,
+                again: false,
             }),
             Output::Ended { reason } => self.ended = Some(reason),
         }
@@ -266,6 +273,7 @@ impl Actor {
             facts: Some(convert::facts_out(report.facts)),
             policy_revision: report.policy_revision,
             lobby: report.lobby,
+            policy: self.shared.own_rules.clone(),
         });
     }
 }

@@ -29,7 +29,10 @@ impl Roster {
             participant: participant.cloned(),
             track: track.cloned(),
             created_at: (self.unix_ms(context.now) / 1000) as i64,
-            room_end_reason: self.end_reason() as i32,
+            room_end_reason: match name {
+                "room_finished" => self.end_reason() as i32,
+                _ => proto::RoomEndReason::RoomEndUnknown as i32,
+            },
             ..Default::default()
         };
         match serde_json::to_vec(&event) {
@@ -37,6 +40,7 @@ impl Roster {
                 self.events += 1;
                 context.out.push_back(Output::Event {
                     seq: self.events,
+                    room_sid: self.facts.room_sid.clone(),
                     name,
                     body,
                 });
