@@ -75,6 +75,8 @@ pub struct PlaceRequest {
     pub floor: Epoch,
     /// Participants to hold a place for: 1 for a join, 0 to open only.
     pub participants: u32,
+    /// Those of them who may publish.
+    pub publishers: u32,
 }
 
 /// A room that runs, with the way to it.
@@ -138,6 +140,7 @@ struct Inner {
     orders: Mutex<HashMap<Uid, OrderQueue>>,
     losses: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
     locks: locks::RoomLocks,
+    placing: place::Placing,
     changed: watch::Sender<u64>,
     news: news::News,
     writes: writes::Writes,
@@ -149,11 +152,13 @@ impl Plane {
     /// Empty: the directory and the nodes come by the services.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, hosts: Hosts, clock: Clock) -> Self {
+        let metrics = Metrics::default();
         Self(Arc::new(Inner {
             clock,
             store,
             hosts,
-            metrics: Metrics::default(),
+            placing: place::Placing::new(&metrics),
+            metrics,
             directory: Mutex::default(),
             view: RwLock::default(),
             loaded: AtomicBool::new(false),

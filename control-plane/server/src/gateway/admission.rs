@@ -133,6 +133,7 @@ pub fn admit(
             message: "this token was revoked".to_owned(),
         });
     }
+    let grants = token.video().to_grants();
     Ok(Admission {
         place: PlaceRequest {
             tenant: key.tenant.clone(),
@@ -141,12 +142,31 @@ pub fn admit(
             pool,
             floor: around.room.map(|room| room.epoch).unwrap_or_default(),
             participants: 1,
+            publishers: u32::from(may_publish(around, key, standing.as_ref(), &grants)),
         },
         key: key.clone(),
         identity: token.identity.clone(),
         standing,
-        grants: token.video().to_grants(),
+        grants,
     })
+}
+
+/// Might a person send audio or video? Who may not needs nothing of the tenant's publishers.
+fn may_publish(
+    around: &Surroundings<'_>,
+    key: &RoomKey,
+    standing: Option<&Standing>,
+    grants: &v1::Grants,
+) -> bool {
+    let by_role = match (standing, around.view.conference_of_room(key)) {
+        (Some(standing), Some(conference)) => conference
+            .policy
+            .permissions
+            .get(&standing.role)
+            .is_some_and(|may| may.microphone || may.camera || may.screen_share),
+        _ => true,
+    };
+    grants.can_publish && by_role
 }
 
 /// A tenant that exists.

@@ -404,6 +404,7 @@ impl Caller<'_> {
                 pool,
                 floor: around.room.map(|room| room.epoch).unwrap_or_default(),
                 participants: 0,
+                publishers: 0,
             })
         })?;
         self.gateway

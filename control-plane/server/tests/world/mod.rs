@@ -149,5 +149,6 @@ pub fn request(room: &str) -> PlaceRequest {
         pool: None,
         floor: Epoch(0),
         participants: 1,
+        publishers: 0,
     }
 }

@@ -340,6 +340,7 @@ impl Wait {
                 .map(|room| room.epoch)
                 .unwrap_or_default(),
             participants: 0,
+            publishers: 0,
         };
         self.gateway
             .0

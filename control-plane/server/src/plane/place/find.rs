@@ -43,14 +43,26 @@ impl Plane {
         if let Some(placed) = self.running(key)? {
             return Ok(Known::Runs(placed));
         }
-        let record = match self.0.store.room(key.clone()).await {
+        let record = match self.twice(|store| store.room(key.clone())).await {
             Ok(record) => record,
             Err(error) => {
                 self.store_failed(error);
                 None
             }
         };
-        let Some(record) = record.map(Box::new) else {
+        self.judge_record(key, record.map(Box::new))
+    }
+
+    /// What is known of a room whose record was read at this moment.
+    pub(super) fn judge_record(
+        &self,
+        key: &RoomKey,
+        record: Option<Box<RoomRecord>>,
+    ) -> Result<Known, PlaceError> {
+        if let Some(placed) = self.running(key)? {
+            return Ok(Known::Runs(placed));
+        }
+        let Some(record) = record else {
             // A room that nobody knows may run on a node that has not reported yet.
             if self.settling() {
                 return Err(PlaceError::Settling(key.clone()));
