@@ -122,6 +122,11 @@ fn spawn_watches(supervisor: &mut Supervisor, plane: &Plane) {
         enforce.enforce_directory(stop).await;
         Ok(())
     });
+    let (planned, stop) = (plane.clone(), supervisor.token());
+    supervisor.spawn("holding of capacity", async move {
+        planned.hold_planned(stop).await;
+        Ok(())
+    });
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

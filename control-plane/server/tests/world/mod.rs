@@ -70,6 +70,7 @@ impl Replica {
         tasks.spawn(plane.clone().watch_nodes(stop.clone()));
         tasks.spawn(plane.clone().restore_rooms(stop.clone()));
         tasks.spawn(plane.clone().enforce_directory(stop.clone()));
+        tasks.spawn(plane.clone().hold_planned(stop.clone()));
         Self {
             plane,
             address,
