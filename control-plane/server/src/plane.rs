@@ -22,6 +22,7 @@ use crate::store::{Store, StoreError};
 use crate::webhooks::Webhooks;
 
 mod directory;
+mod drain;
 mod enforce;
 mod error;
 mod locks;
@@ -34,6 +35,7 @@ mod writes;
 
 pub use crate::store::FailureScope as ThrottleScope;
 pub(crate) use directory::Change;
+pub(crate) use drain::DrainPlan;
 pub use error::PlaceError;
 pub use news::RoomNews;
 
@@ -140,6 +142,7 @@ struct Inner {
     orders: Mutex<HashMap<Uid, OrderQueue>>,
     losses: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
     locks: locks::RoomLocks,
+    drains: drain::Drains,
     placing: place::Placing,
     changed: watch::Sender<u64>,
     news: news::News,
@@ -170,6 +173,7 @@ impl Plane {
             orders: Mutex::default(),
             losses: Mutex::default(),
             locks: locks::RoomLocks::default(),
+            drains: drain::Drains::default(),
             changed: watch::Sender::new(0),
             news: news::News::default(),
             writes: writes::Writes::default(),

@@ -360,6 +360,7 @@ async fn stream(
                 participants,
                 egress_bps,
                 dropped_packets: counters.dropped_packets,
+                leaving_ms: control.state.standing().leaves_in(control.clock.now()),
             }))
             .await?;
         }
@@ -393,6 +394,12 @@ fn obey(control: &Control, endpoint: &str, about: &Orders<'_>, order: Order) {
             None
         }
         Order::Move(_) => Some(crate::state::OrderRefusal::OtherNode),
+        Order::Notice(notice) if notice.node_uid == control.state.uid() => {
+            let moves_at = u64::try_from(notice.moves_at_unix_ms).ok();
+            control.rooms.announce(moves_at.filter(|at| *at > 0));
+            None
+        }
+        Order::Notice(_) => Some(crate::state::OrderRefusal::OtherNode),
         Order::Drop(drop) => {
             if let Some(key) = drop.key {
                 control

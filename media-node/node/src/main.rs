@@ -63,15 +63,36 @@ fn main() -> ExitCode {
     }
 }
 
+/// What ends the node: SIGTERM lets its rooms end or move first, SIGINT does not.
+enum Asked {
+    ToLeave,
+    ToStop,
+    Failed(&'static str),
+}
+
 fn run(runtime: &Runtime, args: &Args, tls: Tls) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let mut node = Node::start(args, tls).await?;
-        let failed = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
-            part = node.failed() => Some(part),
+        let asked = tokio::select! {
+            _ = terminate.recv() => Asked::ToLeave,
+            _ = interrupt.recv() => Asked::ToStop,
+            part = node.failed() => Asked::Failed(part),
+        };
+        let failed = match asked {
+            Asked::ToStop => None,
+            Asked::Failed(part) => Some(part),
+            Asked::ToLeave => {
+                // Who asks twice does not want to wait.
+                let hurry = async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                };
+                node.drain(hurry).await
+            }
         };
         node.stop().await;
         match failed {

@@ -48,6 +48,11 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 const PING: Duration = Duration::from_secs(2);
 /// Time for people to be told to come again elsewhere.
 const ROOMS_END: Duration = Duration::from_secs(5);
+/// Before a node that leaves gives up its rooms, the control plane has this long to place them elsewhere; it does the same for a node
+/// that the operator empties.
+const MOVE_WINDOW: Duration = Duration::from_secs(60);
+/// Longest wait for rooms to end, as the schema of pools bounds it.
+const PATIENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time for each later step of stopping.
 const STEP: Duration = Duration::from_secs(1);
 
@@ -85,6 +90,7 @@ pub struct Node {
     metrics: Option<SocketAddr>,
     media: Vec<SocketAddr>,
     state: Arc<State>,
+    clock: Clock,
     rooms: Rooms,
     shards: Vec<ShardPort>,
     threads: Vec<JoinHandle<()>>,
@@ -265,6 +271,7 @@ impl Node {
             metrics,
             media,
             state,
+            clock,
             rooms,
             shards,
             threads,
@@ -298,6 +305,50 @@ impl Node {
             Some(Ok(part)) => part,
             Some(Err(_)) => "a task that panicked",
             None => "everything",
+        }
+    }
+
+    /// Empties the node before it is stopped: takes no rooms and says so, lets those that are there end or be moved by the control
+    /// plane until the pool's drain timeout, then gives up what is left. Ends early when `hurry` does. Names a part that failed
+    /// meanwhile.
+    pub async fn drain(&mut self, hurry: impl Future<Output = ()>) -> Option<&'static str> {
+        let standing = self.state.standing();
+        let patience = Duration::from_millis(
+            standing
+                .facts
+                .as_ref()
+                .map_or(0, |facts| facts.drain_timeout_ms),
+        )
+        .min(PATIENCE_MAX);
+        let begun = self.clock.now();
+        self.state.leave(begun + patience);
+        let (rooms, people) = self.rooms.counts();
+        if rooms == 0 {
+            return None;
+        }
+        tracing::info!(rooms, people, seconds = patience.as_secs(), "the node leaves once its rooms have ended or moved");
+        let moves_at = begun + patience.saturating_sub(MOVE_WINDOW);
+        self.rooms.announce(Some(self.clock.unix_ms(moves_at)));
+        let rooms = self.rooms.clone();
+        let leave = async {
+            // The last ones shall be gone at the end of the patience.
+            let give_up = patience - rooms.time_to_move().min(patience / 2);
+            if timeout(give_up, rooms.emptied()).await.is_ok() {
+                return;
+            }
+            let (left, people) = rooms.counts();
+            tracing::warn!(rooms = left, people, "rooms found no other place in time; their people are told to come again");
+            rooms.move_all(None);
+            // Told one after the other; who does not go by then is told again when the node stops.
+            let _ = timeout(rooms.time_to_move() + ROOMS_END, rooms.emptied()).await;
+        };
+        tokio::select! {
+            part = self.failed() => Some(part),
+            () = leave => None,
+            () = hurry => {
+                tracing::info!("asked again: the rooms end at once");
+                None
+            }
         }
     }
 

@@ -42,6 +42,9 @@ const FRAMES: usize = 512;
 /// People who come from this node to others during a move, on average (`decisions.md` §3.2).
 const ARRIVALS_PER_SECOND: u64 = 50;
 
+/// How often a node that leaves looks whether it is empty.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Tenant and name.
 pub type Key = (String, String);
 
@@ -78,6 +81,7 @@ enum ToRoom {
     Policy(Box<Policy>),
     Candidates(Vec<Candidate>),
     GiveUp,
+    Notice(Option<u64>),
 }
 
 /// The way to a live room.
@@ -455,6 +459,21 @@ impl Rooms {
         }
     }
 
+    /// Tells everybody that the rooms move at a time (milliseconds since 1970), or not after all.
+    pub fn announce(&self, moves_at_unix_ms: Option<u64>) {
+        for room in self.handles() {
+            tokio::spawn(async move {
+                let _ = room.mailbox.send(ToRoom::Notice(moves_at_unix_ms)).await;
+            });
+        }
+    }
+
+    /// How long giving up every room takes when nobody is in a hurry.
+    #[must_use]
+    pub fn time_to_move(&self) -> Duration {
+        Duration::from_millis(u64::from(self.counts().1) * 1_000 / ARRIVALS_PER_SECOND)
+    }
+
     /// Gives every room up, one after the other: all of a room in one burst, the rooms so far apart that other nodes are not overrun
     /// (`decisions.md` §3.2). Faster when `deadline` would be missed. A second order while this goes on changes nothing.
     pub fn move_all(&self, deadline: Option<Duration>) {
@@ -482,6 +501,13 @@ impl Rooms {
             tokio::spawn(async move {
                 let _ = room.mailbox.send(ToRoom::Candidates(candidates)).await;
             });
+        }
+    }
+
+    /// Waits until no room is left.
+    pub async fn emptied(&self) {
+        while self.counts().0 > 0 {
+            sleep(LOOK).await;
         }
     }
 

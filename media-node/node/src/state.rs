@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use media_core::time::Timestamp;
 use plenum_proto::v1::{AcceptingOrder, NodeFacts};
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ pub struct Standing {
     pub wanted: bool,
     /// Is the process on its way out?
     pub stopping: bool,
+    /// When it gives up what is still there, if its rooms may end or move first.
+    pub leaves_at: Option<Timestamp>,
 }
 
 impl Standing {
@@ -23,6 +26,13 @@ impl Standing {
     #[must_use]
     pub fn accepts(&self) -> bool {
         self.facts.is_some() && self.wanted && !self.stopping
+    }
+
+    /// Milliseconds until the process gives up what is still there; 0 if it stays.
+    #[must_use]
+    pub fn leaves_in(&self, now: Timestamp) -> u64 {
+        let millis = |at: Timestamp| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
+        self.leaves_at.map_or(0, |at| millis(at).max(1))
     }
 }
 
@@ -154,6 +164,14 @@ impl State {
     pub fn stop(&self) {
         self.standing
             .send_modify(|standing| standing.stopping = true);
+    }
+
+    /// From here on no room is taken, and those that are there have until then to end or move.
+    pub fn leave(&self, at: Timestamp) {
+        self.standing.send_modify(|standing| {
+            standing.stopping = true;
+            standing.leaves_at = Some(at);
+        });
     }
 
     /// All is said that was to be said: control streams end once they have passed it on.

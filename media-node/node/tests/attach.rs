@@ -355,6 +355,7 @@ async fn a_move_sends_the_people_of_every_room_elsewhere() {
             node_uid: uid.into(),
             epoch: 1,
             deadline_unix_ms: 0,
+            ..Default::default()
         })
     };
     world.plane.order(order("somebody-else")).await;

@@ -542,6 +542,8 @@ pub enum Input {
     Candidates(Vec<Candidate>),
     /// The node gives the room up (fencing, shutdown): everybody is told to come again elsewhere.
     GiveUp,
+    /// The room is going to move at this time (milliseconds since 1970), or not after all.
+    Notice(Option<u64>),
 }
 
 /// Numbers and facts for the control plane.

@@ -189,6 +189,9 @@ impl Room {
                 }
             }
             Input::GiveUp => self.with_roster(now, |roster, context| roster.give_up(context)),
+            Input::Notice(moves_at) => {
+                self.with_roster(now, |roster, context| roster.notice(context, moves_at));
+            }
         }
         self.settle(now, frequent);
     }

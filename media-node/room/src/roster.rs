@@ -8,6 +8,7 @@ mod events;
 mod join;
 mod leaving;
 mod lobby;
+mod notice;
 mod signals;
 mod tracks;
 mod updates;
@@ -132,6 +133,8 @@ pub(crate) struct Roster {
     counts_due: Option<Timestamp>,
     speaking: BTreeMap<MemberId, (f32, bool)>,
     departures: VecDeque<(Timestamp, proto::ParticipantInfo)>,
+    /// When everybody was told that the room moves.
+    moves_at_unix_ms: Option<u64>,
 }
 
 impl Roster {
@@ -170,6 +173,7 @@ impl Roster {
             counts_due: None,
             speaking: BTreeMap::new(),
             departures: VecDeque::new(),
+            moves_at_unix_ms: None,
         };
         context
             .out

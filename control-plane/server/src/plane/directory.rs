@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use control_core::directory::{Directory, Fenced, OrderRefusal, RecordRefusal, StreamId};
-use control_core::ids::{Epoch, Uid};
+use control_core::ids::{Epoch, NodeId, Uid};
 use control_core::record::{Record, RecordKind};
 
 use super::Plane;
 use crate::metrics::Reason;
+use crate::store::StoreError;
+
+/// Tries to write whether a node takes rooms.
+const MARKS_MAX: u32 = 3;
 
 /// One change of the directory.
 #[derive(Debug)]
@@ -117,15 +121,35 @@ impl Plane {
             .map(|known| known.node_id.clone());
         if let Some(id) = known {
             // With the store away the node is told all the same, and its next report reaches every replica.
-            if let Err(error) = self.0.store.mark_accepting(id, accepting).await {
+            if let Err(error) = self.mark_accepting(id, accepting).await {
                 self.store_failed(error);
             }
         }
-        let mut directory = self.directory();
-        directory.hear(stream, epoch, self.0.clock.now())?;
-        Ok(directory
-            .order_accepting(node, node_epoch, accepting)
-            .map(|_| ()))
+        let ordered = {
+            let mut directory = self.directory();
+            directory.hear(stream, epoch, self.0.clock.now())?;
+            directory.order_accepting(node, node_epoch, accepting)
+        };
+        if accepting && ordered.is_ok() {
+            self.call_off_drain(node);
+        }
+        Ok(ordered.map(|_| ()))
+    }
+
+    /// Writes whether a node takes rooms, and reads it back: a report that was on its way may have written the opposite meanwhile.
+    async fn mark_accepting(&self, node: NodeId, accepting: bool) -> Result<(), StoreError> {
+        for _ in 0..MARKS_MAX {
+            let known = self
+                .0
+                .store
+                .mark_accepting(node.clone(), accepting)
+                .await?;
+            let lease = self.0.store.node(node.clone()).await?;
+            if !known || lease.is_none_or(|lease| lease.accepting == accepting) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// All rooms of a node are to move.

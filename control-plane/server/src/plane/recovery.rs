@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! The loss of nodes and what follows: dead ones are found by two witnesses, their rooms placed anew; rooms of a node that is to be
-//! emptied move first.
+//! The loss of nodes and what follows: dead ones are found by two witnesses, their rooms placed anew.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -8,9 +7,6 @@ use std::time::Duration;
 
 use control_core::ids::{RoomKey, Uid};
 use control_core::lease::{self, Grace, LeaseWitness};
-use control_core::limits;
-use plenum_proto::v1::MoveOrder;
-use plenum_proto::v1::node_order::Item as Order;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -32,10 +28,6 @@ const PORTIONS: u32 = 60;
 const DIALS_MAX: usize = 1_024;
 /// Rooms that are placed anew at a time.
 const RESTORES_MAX: usize = 32;
-/// Wait before a node that is emptied is looked at again.
-const EMPTY_AGAIN: Duration = Duration::from_secs(1);
-/// People told to come again per second, of one node that is emptied (`decisions.md` §3.2); a larger room goes alone.
-const MOVES_PER_SECOND: u32 = 50;
 /// A room that nobody restored for this long, beyond its own empty timeout, is forgotten.
 const LOST_MIN: Duration = Duration::from_secs(60);
 
@@ -288,49 +280,7 @@ impl Plane {
         empty.unwrap_or_default().max(LOST_MIN)
     }
 
-    /// Empties a node: room by room to other nodes, paced; what finds no place until the deadline is given up by the node itself.
-    pub(crate) async fn empty_node(self, uid: Uid, order: MoveOrder, stop: CancellationToken) {
-        let wall = self.0.clock.unix().0;
-        let left = u64::try_from(order.deadline_unix_ms.saturating_sub(wall)).unwrap_or(0);
-        let deadline = Instant::now() + Duration::from_millis(left).min(DRAIN_MAX);
-        tracing::info!(node = %uid, "rooms move away");
-        loop {
-            let rooms = self.live().rooms_of(&uid);
-            if rooms.is_empty() {
-                tracing::info!(node = %uid, "the node is empty");
-                return;
-            }
-            for (key, entry) in rooms {
-                let moved = self.move_room(&key, &uid).await;
-                match moved {
-                    // The report from the new node, with a higher epoch, makes the old one drop the room.
-                    Ok(placed) => {
-                        tracing::info!(tenant = %key.tenant, to = %placed.host.uid(), epoch = %placed.epoch, "a room moved")
-                    }
-                    Err(error) => {
-                        tracing::debug!(tenant = %key.tenant, %error, "a room cannot move yet")
-                    }
-                }
-                let pause = Duration::from_secs(1) * entry.participants.max(1) / MOVES_PER_SECOND;
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep(pause) => {}
-                }
-            }
-            if Instant::now() >= deadline {
-                self.order(&uid, Order::Move(order));
-                return;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(EMPTY_AGAIN.min(limits::SUSPECT_AFTER)) => {}
-            }
-        }
-    }
 }
-
-/// Longest drain that is waited for.
-const DRAIN_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Portion in which a node's rooms are written again.
 fn portion_of(uid: &Uid) -> u32 {

@@ -16,6 +16,7 @@ use plenum_proto::v1::observation::Item as Seen;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{Observation, ObserveRequest, Publication, PublicationAck};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -23,7 +24,7 @@ use super::Shared;
 use crate::convert::{self, ConvertError};
 use crate::identity::{Peer, peer_of};
 use crate::metrics::Reason;
-use crate::plane::{Change, Plane};
+use crate::plane::{Change, DrainPlan, Plane};
 
 /// Acknowledgements on their way to a publisher.
 const ACKS: usize = 256;
@@ -217,7 +218,8 @@ impl Publisher {
                 {
                     Ok(()) => {
                         let stop = self.shared.stop.clone();
-                        self.shared.spawn(plane.empty_node(uid, order, stop));
+                        let plan = DrainPlan::of_order(&order, Instant::now(), plane.now_unix_ms());
+                        self.shared.spawn(plane.empty_node(uid, plan, stop));
                     }
                     Err(refusal) => self.refuse(&mut ack, refusal.reason(), &refusal),
                 },

@@ -11,7 +11,7 @@ use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::{EventAck, NodeHello, NodeOrder, NodeReport, ReplicaList, RoomState};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -22,6 +22,7 @@ use crate::convert::{self, ConvertError};
 use crate::identity::{Peer, peer_of};
 use crate::live::{Attachment, Entry, Hello, Load, ReportRefusal};
 use crate::metrics::Reason;
+use crate::plane::DrainPlan;
 
 /// A node's first message comes at once, or not at all.
 const FIRST: Duration = Duration::from_secs(5);
@@ -255,6 +256,7 @@ impl NodeStream {
                 plane.hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?)?;
             }
             Report::Load(load) => {
+                let leaving = Duration::from_millis(load.leaving_ms);
                 let load = Load {
                     accepting: load.accepting,
                     rooms: load.rooms,
@@ -263,6 +265,11 @@ impl NodeStream {
                     dropped_packets: load.dropped_packets,
                 };
                 plane.hear_load(uid, attachment, load)?;
+                if !leaving.is_zero() {
+                    let plan = DrainPlan::of_leaving(leaving, Instant::now());
+                    let empties = plane.clone().empty_node(uid.clone(), plan, self.shared.stop.clone());
+                    self.shared.spawn(empties);
+                }
             }
             Report::Room(room) => {
                 let (key, entry) = read_room(room)?;

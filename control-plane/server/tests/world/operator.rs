@@ -176,5 +176,6 @@ pub fn move_away(id: &str) -> Item {
         node_uid: format!("u-{id}"),
         epoch: 1,
         deadline_unix_ms: i64::MAX,
+        ..Default::default()
     })
 }

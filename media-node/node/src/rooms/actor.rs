@@ -151,6 +151,7 @@ impl Actor {
             ToRoom::Policy(policy) => Input::Policy(policy),
             ToRoom::Candidates(candidates) => Input::Candidates(candidates),
             ToRoom::GiveUp => Input::GiveUp,
+            ToRoom::Notice(moves_at) => Input::Notice(moves_at),
         };
         self.room.handle(now, input);
     }

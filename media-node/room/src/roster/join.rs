@@ -203,6 +203,7 @@ impl Roster {
         self.token_facts(context, id);
         self.touch(context, id);
         self.lobby_to(context, &[id]);
+        self.notice_to(context, id);
         id
     }
 
@@ -360,6 +361,7 @@ impl Roster {
         context.send(id, ToPeer::Resumed);
         self.token_facts(context, id);
         self.lobby_to(context, &[id]);
+        self.notice_to(context, id);
         Some(id)
     }
 

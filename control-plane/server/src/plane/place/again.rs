@@ -11,11 +11,12 @@ use crate::live::{Entry, LiveNode};
 use crate::plane::{PlaceError, Placed, Plane};
 
 impl Plane {
-    /// Moves a room away from a node that is to be emptied: the lease first, then everybody is told to come again.
+    /// Moves a room away from a node that is to be emptied, to none of `busy`: the lease first, then everybody is told to come again.
     pub(in crate::plane) async fn move_room(
         &self,
         key: &RoomKey,
         from: &Uid,
+        busy: &[Uid],
     ) -> Result<Placed, PlaceError> {
         let view = self.view();
         let tenant = view
@@ -67,7 +68,7 @@ impl Plane {
             replaces: Some(entry.epoch),
             runs_at: Some(lease),
             limits: TenantLimits::default(),
-            excluded: vec![from.clone()],
+            excluded: busy.iter().chain([from]).cloned().collect(),
         };
         let placed = self.assign(&view, assignment).await;
         drop(guard);
