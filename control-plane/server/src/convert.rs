@@ -10,7 +10,7 @@ use control_core::ids::{
 use control_core::limits;
 use control_core::record::{
     AdHoc, Address, ApiKey, BrandingText, Capacity, Conference, ConferenceSchedule, LocalText,
-    Node, Notice, Opener, RecordKind, RoleRule, Tenant, TenantLimits, Webhook,
+    Node, Notice, Opener, Record, RecordKind, RoleRule, Tenant, TenantLimits, Webhook,
 };
 use control_core::time::UnixMillis;
 use plenum_proto::v1 as wire;
@@ -18,11 +18,13 @@ use plenum_schedule::{End, Schedule, ScheduleError, Text};
 
 use crate::config::is_endpoint;
 
+mod out;
 mod place;
 mod room;
 #[cfg(test)]
 mod tests;
 
+pub use out::{conference_out, record_out, tenant_out};
 use room::role;
 pub use room::{facts, facts_out, policy, policy_out, role_out};
 
@@ -152,6 +154,21 @@ pub const fn record_kind_out(kind: RecordKind) -> wire::RecordKind {
 
 fn pool(field: &'static str, pool: &str) -> Result<Pool> {
     id(field, Pool::parse(pool))
+}
+
+/// A record of any kind; `None` where the item is none.
+///
+/// # Errors
+/// [`ConvertError`].
+pub fn record(item: wire::publication::Item) -> Result<Option<Record>> {
+    Ok(match item {
+        wire::publication::Item::Tenant(record) => Some(Record::Tenant(Box::new(tenant(record)?))),
+        wire::publication::Item::Conference(record) => {
+            Some(Record::Conference(Box::new(conference(record)?)))
+        }
+        wire::publication::Item::Node(record) => Some(Record::Node(node(record)?)),
+        _ => None,
+    })
 }
 
 /// A tenant.

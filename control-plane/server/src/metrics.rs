@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Counters of the control plane in one registry; the gateway serves it.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +26,12 @@ pub struct Metrics {
     pub place_refused: Family<Reason, Counter>,
     /// Records refused.
     pub records_refused: Family<Reason, Counter>,
+    /// Records written into the store.
+    pub records_written: Counter,
+    /// Records of the store that cannot be read, or cannot be kept there.
+    pub records_unreadable: Family<Reason, Counter>,
+    /// Writes into the store refused because a later publication wrote.
+    pub records_fenced: Counter,
     /// Reports of nodes dropped as malformed.
     pub reports_dropped: Family<Reason, Counter>,
     /// Room events acknowledged that nobody receives.
@@ -41,6 +48,8 @@ pub struct Metrics {
     pub rooms: Gauge,
     /// People in them.
     pub participants: Gauge,
+    /// How far the clocks of the machine or of the nodes are from this replica's time, in seconds.
+    pub clock_offset: Gauge<f64, AtomicU64>,
     /// Failures of the store.
     pub store_failures: Counter,
 }
@@ -58,6 +67,18 @@ impl Default for Metrics {
         let placed = register!("rooms_placed", "Rooms placed");
         let place_refused = register!("placements_refused", "Placements refused");
         let records_refused = register!("records_refused", "Published records refused");
+        let records_written = register!(
+            "store_records_written",
+            "Published records written into the store"
+        );
+        let records_unreadable = register!(
+            "store_records_refused",
+            "Records of the store that cannot be read or kept"
+        );
+        let records_fenced = register!(
+            "store_records_fenced",
+            "Writes of records refused because a later publication wrote"
+        );
         let reports_dropped = register!("reports_dropped", "Malformed reports of nodes");
         let events_unclaimed = register!("events_unclaimed", "Room events that no receiver wants");
         let nodes_dead = register!("nodes_dead", "Nodes declared dead");
@@ -69,11 +90,18 @@ impl Default for Metrics {
         let nodes_attached = register!("nodes_attached", "Nodes attached to this replica");
         let rooms = register!("rooms", "Rooms that run");
         let participants = register!("participants", "Participants of rooms that run");
+        let clock_offset = register!(
+            "clock_offset_seconds",
+            "How far the clocks of the machine or of the nodes are from this replica's time"
+        );
         let store_failures = register!("store_failures", "Calls to the store that failed");
         Self {
             placed,
             place_refused,
             records_refused,
+            records_written,
+            records_unreadable,
+            records_fenced,
             reports_dropped,
             events_unclaimed,
             nodes_dead,
@@ -82,6 +110,7 @@ impl Default for Metrics {
             nodes_attached,
             rooms,
             participants,
+            clock_offset,
             store_failures,
             registry: Mutex::new(registry),
         }

@@ -19,6 +19,7 @@ use control_core::throttle::Failures;
 use futures::future::BoxFuture;
 
 pub mod memory;
+pub mod redis;
 
 /// A record outlives its room's last report by this, or by the room's empty timeout if that is longer.
 pub const ROOM_RECORD_MIN: Duration = Duration::from_secs(120);
@@ -460,6 +461,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets a record that is not published any more.
     fn drop_record(&self, kind: RecordKind, uid: Uid, epoch: u64) -> Answer<'_, RecordOutcome>;
+
+    /// One record.
+    fn record(&self, kind: RecordKind, uid: Uid) -> Answer<'_, Option<StoredRecord>>;
 
     /// All records, by kind and uid.
     fn records(&self) -> Answer<'_, Vec<StoredRecord>>;

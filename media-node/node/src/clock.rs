@@ -29,6 +29,15 @@ impl Clock {
         }
     }
 
+    /// What the machine's clock shows at this moment, wherever it jumped since the start; for those who ask several machines.
+    #[must_use]
+    pub fn machine_unix_ms() -> i64 {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {

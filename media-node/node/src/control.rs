@@ -361,6 +361,7 @@ async fn stream(
                 egress_bps,
                 dropped_packets: counters.dropped_packets,
                 leaving_ms: control.state.standing().leaves_in(control.clock.now()),
+                unix_ms: Clock::machine_unix_ms(),
             }))
             .await?;
         }

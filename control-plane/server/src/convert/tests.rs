@@ -138,6 +138,72 @@ fn records_are_taken_as_they_are_meant() {
     assert_eq!(conference.reserve_participants, 30);
 }
 
+fn wire_schedule() -> wire::Schedule {
+    wire::Schedule {
+        start: "2026-09-01T08:00:00".into(),
+        time_zone: "Europe/Berlin".into(),
+        duration_ms: 5_400_000,
+        recurrence: "FREQ=WEEKLY;BYDAY=TU".into(),
+        except: vec!["2026-12-22".into()],
+        open_before_ms: 900_000,
+        close_after_ms: 60_000,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn tenants_and_conferences_survive_the_way_in_and_out() {
+    let mut record = wire_tenant();
+    record.limits = Some(wire::Limits {
+        concurrent_rooms: Some(1),
+        participants: Some(0),
+        participants_per_room: None,
+        publishers_per_room: Some(4),
+        egress_mbps: Some(5),
+        publishers: Some(6),
+    });
+    record.branding_texts = vec![wire::BrandingText {
+        key: "Welcome".into(),
+        lang: "de".into(),
+        text: "Moin".into(),
+    }];
+    record.active_from_unix_ms = 1;
+    record.link_key = vec![2; 32];
+    assert_eq!(tenant_out(&tenant(record.clone()).expect("valid")), record);
+    for until in [false, true] {
+        let mut record = wire_conference();
+        record.openers.push(wire::Opener {
+            who: Some(wire::opener::Who::Subject("s".into())),
+        });
+        record.roles = vec![wire::RoleRule {
+            role: wire::Role::Presenter.into(),
+            subjects: vec!["a".into()],
+            groups: vec!["b".into()],
+        }];
+        record.notices = vec![wire::Notice {
+            id: "n".into(),
+            texts: vec![wire::LocalText {
+                lang: "en".into(),
+                text: "Hello".into(),
+            }],
+            acknowledge: true,
+        }];
+        record.pool = "media/default".into();
+        record.schedule = Some(wire_schedule());
+        if until {
+            record.schedule = Some(wire::Schedule {
+                duration_ms: 0,
+                until: "09:30".into(),
+                ..wire_schedule()
+            });
+        }
+        assert_eq!(
+            conference_out(&conference(record.clone()).expect("valid")),
+            record
+        );
+    }
+}
+
 #[test]
 fn errors_name_the_field() {
     fn refuse<T: std::fmt::Debug>(result: Result<T>, field: &str) {
@@ -285,7 +351,42 @@ fn metadata_beyond_its_bound_is_refused() {
     );
 }
 
+/// Something that decodes as a record with this or that field spoilt, cut or doubled.
+fn spoilt(message: &impl Message, at: usize, byte: u8) -> Vec<u8> {
+    let mut bytes = message.encode_to_vec();
+    if !bytes.is_empty() {
+        let at = at % bytes.len();
+        bytes[at] = byte;
+    }
+    bytes
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_taken_once_is_taken_again_and_means_the_same(at in any::<usize>(), byte in any::<u8>()) {
+        if let Ok(record) = wire::TenantRecord::decode(spoilt(&wire_tenant(), at, byte).as_slice())
+            && let Ok(taken) = tenant(record)
+        {
+            prop_assert_eq!(tenant(tenant_out(&taken)), Ok(taken));
+        }
+        let planned = wire::ConferenceRecord { schedule: Some(wire_schedule()), ..wire_conference() };
+        if let Ok(record) = wire::ConferenceRecord::decode(spoilt(&planned, at, byte).as_slice())
+            && let Ok(taken) = conference(record)
+        {
+            let out = conference_out(&taken);
+            let again = conference(out.clone());
+            prop_assert!(again.is_ok(), "{:?}", again);
+            prop_assert_eq!(conference_out(&again.expect("taken")), out);
+        }
+        if let Ok(record) = wire::NodeFacts::decode(spoilt(&wire_node(), at, byte).as_slice())
+            && let Ok(taken) = node(record)
+        {
+            prop_assert_eq!(node(node_out(&taken)), Ok(taken));
+        }
+    }
+
     #[test]
     fn no_bytes_from_the_network_make_a_conversion_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(record) = wire::TenantRecord::decode(bytes.as_slice()) {

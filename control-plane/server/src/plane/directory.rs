@@ -4,7 +4,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use control_core::directory::{Directory, Fenced, OrderRefusal, RecordRefusal, StreamId};
+use control_core::directory::{
+    Directory, DirectoryView, Fenced, Origin, OrderRefusal, RecordRefusal, StreamId,
+};
 use control_core::ids::{Epoch, NodeId, Uid};
 use control_core::record::{Record, RecordKind};
 
@@ -40,6 +42,28 @@ impl Plane {
     /// A publisher begins.
     pub(crate) fn begin_publication(&self, epoch: Epoch) -> Result<StreamId, Fenced> {
         self.directory().begin(epoch, self.0.clock.now())
+    }
+
+    /// A publisher is gone.
+    pub(crate) fn end_publication(&self, stream: StreamId) {
+        self.directory().end(stream);
+        // Whoever keeps the records in the store looks at once who is to do it now.
+        self.bump_directory();
+    }
+
+    /// What is in force, where it came from, and the epoch of the publisher while one is connected.
+    pub(super) fn published(&self) -> (Arc<DirectoryView>, Origin, Option<Epoch>) {
+        let directory = self.directory();
+        (directory.view(), directory.origin(), directory.published())
+    }
+
+    /// Takes what the store kept, unless a publisher is connected. Whether it was taken.
+    pub(super) fn load_stored(&self, records: Vec<Record>) -> bool {
+        let taken = self.directory().load_stored(records);
+        if taken {
+            self.show_directory();
+        }
+        taken
     }
 
     /// Takes one change; it is seen with the next [`Self::show_directory`].

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control_core::directory::DirectoryView;
+use control_core::directory::{DirectoryView, Origin};
 use control_core::ids::{Epoch, RoomKey};
 use control_core::opening::opening;
 use control_core::record::RoomPolicy;
@@ -61,13 +61,15 @@ impl Plane {
     /// Looks at every room once. Whether it has to be asked again which ones are declared.
     async fn enforce(&self, told: &mut Told, ask: bool) -> bool {
         let mut ask_again = false;
-        let view = self.view();
+        let (view, origin, _) = self.published();
+        // What the store kept may lack a record; no room ends for that.
+        let whole = origin == Origin::Publication;
         let now = self.0.clock.unix();
         let due: Vec<(RoomKey, Epoch, Due)> = {
             let live = self.live();
             live.rooms()
                 .filter_map(|(key, _, entry)| {
-                    Some((key.clone(), entry.epoch, due(&view, key, entry, now)?))
+                    Some((key.clone(), entry.epoch, due(&view, whole, key, entry, now)?))
                 })
                 .collect()
         };
@@ -126,18 +128,19 @@ impl Plane {
 
 fn due(
     view: &DirectoryView,
+    whole: bool,
     key: &RoomKey,
     entry: &Entry,
     now: control_core::time::UnixMillis,
 ) -> Option<Due> {
     let Some(tenant) = view.tenant(&key.tenant) else {
-        return Some(Due::End);
+        return whole.then_some(Due::End);
     };
     if tenant.suspended && tenant.suspend_terminate {
         return Some(Due::End);
     }
     let Some(conference) = view.conference_of_room(key) else {
-        return Some(Due::EndIfDeclared);
+        return whole.then_some(Due::EndIfDeclared);
     };
     if conference.suspended || (!tenant.suspended && !opening(tenant, conference, now).is_allowed())
     {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use control_core::directory::{Fenced, StreamId};
 use control_core::ids::{Epoch, RoomKey, TenantName};
-use control_core::record::{Record, RecordKind};
+use control_core::record::RecordKind;
 use futures::{FutureExt, Stream};
 use plenum_proto::v1::directory_server::Directory;
 use plenum_proto::v1::observation::Item as Seen;
@@ -85,10 +85,12 @@ impl Directory for DirectoryService {
         let stop = self.shared.stop.clone();
         let messages = request.into_inner();
         self.shared.spawn(async move {
+            let mut publisher = publisher;
             let end = tokio::select! {
                 () = stop.cancelled() => Err(Status::unavailable("the replica stops")),
                 end = publisher.run(messages) => end,
             };
+            publisher.gone();
             if let Err(status) = end {
                 tracing::info!(%status, "publication ended");
                 // The publisher may be gone; then nobody is left to be told.
@@ -149,7 +151,14 @@ enum Asked {
 }
 
 impl Publisher {
-    async fn run(mut self, mut messages: Streaming<Publication>) -> Result<(), Status> {
+    /// The stream is over, whatever the reason.
+    fn gone(&self) {
+        if let Some(stream) = self.stream {
+            self.shared.plane.end_publication(stream);
+        }
+    }
+
+    async fn run(&mut self, mut messages: Streaming<Publication>) -> Result<(), Status> {
         let mut batch = Vec::new();
         while let Some(message) = messages.message().await? {
             batch.push(self.take(message).await?);
@@ -305,11 +314,7 @@ fn blank_ack(item: &Item) -> PublicationAck {
 }
 
 fn read(item: Item) -> Result<Asked, ConvertError> {
-    let put = |record| Asked::Change(Change::Put(Box::new(record)));
     Ok(match item {
-        Item::Tenant(record) => put(Record::Tenant(Box::new(convert::tenant(record)?))),
-        Item::Conference(record) => put(Record::Conference(Box::new(convert::conference(record)?))),
-        Item::Node(record) => put(Record::Node(convert::node(record)?)),
         Item::Retract(retract) => Asked::Change(Change::Retract(
             convert::record_kind(retract.kind)?,
             convert::uid("uid", &retract.uid)?,
@@ -318,6 +323,10 @@ fn read(item: Item) -> Result<Asked, ConvertError> {
         Item::EndOfSnapshot(false) => Asked::Nothing,
         Item::Accepting(order) => Asked::Accepting(order),
         Item::Move(order) => Asked::Move(order),
+        record => match convert::record(record)? {
+            Some(record) => Asked::Change(Change::Put(Box::new(record))),
+            None => Asked::Nothing,
+        },
     })
 }
 

@@ -518,6 +518,10 @@ impl Store for MemoryStore {
         self.step(|state, now| Ok(state.records.forget(kind, &uid, epoch, now)))
     }
 
+    fn record(&self, kind: RecordKind, uid: Uid) -> Answer<'_, Option<StoredRecord>> {
+        self.step(move |state, _| Ok(state.records.get(kind, &uid)))
+    }
+
     fn records(&self) -> Answer<'_, Vec<StoredRecord>> {
         self.step(|state, _| Ok(state.records.all()))
     }

@@ -122,6 +122,10 @@ impl Store for Flaky {
         self.pass(|store| store.drop_record(kind, uid, epoch))
     }
 
+    fn record(&self, kind: RecordKind, uid: Uid) -> Answer<'_, Option<StoredRecord>> {
+        self.pass(|store| store.record(kind, uid))
+    }
+
     fn records(&self) -> Answer<'_, Vec<StoredRecord>> {
         self.pass(|store| store.records())
     }

@@ -72,6 +72,10 @@ impl Records {
         outcome
     }
 
+    pub(super) fn get(&self, kind: RecordKind, uid: &Uid) -> Option<StoredRecord> {
+        self.kept.get(&(kind, uid.clone())).cloned()
+    }
+
     pub(super) fn all(&self) -> Vec<StoredRecord> {
         self.kept.values().cloned().collect()
     }
