@@ -28,7 +28,7 @@ table inet way_out {
 }
 RULES
 
-if command -v pulseaudio >/dev/null; then
+if [ -z "${PLENUM_E2E_QUIET:-}" ] && command -v pulseaudio >/dev/null; then
   # A sound card that nobody hears: without one Firefox starts no AudioContext.
   XDG_RUNTIME_DIR="$(mktemp -d)"
   export XDG_RUNTIME_DIR PULSE_SERVER="unix:$XDG_RUNTIME_DIR/native"

@@ -22,11 +22,31 @@ pub const MACHINE: &str = "10.99.0.1";
 /// # Errors
 /// When the namespaces cannot be made (it takes root) or the test inside fails.
 pub fn in_namespace(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
-    if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
+    if is_inside(name) {
         return body();
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("inside.sh");
-    let status = Command::new("unshare")
+    let status = namespaced(name)?
+        .status()
+        .context("unshare (util-linux) starts the test's namespaces")?;
+    if !status.success() {
+        bail!("{name} failed in its namespaces ({status}); they need root, iproute2 and nftables");
+    }
+    Ok(())
+}
+
+/// Does this process run inside the namespaces made for the test `name`?
+#[must_use]
+pub fn is_inside(name: &str) -> bool {
+    std::env::var_os(INSIDE).is_some_and(|inside| inside == name)
+}
+
+/// The test's binary once more, in network, mount and process namespaces of its own, for the one test `name`.
+///
+/// # Errors
+/// When the own binary is unknown.
+pub fn namespaced(name: &str) -> Result<Command> {
+    let mut command = Command::new("unshare");
+    command
         .args([
             "--net",
             "--mount",
@@ -35,17 +55,31 @@ pub fn in_namespace(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()>
             "--kill-child",
             "--mount-proc",
         ])
-        .arg(script)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("inside.sh"))
         .arg(std::env::current_exe()?)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)
-        .stdin(Stdio::null())
-        .status()
-        .context("unshare (util-linux) starts the test's namespaces")?;
-    if !status.success() {
-        bail!("{name} failed in its namespaces ({status}); they need root, iproute2 and nftables");
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+/// A program of this workspace.
+///
+/// # Errors
+/// When it has not been built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?
+        .parent()
+        .and_then(Path::parent)
+        .context("a test lies in target/PROFILE/deps")?
+        .join(name);
+    if !path.exists() {
+        bail!(
+            "{} is missing: cargo build --workspace --bins (make build) makes it",
+            path.display()
+        );
     }
-    Ok(())
+    Ok(path)
 }
 
 /// A conference as `plenum up` printed it.
@@ -57,6 +91,17 @@ pub struct Conference {
     pub guest_link: String,
     /// Link of openers, with the key.
     pub opener_link: String,
+}
+
+/// What `plenum up` is given.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// URL of a Redis.
+    pub redis: Option<String>,
+    /// Replicas of the control plane; 0 = as many as there are by default.
+    pub replicas: u32,
+    /// Manifests in place of those of the quickstart: file name and text.
+    pub manifests: Vec<(&'static str, String)>,
 }
 
 /// A running system; it is killed when dropped.
@@ -72,17 +117,15 @@ impl System {
     /// # Errors
     /// When a binary is missing or the system is not ready within the liveness bound.
     pub fn start(name: &str) -> Result<Self> {
-        let binary = std::env::current_exe()?
-            .parent()
-            .and_then(Path::parent)
-            .context("a test lies in target/PROFILE/deps")?
-            .join("plenum");
-        if !binary.exists() {
-            bail!(
-                "{} is missing: cargo build --workspace --bins (make build) makes it",
-                binary.display()
-            );
-        }
+        Self::start_with(name, &Setup::default())
+    }
+
+    /// As [`Self::start`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(name: &str, setup: &Setup) -> Result<Self> {
+        let binary = program("plenum")?;
         // Short: the path of a Unix socket has a bound of 108 bytes.
         let folder = std::env::temp_dir().join(format!("plenum-{name:.12}-{}", std::process::id()));
         let manifests = folder.join("manifests");
@@ -92,12 +135,23 @@ impl System {
             let entry = entry?;
             std::fs::copy(entry.path(), manifests.join(entry.file_name()))?;
         }
+        for (file, text) in &setup.manifests {
+            std::fs::write(manifests.join(file), text)?;
+        }
         let log = std::fs::File::create(folder.join("log"))?;
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .args(["up", "--output", "json", "-f"])
             .arg(&manifests)
             .arg("--state-dir")
-            .arg(folder.join("state"))
+            .arg(folder.join("state"));
+        if let Some(url) = &setup.redis {
+            command.args(["--redis", url]);
+        }
+        if setup.replicas > 0 {
+            command.args(["--replicas", &setup.replicas.to_string()]);
+        }
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -168,6 +222,50 @@ impl System {
                 .with_context(|| format!("{name} has no opener link"))?
                 .to_owned(),
         })
+    }
+
+    /// Objects as `plenum get KIND -o json` prints them.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn get(&self, kind: &str) -> Result<Vec<serde_json::Value>> {
+        let output = Command::new(program("plenum")?)
+            .args(["get", kind, "-o", "json", "--state-dir"])
+            .arg(self.folder.join("state"))
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "plenum get {kind}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Folder of this system; it goes with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The last lines of every child's log.
+    #[must_use]
+    pub fn logs(&self, lines: usize) -> String {
+        let mut all = String::new();
+        let files = std::fs::read_dir(self.folder.join("state/logs")).ok();
+        for entry in files.into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let text: Vec<&str> = text.lines().collect();
+            let tail = &text[text.len().saturating_sub(lines)..];
+            all.push_str(&format!(
+                "--- {}\n{}\n",
+                entry.file_name().to_string_lossy(),
+                tail.join("\n")
+            ));
+        }
+        all
     }
 
     /// The log so far.

@@ -177,18 +177,32 @@ impl Crowd {
         self.rooms.keys().map(String::as_str)
     }
 
-    /// Those who do not get every track of their room right now, with what is missing. Right now means: a frame made within the last
-    /// second.
+    /// Somebody leaves in good order and is forgotten; false when there is no such person.
+    pub async fn dismiss(&mut self, identity: &str) -> bool {
+        for people in self.rooms.values_mut() {
+            let found = people
+                .iter()
+                .position(|person| person.record().identity == identity);
+            if let Some(index) = found {
+                people.remove(index).leave().await;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Those who do not get every track of their room right now: the room, and who lacks what. Right now means: a frame made within
+    /// the last second.
     #[must_use]
-    pub fn waiting(&self) -> Vec<String> {
+    pub fn waiting(&self) -> Vec<(String, String)> {
         let since = Millis(self.now().0.saturating_sub(1_000));
         let mut waiting = Vec::new();
         for (room, people) in &self.rooms {
-            let tracks = tracks(people);
+            let tracks = tracks(people.iter());
             for person in people {
                 let record = person.record();
                 if !record.connected {
-                    waiting.push(format!("{}: no signalling", record.identity));
+                    waiting.push((room.clone(), format!("{}: no signalling", record.identity)));
                     continue;
                 }
                 for (publisher, kind, produced) in &tracks {
@@ -202,7 +216,10 @@ impl Crowd {
                         .and_then(|(number, _)| produced.get(*number as usize));
                     if newest.is_none_or(|made| *made < since) {
                         let identity = &record.identity;
-                        waiting.push(format!("{identity} in {room}: {kind:?} of {publisher}"));
+                        waiting.push((
+                            room.clone(),
+                            format!("{identity}: no {kind:?} of {publisher}"),
+                        ));
                     }
                 }
             }
@@ -211,7 +228,7 @@ impl Crowd {
     }
 
     /// Waits until everybody gets every track of their room, at most until `bound`; who does not then.
-    pub async fn until_flowing(&self, bound: Duration) -> Vec<String> {
+    pub async fn until_flowing(&self, bound: Duration) -> Vec<(String, String)> {
         let end = Instant::now() + bound;
         loop {
             let waiting = self.waiting();
@@ -222,7 +239,7 @@ impl Crowd {
         }
     }
 
-    /// What everybody got from `from` to `to`, judged by what has come until now.
+    /// What everybody who was there at `from` got of each other until `to`, judged by what has come until now.
     #[must_use]
     pub fn figures(&self, from: Millis, to: Millis) -> Figures {
         self.figures_of(from, to, |_| true)
@@ -234,8 +251,9 @@ impl Crowd {
         let mut figures = Figures::default();
         let (mut gaps, mut again, mut signalling) = (Vec::new(), Vec::new(), Vec::new());
         for (_, people) in self.rooms.iter().filter(|(name, _)| room(name)) {
-            let tracks = tracks(people);
-            for person in people {
+            let there = |person: &&Person| person.record().began <= from;
+            let tracks = tracks(people.iter().filter(there));
+            for person in people.iter().filter(there) {
                 let record = person.record();
                 let mut slowest = Some(Duration::ZERO);
                 for (publisher, kind, produced) in &tracks {
@@ -309,7 +327,7 @@ impl Default for Crowd {
 }
 
 /// What is published in a room.
-fn tracks(people: &[Person]) -> Vec<(u32, Kind, Vec<Millis>)> {
+fn tracks<'a>(people: impl Iterator<Item = &'a Person>) -> Vec<(u32, Kind, Vec<Millis>)> {
     let mut tracks = Vec::new();
     for person in people {
         let record = person.record();

@@ -74,9 +74,11 @@ impl Person {
     /// Begins to join; goes on until it leaves or is dropped.
     #[must_use]
     pub fn enter(plan: Plan) -> Self {
+        let began = plan.origin.elapsed().as_millis();
         let record = Arc::new(Mutex::new(Record {
             identity: plan.identity.clone(),
             number: plan.number,
+            began: Millis(u32::try_from(began).unwrap_or(u32::MAX)),
             token: plan.token.clone(),
             ..Record::default()
         }));

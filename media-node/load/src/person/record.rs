@@ -134,6 +134,8 @@ pub struct Record {
     pub identity: String,
     /// Number in stamps.
     pub number: u32,
+    /// When it began to join for the first time.
+    pub began: Millis,
     /// Participant SID of the current session.
     pub sid: Option<String>,
     /// Token for the next join: the newest one that was sent.

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The clock of one replica jumps.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::http;
+use e2e::processes::{Held, mount};
+use e2e::system::{Setup, program};
+use plenum_load::person::record::Happened;
+
+use crate::lab::{folder, replica, run, shape};
+
+/// One hour ahead, one behind, and back; nobody notices, and the replica lets people in meanwhile.
+pub(crate) fn jumps(name: &'static str) -> Result<()> {
+    let library = faketime()?;
+    let bin = folder(name).join("bin");
+    std::fs::create_dir_all(&bin)?;
+    let (real, copy) = (program("control-plane")?, bin.join("control-plane"));
+    std::fs::File::create(&copy)?;
+    mount(&real, &copy)?;
+    let offset = bin.join("offset");
+    std::fs::write(&offset, "+0\n")?;
+    let script = bin.join("with-own-clock");
+    std::fs::write(
+        &script,
+        format!(
+            "#!/bin/sh\ncase \"$*\" in *'--replica-id local-1 '*)\n  export LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} \
+             FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_RESET=1 ;;\nesac\nexec {} \"$@\"\n",
+            library.display(),
+            offset.display(),
+            copy.display()
+        ),
+    )?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let _wrapped = Held::replaced(&real, &script)?;
+    run(name, Setup::default(), shape(), async |lab| {
+        let from = lab.crowd.now();
+        for (index, jump) in ["+3600", "+0", "-3600", "+0"].into_iter().enumerate() {
+            set(&offset, jump)?;
+            let ahead: i64 = jump.parse()?;
+            let seen = clock_of("local-1").await?;
+            ensure!(
+                (seen - ahead).abs() < 60,
+                "the clock of local-1 is {seen} s ahead, set to {jump}"
+            );
+            ensure!(
+                clock_of("local-0").await?.abs() < 60,
+                "the other clock is right"
+            );
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let (jumped, other) = (replica("local-1")?.gateway(), replica("local-0")?.gateway());
+            lab.enters("room-0", &format!("late-{index}"), &jumped)
+                .await?;
+            lab.meet(&format!("new-{index}"), &[jumped, other]).await?;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let figures = lab.settled(from).await;
+        lab.without_a_gap("jumps", &figures)?;
+        for (_, person) in lab.crowd.people() {
+            let record = person.record();
+            let noticed = record.count(from, |what| *what != Happened::Joined);
+            ensure!(
+                noticed == 0,
+                "{} noticed: {:?}",
+                record.identity,
+                record.happened
+            );
+        }
+        lab.one_state().await
+    })
+}
+
+fn set(offset: &Path, jump: &str) -> Result<()> {
+    // In one step: the replica reads it at any time.
+    let next = offset.with_extension("next");
+    std::fs::write(&next, format!("{jump}\n"))?;
+    Ok(std::fs::rename(next, offset)?)
+}
+
+/// Seconds by which a replica's wall clock is ahead of ours, by the date of its answers.
+async fn clock_of(id: &str) -> Result<i64> {
+    // The date is kept for a second.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let answer = http::get(replica(id)?.http, "/livez").await?;
+    let date = answer.header("date").context("answers have a date")?;
+    let date = jiff::fmt::rfc2822::parse(date)?.timestamp();
+    Ok(date.as_second() - jiff::Timestamp::now().as_second())
+}
+
+fn faketime() -> Result<PathBuf> {
+    for entry in std::fs::read_dir("/usr/lib")?.flatten() {
+        let library = entry.path().join("faketime/libfaketimeMT.so.1");
+        if library.exists() {
+            return Ok(library);
+        }
+    }
+    None.context("libfaketime (Debian: libfaketime) is installed")
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Parts of the running system are taken away while people talk, and every missing frame is counted.
+//!
+//! Each case runs whole processes (`plenum up`, replicas of the control plane, media nodes, `redis-server`) in namespaces of its own.
+//! They mostly wait, so several run at once. `PLENUM_LONG=1` lets an absence of the store last for ten minutes.
+
+mod clock;
+mod lab;
+mod nodes;
+mod replicas;
+mod store;
+
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e::system::{is_inside, namespaced};
+use libtest_mimic::{Arguments, Trial};
+
+/// A case: its name as a claim, and what runs inside the namespaces.
+type Case = (&'static str, fn(&'static str) -> Result<()>);
+
+const CASES: &[Case] = &[
+    ("nothing_taken_away_misses_nothing", replicas::undisturbed),
+    (
+        "a_killed_replica_costs_no_frame_and_everybody_resumes",
+        replicas::one_killed,
+    ),
+    (
+        "thirty_seconds_without_replicas_cost_no_frame_and_everybody_resumes",
+        replicas::all_away_page,
+    ),
+    (
+        "sdk_defaults_bridge_twenty_seconds_without_replicas",
+        replicas::all_away_sdk,
+    ),
+    ("a_stopped_redis_costs_nothing", store::stopped),
+    ("a_paused_redis_costs_nothing", store::paused),
+    ("a_flushed_redis_costs_nothing", store::flushed),
+    ("a_read_only_redis_costs_nothing", store::read_only),
+    ("a_full_redis_costs_nothing", store::full),
+    ("a_redis_that_fails_over_costs_nothing", store::failed_over),
+    (
+        "rooms_of_a_killed_node_come_back_as_they_were",
+        nodes::killed,
+    ),
+    (
+        "rooms_of_a_frozen_node_come_back_and_it_drops_what_it_lost",
+        nodes::frozen,
+    ),
+    (
+        "rooms_of_a_node_that_is_cut_off_come_back_as_they_were",
+        nodes::cut_off,
+    ),
+    (
+        "without_half_of_the_nodes_capacity_is_refused_honestly",
+        nodes::half,
+    ),
+    (
+        "a_clock_that_jumps_by_an_hour_on_one_replica_changes_nothing",
+        clock::jumps,
+    ),
+];
+
+/// Cases at once, unless `--test-threads` says otherwise: each takes a fraction of a core.
+const AT_ONCE: usize = 5;
+/// A case that has not ended by then never will.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    for (name, body) in CASES {
+        if is_inside(name) {
+            return match body(name) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    println!("{error:#}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE));
+    let trials = CASES
+        .iter()
+        .map(|(name, _)| {
+            Trial::test(*name, || {
+                isolated(name).map_err(|error| format!("{error:#}").into())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Runs one case in namespaces of its own and shows its figures; everything it said if it fails.
+fn isolated(name: &'static str) -> Result<()> {
+    let path = std::env::temp_dir().join(format!("plenum-{name}-{}.log", std::process::id()));
+    let log = File::create(&path)?;
+    let mut child = namespaced(name)?
+        .env("PLENUM_E2E_QUIET", "1")
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("unshare (util-linux) starts the test's namespaces")?;
+    let end = Instant::now() + PATIENCE + lab::outage();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() >= end {
+            child.kill()?;
+            child.wait()?;
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let said = std::fs::read_to_string(&path)?;
+    std::fs::remove_file(&path)?;
+    if status.is_some_and(|status| status.success()) {
+        let figures: Vec<&str> = said
+            .lines()
+            .filter(|line| line.starts_with("figure: "))
+            .collect();
+        println!("{}", figures.join("\n"));
+        return Ok(());
+    }
+    bail!(
+        "{said}\n{name} {} (it needs root, iproute2, nftables and redis-server)",
+        if status.is_some() {
+            "failed"
+        } else {
+            "did not end"
+        }
+    )
+}
