@@ -93,6 +93,17 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::TenantRooms,
+        Self::TenantParticipants,
+        Self::TenantPublishers,
+        Self::TenantEgress,
+        Self::NodeRooms,
+        Self::NodeParticipants,
+        Self::NodeEgress,
+    ];
+
     /// Is another node worth a try?
     #[must_use]
     pub const fn is_of_node(self) -> bool {

@@ -29,6 +29,12 @@ struct Reserved {
     expires: Moment,
 }
 
+impl Reserved {
+    fn is_settled(&self) -> bool {
+        self.amount == Usage::default()
+    }
+}
+
 /// Capacity that is held for a planned conference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
@@ -56,12 +62,15 @@ impl Seat {
         self.reserved.len()
     }
 
-    /// When the first part runs out.
+    /// When the first part runs out that counts. What is settled counts for nothing and goes together.
     pub(super) fn due(&self) -> Option<Moment> {
         let reported = self.reported.values().map(|reported| reported.expires);
-        let reserved = self.reserved.iter().map(|reserved| reserved.expires);
+        let waiting = self.reserved.iter().filter(|one| !one.is_settled());
+        let waiting = waiting.map(|reserved| reserved.expires);
+        let settled = self.reserved.iter().filter(|one| one.is_settled());
+        let settled = settled.map(|reserved| reserved.expires).max();
         let held = self.held.iter().map(|held| held.expires);
-        reported.chain(reserved).chain(held).min()
+        reported.chain(waiting).chain(held).chain(settled).min()
     }
 
     /// Drops what has run out.
@@ -175,15 +184,14 @@ impl Seat {
                 reserved.amount.egress_kbps = 0;
             }
         }
-        let settled = |reserved: &Reserved| reserved.amount == Usage::default();
         let mut surplus = self
             .reserved
             .iter()
-            .filter(|reserved| settled(reserved))
+            .filter(|reserved| reserved.is_settled())
             .count()
             .saturating_sub(SETTLED_KEPT_MAX);
         self.reserved.retain(|reserved| {
-            let goes = surplus > 0 && settled(reserved);
+            let goes = surplus > 0 && reserved.is_settled();
             surplus -= usize::from(goes);
             !goes
         });
