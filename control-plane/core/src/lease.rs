@@ -72,6 +72,12 @@ pub const STOPPED_AFTER: Duration = Duration::from_secs(2);
 /// through, and the node's last word came up to a report's pace earlier.
 pub const OUTLASTS_GLITCH: Duration = Duration::from_millis(6_250);
 
+/// Silence that completes the own witness of a death: a lease, and the time in which the last word still came to be written.
+pub const OWN_SILENCE: Duration = Duration::from_millis(5_250);
+/// A lease that was held by others' reports while this replica heard nothing has to be gone for so long: a store that was flushed has it
+/// again with the next report.
+pub const LEASE_GONE: Duration = Duration::from_secs(3);
+
 /// Was the process stopped between two ticks?
 #[must_use]
 pub fn was_stopped(since_last_tick: Duration) -> bool {
@@ -139,6 +145,32 @@ impl Dials {
     }
 }
 
+/// What the store said of a silent node's lease so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseLooks {
+    held_at: Option<Duration>,
+}
+
+impl LeaseLooks {
+    /// What one more look shows, after so much silence.
+    pub fn look(&mut self, lease: LeaseWitness, silence: Silence) -> LeaseWitness {
+        match lease {
+            LeaseWitness::Held => {
+                self.held_at = Some(silence.span());
+                lease
+            }
+            LeaseWitness::Expired
+                if self
+                    .held_at
+                    .is_some_and(|held| silence.span().saturating_sub(held) < LEASE_GONE) =>
+            {
+                LeaseWitness::Held
+            }
+            LeaseWitness::Expired | LeaseWitness::Away => lease,
+        }
+    }
+}
+
 /// What the store says of a node's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseWitness {
@@ -177,7 +209,7 @@ pub struct Witnesses {
 /// Has this replica itself seen enough to call a node dead?
 #[must_use]
 pub fn own_witness(silence: Silence, dials: Dials) -> bool {
-    silence.span() >= limits::LEASE && dials.conclusive()
+    silence.span() >= OWN_SILENCE && dials.conclusive()
 }
 
 /// Standing of a node by its witnesses.
@@ -245,7 +277,7 @@ mod tests {
 
     fn dead() -> Witnesses {
         Witnesses {
-            silence: silent(5_000),
+            silence: silent(5_300),
             dials: dials(&[(Dialled::Refused, 3_000), (Dialled::Refused, 4_000)]),
             lease: LeaseWitness::Expired,
             in_grace: false,
@@ -265,7 +297,7 @@ mod tests {
                 ..dead()
             },
             Witnesses {
-                silence: silent(4_900),
+                silence: silent(5_200),
                 ..dead()
             },
             Witnesses {
@@ -314,6 +346,25 @@ mod tests {
         // A refusal speaks for itself, but an unanswered dial after it may be the network again.
         let mixed = dials(&[(Dialled::Refused, 3_000), (Dialled::Unanswered, 4_000)]);
         assert!(!mixed.conclusive());
+    }
+
+    #[test]
+    fn a_lease_that_others_kept_up_is_not_gone_at_the_first_look() {
+        let mut looks = LeaseLooks::default();
+        let mut look = |lease, millis| looks.look(lease, silent(millis));
+        assert_eq!(look(LeaseWitness::Held, 7_000), LeaseWitness::Held);
+        assert_eq!(look(LeaseWitness::Expired, 8_000), LeaseWitness::Held);
+        assert_eq!(look(LeaseWitness::Expired, 10_000), LeaseWitness::Expired);
+        let mut looks = LeaseLooks::default();
+        assert_eq!(
+            looks.look(LeaseWitness::Expired, silent(5_300)),
+            LeaseWitness::Expired,
+            "nobody kept it up"
+        );
+        assert_eq!(
+            looks.look(LeaseWitness::Away, silent(5_300)),
+            LeaseWitness::Away
+        );
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use control_core::ids::{Epoch, NodeId, RoomKey, Site, TenantName, Uid};
 use control_core::lease::{
-    self, Dialled, Dials, LeaseWitness, Silence, Standing, Witnesses, own_witness, standing,
+    self, Dialled, Dials, LeaseLooks, LeaseWitness, Silence, Standing, Witnesses, own_witness,
+    standing,
 };
 use control_core::limits;
 use control_core::time::Moment;
@@ -78,6 +79,7 @@ pub struct LiveNode {
     named: BTreeSet<RoomKey>,
     silence: Silence,
     dials: Dials,
+    looks: LeaseLooks,
     /// Is it being dialled?
     dialling: bool,
     /// Has it said anything since everybody was asked to?
@@ -193,6 +195,13 @@ impl LiveView {
         self.rooms.of(uid).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Any room that runs.
+    #[must_use]
+    pub fn sample(&self) -> Option<(RoomKey, Uid, Epoch)> {
+        let (key, uid, entry) = self.rooms.all(&self.nodes).next()?;
+        Some((key.clone(), uid.clone(), entry.epoch))
+    }
+
     /// All rooms that run together.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -281,6 +290,7 @@ impl LiveView {
             named: BTreeSet::new(),
             silence: Silence::default(),
             dials: Dials::default(),
+            looks: LeaseLooks::default(),
             dialling,
             heard: true,
         };
@@ -297,6 +307,7 @@ impl LiveView {
         let node = node.ok_or(ReportRefusal::Superseded)?;
         node.silence.heard();
         node.dials = Dials::default();
+        node.looks = LeaseLooks::default();
         node.standing = Standing::Alive;
         node.heard = true;
         Ok(node)
@@ -477,6 +488,7 @@ impl LiveView {
             for node in self.nodes.values_mut() {
                 node.silence.heard();
                 node.dials = Dials::default();
+                node.looks = LeaseLooks::default();
                 node.dialling = false;
             }
         }
@@ -538,7 +550,7 @@ impl LiveView {
         let witnesses = Witnesses {
             silence: node.silence,
             dials: node.dials,
-            lease,
+            lease: node.looks.look(lease, node.silence),
             in_grace,
         };
         node.standing = standing(witnesses);

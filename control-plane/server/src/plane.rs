@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use control_core::directory::{Directory, DirectoryView};
+use control_core::directory::{Directory, DirectoryView, Origin};
 use control_core::ids::{Epoch, NodeId, Pool, RoomKey, RoomName, Site, TenantName, Uid};
 use control_core::lease::{Grace, Standing};
 use control_core::record::{RoomFacts, RoomPolicy};
@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::store::{Store, StoreError};
 use crate::webhooks::Webhooks;
 
+mod clocks;
 mod directory;
 mod drain;
 mod enforce;
@@ -29,6 +30,7 @@ mod locks;
 mod news;
 mod observe;
 mod place;
+mod records;
 mod recovery;
 mod reports;
 mod writes;
@@ -114,7 +116,8 @@ impl ReplicaNumber {
     fn random() -> Self {
         let mut bytes = [0; 16];
         // Where the system's generator fails, nothing else works either; replicas that share number 0 only work less well together.
-        let _ = aws_lc_rs::rand::SecureRandom::fill(&aws_lc_rs::rand::SystemRandom::new(), &mut bytes);
+        let _ =
+            aws_lc_rs::rand::SecureRandom::fill(&aws_lc_rs::rand::SystemRandom::new(), &mut bytes);
         Self(u128::from_be_bytes(bytes))
     }
 
@@ -138,6 +141,7 @@ struct Inner {
     store_away: AtomicBool,
     /// The store came back, and the watch has not yet seen to it.
     store_returned: AtomicBool,
+    kept: Mutex<Option<recovery::Kept>>,
     replica: ReplicaNumber,
     orders: Mutex<HashMap<Uid, OrderQueue>>,
     losses: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
@@ -156,12 +160,14 @@ impl Plane {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, hosts: Hosts, clock: Clock) -> Self {
         let metrics = Metrics::default();
+        let webhooks = Webhooks::new(Arc::clone(&store), clock, &metrics);
         Self(Arc::new(Inner {
             clock,
             store,
             hosts,
             placing: place::Placing::new(&metrics),
             metrics,
+            webhooks,
             directory: Mutex::default(),
             view: RwLock::default(),
             loaded: AtomicBool::new(false),
@@ -169,6 +175,7 @@ impl Plane {
             grace: Mutex::new(Grace::begin(clock.now())),
             store_away: AtomicBool::new(false),
             store_returned: AtomicBool::new(false),
+            kept: Mutex::default(),
             replica: ReplicaNumber::random(),
             orders: Mutex::default(),
             losses: Mutex::default(),
@@ -213,10 +220,16 @@ impl Plane {
         self.0.news.of_directory()
     }
 
-    /// Has a whole snapshot arrived?
+    /// Is there a directory to go by, from a publisher or from the store?
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.0.loaded.load(Ordering::Acquire)
+    }
+
+    /// Is what is known the publisher's word? Otherwise it is what the store kept, which may lack something: nobody is refused for good on it.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.published().1 == Origin::Publication
     }
 
     /// A room that runs, or is being placed anew after the loss of its node.

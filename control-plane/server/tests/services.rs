@@ -2,8 +2,14 @@
 //! The real gRPC server with mTLS, spoken to as the operator and media nodes do: who may say what, what a publication does, where rooms
 //! go, and what follows from the loss of a node.
 
+#[path = "services/cluster.rs"]
+mod cluster;
 #[path = "services/loss.rs"]
 mod loss;
+#[path = "services/network.rs"]
+mod network;
+#[path = "services/outage.rs"]
+mod outage;
 #[path = "services/replicas.rs"]
 mod replicas;
 mod world;
@@ -560,6 +566,7 @@ async fn events_are_acknowledged_and_malformed_reports_harm_nobody() {
         seq: 5,
         name: "participant_joined".into(),
         body: b"{}".to_vec(),
+        ..RoomEvent::default()
     };
     node.say(Report::Event(event)).await;
     let seq = node

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The loss of nodes and what follows: dead ones are found by two witnesses, their rooms placed anew.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use control_core::ids::{RoomKey, Uid};
+use control_core::ids::{Epoch, RoomKey, Uid};
 use control_core::lease::{self, Grace, LeaseWitness};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -31,10 +31,17 @@ const RESTORES_MAX: usize = 32;
 /// A room that nobody restored for this long, beyond its own empty timeout, is forgotten.
 const LOST_MIN: Duration = Duration::from_secs(60);
 
+/// A room that the store lacks is looked for again after this time.
+const SAMPLE_AGAIN: Duration = Duration::from_millis(500);
+
+/// A lease that the store was seen to have.
+pub(super) type Kept = (RoomKey, Uid, Epoch);
+
 /// Times of the watch.
 struct Watch {
     last: Instant,
     probe: Instant,
+    sample: Instant,
     portion: Instant,
     portions: u32,
     second_look: Option<Instant>,
@@ -54,6 +61,7 @@ impl Plane {
         let mut watch = Watch {
             last: now,
             probe: now,
+            sample: now,
             portion: now,
             portions: 0,
             second_look: None,
@@ -105,6 +113,11 @@ impl Plane {
             let plane = self.clone();
             dials.spawn(async move { plane.probe_store().await });
         }
+        if now >= watch.sample && !self.0.store_away.load(Ordering::Acquire) {
+            watch.sample = now + PROBE;
+            let plane = self.clone();
+            dials.spawn(async move { plane.look_at_sample().await });
+        }
         if self.0.store_returned.swap(false, Ordering::AcqRel) {
             self.report_all_again();
             watch.second_look = Some(now + SECOND_LOOK);
@@ -136,6 +149,49 @@ impl Plane {
         self.begin_grace();
         self.0.store_returned.store(true, Ordering::Release);
         self.0.writes.more.notify_one();
+    }
+
+    /// Has the store lost what it kept, without ever having been away? A room that it had at an earlier look and that still runs under
+    /// the same lease has to be there.
+    async fn look_at_sample(&self) {
+        let known = self.kept().clone();
+        let sample = known.clone().or_else(|| self.live().sample());
+        let Some(sample) = sample else { return };
+        match self.keeps(&sample).await {
+            Some(true) => *self.kept() = Some(sample),
+            Some(false) if known.is_some() => {
+                // Its end may have reached the store before this replica.
+                sleep(SAMPLE_AGAIN).await;
+                *self.kept() = None;
+                if self.keeps(&sample).await == Some(false) {
+                    tracing::warn!("the store has lost what it kept, it is written again");
+                    self.begin_grace();
+                    self.0.store_returned.store(true, Ordering::Release);
+                }
+            }
+            Some(false) => {}
+            None => *self.kept() = None,
+        }
+    }
+
+    /// Does the store have this lease or a later one? Nothing, if the room does not run by it any more, or nobody answers.
+    async fn keeps(&self, (key, uid, epoch): &Kept) -> Option<bool> {
+        let kept = match self.0.store.room(key.clone()).await {
+            Ok(record) => record.is_some_and(|record| record.lease.epoch >= *epoch),
+            Err(error) => {
+                self.store_failed(error);
+                return None;
+            }
+        };
+        let runs = self
+            .live()
+            .entry(uid, key)
+            .is_some_and(|entry| entry.epoch == *epoch);
+        runs.then_some(kept)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report_all_again(&self) {

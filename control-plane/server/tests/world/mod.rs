@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_docs)]
 
 pub mod flaky;
+pub mod net;
 pub mod node;
 pub mod operator;
 pub mod pki;
@@ -80,6 +81,36 @@ impl Replica {
         }
     }
 
+    /// As [`Self::start_on`], in a thread of its own that can be stopped.
+    pub async fn start_apart(ca: Arc<Ca>, store: Arc<dyn Store>) -> (Self, Stop) {
+        let (ready, started) = tokio::sync::oneshot::channel();
+        let (stops, mut stopped) = tokio::sync::mpsc::unbounded_channel::<Fate>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                let replica = Self::start_on(ca, store).await;
+                let end = replica.stop.clone();
+                assert!(ready.send(replica).is_ok(), "the test waits");
+                loop {
+                    tokio::select! {
+                        fate = stopped.recv() => match fate {
+                            Some(Fate::Stop(span)) => std::thread::sleep(span),
+                            Some(Fate::Die) => return,
+                            None => std::future::pending().await,
+                        },
+                        () = end.cancelled() => break,
+                    }
+                }
+                // What stops in good order still needs this thread.
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            });
+        });
+        (started.await.expect("started"), Stop(stops))
+    }
+
     /// Stops in good order; everything has to end.
     pub async fn stop(mut self) {
         self.stop.cancel();
@@ -99,6 +130,26 @@ impl Replica {
     /// Waits until the plane says so.
     pub async fn until<T>(&self, what: &str, look: impl FnMut(&Plane) -> Option<T>) -> T {
         until(&self.plane, what, look).await
+    }
+}
+
+enum Fate {
+    Stop(Duration),
+    Die,
+}
+
+/// What can happen to the thread of a replica.
+pub struct Stop(tokio::sync::mpsc::UnboundedSender<Fate>);
+
+impl Stop {
+    /// Its sockets stay open, nothing is read, written or counted: what SIGSTOP does.
+    pub fn for_a_while(&self, span: Duration) {
+        self.0.send(Fate::Stop(span)).expect("the thread lives");
+    }
+
+    /// It ends at once and says nothing to anybody: what SIGKILL does.
+    pub fn kill(&self) {
+        self.0.send(Fate::Die).expect("the thread lives");
     }
 }
 

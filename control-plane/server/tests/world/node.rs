@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! A scripted media node: a RoomHost that keeps rooms in a map, and a NodeControl stream that reports and obeys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,13 +15,16 @@ use plenum_proto::v1::{
     RoomPolicy, RoomState, SessionDown, SessionUp, admin_request, session_down, session_up,
 };
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use control_plane::identity::Tls;
+
+use super::net::{Link, Switch};
 use super::{Replica, pki};
 
 /// A room of the script.
@@ -41,13 +44,18 @@ struct State {
     admin: Vec<AdminRequest>,
     refuse_open: bool,
     refused: u32,
+    /// Replicas with a stream that stands, by their place in the list; the first of them is primary.
+    attached: BTreeSet<usize>,
+    /// Ended rooms, for a replica that becomes primary.
+    closed: Vec<RoomClosed>,
+    accepting: bool,
 }
 
 #[derive(Clone)]
 struct Script {
     state: Arc<Mutex<State>>,
-    /// One per replica.
-    reports: Vec<mpsc::Sender<NodeReport>>,
+    /// For every stream that stands.
+    reports: broadcast::Sender<NodeReport>,
     changed: Arc<watch::Sender<u64>>,
 }
 
@@ -58,33 +66,39 @@ impl Script {
         result
     }
 
-    async fn say(&self, report: Report) {
-        for replica in &self.reports {
-            // The stream may be over.
-            let _ = replica
-                .send(NodeReport {
-                    item: Some(report.clone()),
-                })
-                .await;
-        }
+    /// The first replica with a stream that stands writes the node's lease; one that is being attached counts itself.
+    fn is_primary(&self, index: usize) -> bool {
+        let state = self.state.lock().expect("no panic in the script");
+        state.attached.iter().all(|other| *other >= index)
     }
 
-    async fn report(&self, name: &str) {
+    fn closed(&self) -> Vec<RoomClosed> {
+        let state = self.state.lock().expect("no panic in the script");
+        state.closed.clone()
+    }
+
+    fn say(&self, report: Report) {
+        // Nobody may be attached.
+        let _ = self.reports.send(NodeReport { item: Some(report) });
+    }
+
+    fn report(&self, name: &str) {
         let room = self.with(|state| state.rooms.get(name).cloned());
         if let Some(room) = room {
-            self.say(room_state(name, &room)).await;
+            self.say(room_state(name, &room));
         }
     }
 
-    async fn close(&self, name: &str, reason: &str) {
+    fn close(&self, name: &str, reason: &str) {
         let room = self.with(|state| state.rooms.remove(name));
         if let Some(room) = room {
-            self.say(Report::Closed(RoomClosed {
+            let closed = RoomClosed {
                 key: key(name),
                 epoch: room.epoch,
                 reason: reason.into(),
-            }))
-            .await;
+            };
+            self.with(|state| state.closed.push(closed.clone()));
+            self.say(Report::Closed(closed));
         }
     }
 }
@@ -112,6 +126,7 @@ pub struct Node {
     pub id: String,
     script: Script,
     _tasks: JoinSet<()>,
+    _links: Vec<Link>,
 }
 
 impl Node {
@@ -127,17 +142,37 @@ impl Node {
 
     /// Starts a node that attaches to every replica.
     pub async fn start_at(replicas: &[&Replica], id: &str, rooms: BTreeMap<String, Room>) -> Self {
+        let whole: Vec<_> = replicas
+            .iter()
+            .map(|replica| (*replica, Switch::default()))
+            .collect();
+        let ways: Vec<_> = whole
+            .iter()
+            .map(|(replica, switch)| (*replica, switch))
+            .collect();
+        Self::start_over(&ways, id, rooms, false).await
+    }
+
+    /// Starts a node that reaches every replica, and is reached by it, over a line that can fail.
+    pub async fn start_behind(replicas: &[(&Replica, &Switch)], id: &str) -> Self {
+        Self::start_over(replicas, id, BTreeMap::new(), true).await
+    }
+
+    async fn start_over(
+        replicas: &[(&Replica, &Switch)],
+        id: &str,
+        rooms: BTreeMap<String, Room>,
+        lines: bool,
+    ) -> Self {
         let uid = format!("u-{id}");
-        let tls = replicas[0].ca.node(&uid);
-        let (reports, queues): (Vec<_>, Vec<_>) =
-            replicas.iter().map(|_| mpsc::channel(1_024)).unzip();
+        let tls = replicas[0].0.ca.node(&uid);
         let state = State {
             rooms,
             ..State::default()
         };
         let script = Script {
             state: Arc::new(Mutex::new(state)),
-            reports,
+            reports: broadcast::Sender::new(1_024),
             changed: Arc::new(watch::Sender::new(0)),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -154,21 +189,47 @@ impl Node {
                 .await
                 .expect("served");
         });
-        for (replica, queue) in replicas.iter().zip(queues) {
-            let channel = pki::dial(&replica.address, &tls).await.expect("dialled");
-            tasks.spawn(attach(
-                script.clone(),
-                channel,
-                uid.clone(),
-                endpoint.clone(),
-                queue,
-            ));
+        let mut links = Vec::new();
+        for (index, (replica, switch)) in replicas.iter().enumerate() {
+            let mut way = Way {
+                index,
+                replica: replica.address.clone(),
+                endpoint: endpoint.clone(),
+                tls: tls.clone(),
+            };
+            if lines {
+                let (there, back) = (
+                    Link::to(&way.replica, switch).await,
+                    Link::to(&way.endpoint, switch).await,
+                );
+                way.replica = there.address.clone();
+                way.endpoint = back.address.clone();
+                links.extend([there, back]);
+            }
+            tasks.spawn(keep_attached(script.clone(), way, uid.clone()));
         }
-        Self {
+        let node = Self {
             id: id.into(),
             script,
             _tasks: tasks,
-        }
+            _links: links,
+        };
+        let all = async {
+            let mut changed = node.script.changed.subscribe();
+            while node.attached() < replicas.len() {
+                changed.changed().await.expect("the script lives");
+            }
+        };
+        tokio::time::timeout(super::LIVENESS, all)
+            .await
+            .expect("every replica takes it");
+        node
+    }
+
+    /// Replicas with a stream that stands.
+    pub fn attached(&self) -> usize {
+        let state = self.script.state.lock().expect("no panic in the script");
+        state.attached.len()
     }
 
     /// Waits until the script's state says so.
@@ -224,33 +285,52 @@ impl Node {
     pub async fn change(&self, name: &str, change: impl FnOnce(&mut Room)) {
         self.script
             .with(|state| change(state.rooms.get_mut(name).expect("runs here")));
-        self.script.report(name).await;
+        self.script.report(name);
     }
 
     /// Ends a room.
     pub async fn close(&self, name: &str, reason: &str) {
-        self.script.close(name, reason).await;
+        self.script.close(name, reason);
     }
 
     /// Says anything.
     pub async fn say(&self, report: Report) {
-        self.script.say(report).await;
+        self.script.say(report);
+    }
+}
+
+/// The way to one replica and back.
+struct Way {
+    index: usize,
+    replica: String,
+    endpoint: String,
+    tls: Tls,
+}
+
+/// As a node does: one stream, dialled anew for as long as the process lives.
+async fn keep_attached(script: Script, way: Way, uid: String) {
+    loop {
+        let _ = attach(&script, &way, &uid).await;
+        script.with(|state| state.attached.remove(&way.index));
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 async fn attach(
-    script: Script,
-    channel: tonic::transport::Channel,
-    uid: String,
-    endpoint: String,
-    mut reports: mpsc::Receiver<NodeReport>,
-) {
+    script: &Script,
+    way: &Way,
+    uid: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let dial = pki::dial_with_keep_alive(&way.replica, &way.tls);
+    let channel = tokio::time::timeout(Duration::from_secs(2), dial).await??;
     let (out, queue) = mpsc::channel(1_024);
+    let mut reports = script.reports.subscribe();
+    let mut changed = script.changed.subscribe();
     let mut hello = NodeHello {
-        uid,
-        grpc_endpoint: endpoint,
+        uid: uid.into(),
+        grpc_endpoint: way.endpoint.clone(),
         version: "script".into(),
-        primary: true,
+        primary: script.is_primary(way.index),
         ..Default::default()
     };
     let rooms = script.with(|state| state.rooms.clone());
@@ -260,25 +340,34 @@ async fn attach(
         hello.site = "local".into();
         hello.epoch = 1;
     }
-    let send = async |item: Report| drop(out.send(NodeReport { item: Some(item) }).await);
-    send(Report::Hello(hello.clone())).await;
-    let mut orders = match NodeControlClient::new(channel)
-        .attach(ReceiverStream::new(queue))
-        .await
-    {
-        Ok(orders) => orders.into_inner(),
-        Err(status) => panic!("not attached: {status}"),
-    };
+    let send = async |item: Report| out.send(NodeReport { item: Some(item) }).await;
+    send(Report::Hello(hello.clone())).await?;
+    let call = NodeControlClient::new(channel);
+    let mut call = call;
+    let call = call.attach(ReceiverStream::new(queue));
+    let mut orders = tokio::time::timeout(Duration::from_secs(5), call)
+        .await??
+        .into_inner();
+    script.with(|state| state.attached.insert(way.index));
     for (name, room) in &rooms {
-        send(room_state(name, room)).await;
+        send(room_state(name, room)).await?;
     }
-    send(Report::EndOfRooms(true)).await;
+    send(Report::EndOfRooms(true)).await?;
     let mut tick = tokio::time::interval(Duration::from_millis(500));
-    let mut accepting = false;
     loop {
+        let primary = script.is_primary(way.index);
+        if primary != hello.primary {
+            hello.primary = primary;
+            send(Report::Hello(hello.clone())).await?;
+            if primary {
+                for closed in script.closed() {
+                    send(Report::Closed(closed)).await?;
+                }
+            }
+        }
         tokio::select! {
             order = orders.message() => {
-                let Ok(Some(order)) = order else { return };
+                let Some(order) = order? else { return Ok(()) };
                 let Some(item) = order.item else { continue };
                 script.with(|state| state.orders.push(item.clone()));
                 match item {
@@ -286,25 +375,29 @@ async fn attach(
                         hello.node_id = facts.node_id;
                         hello.site = facts.site;
                         hello.epoch = facts.epoch;
-                        accepting = facts.accepting;
-                        send(Report::Hello(hello.clone())).await;
+                        script.with(|state| state.accepting = facts.accepting);
+                        send(Report::Hello(hello.clone())).await?;
                         tick.reset_immediately();
                     }
                     Order::Drop(drop) => {
                         let name = drop.key.expect("named").name;
                         if script.with(|state| state.rooms.get(&name).is_some_and(|room| room.epoch < drop.epoch_below)) {
-                            script.close(&name, "GivenUp").await;
+                            script.close(&name, "GivenUp");
                         }
                     }
                     _ => {}
                 }
             }
-            Some(report) = reports.recv() => if out.send(report).await.is_err() { return },
+            report = reports.recv() => out.send(report?).await?,
+            _ = changed.changed() => {}
             _ = tick.tick() => {
-                let (rooms, participants) = script.state.lock().map(|state| {
-                    (state.rooms.len() as u32, state.rooms.values().map(|room| room.participants).sum())
+                let load = script.state.lock().map(|state| NodeLoad {
+                    accepting: state.accepting,
+                    rooms: state.rooms.len() as u32,
+                    participants: state.rooms.values().map(|room| room.participants).sum(),
+                    ..Default::default()
                 }).expect("no panic in the script");
-                send(Report::Load(NodeLoad { accepting, rooms, participants, ..Default::default() })).await;
+                send(Report::Load(load)).await?;
             }
         }
     }
@@ -366,7 +459,7 @@ impl RoomHost for Script {
                 *known = room;
             }
         });
-        self.report(&name).await;
+        self.report(&name);
         Ok(Response::new(OpenResponse {
             epoch: request.epoch,
             facts: Some(facts),
@@ -389,14 +482,14 @@ impl RoomHost for Script {
         let name = request.key.clone().expect("named").name;
         self.with(|state| state.admin.push(request.clone()));
         match request.call {
-            Some(admin_request::Call::End(true)) => self.close(&name, "Ended").await,
+            Some(admin_request::Call::End(true)) => self.close(&name, "Ended"),
             Some(admin_request::Call::Policy(policy)) => {
                 self.with(|state| {
                     if let Some(room) = state.rooms.get_mut(&name) {
                         room.policy = policy;
                     }
                 });
-                self.report(&name).await;
+                self.report(&name);
             }
             _ => {}
         }

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! The store is away, comes back, comes back empty; two sides that could not hear each other have made one room twice.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use control_core::ids::Epoch;
+use control_plane::plane::PlaceRequest;
+
+use crate::cluster::Cluster;
+use crate::place;
+use crate::world::net::Line;
+use crate::world::{LIVENESS, key, request};
+
+/// Two replicas that cannot reach the store, each of which hears one node alone, have each opened the class.
+async fn doubled() -> Cluster {
+    let cluster = Cluster::start(2, &["n1", "n2"], &["class"]).await;
+    cluster.store_away(true);
+    cluster.line(0, 1, Line::Held);
+    cluster.line(1, 0, Line::Held);
+    for (replica, node) in [(0, 0), (1, 1)] {
+        let plane = &cluster.replicas[replica].plane;
+        let placed = async {
+            loop {
+                // Placed on the other one, as long as that one is not suspect: it cannot be opened there.
+                if plane.place(request("class")).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(LIVENESS, placed)
+            .await
+            .expect("each side opens it by itself");
+        assert!(cluster.nodes[node].room("class").is_some());
+    }
+    // The higher epoch would decide alone; here it takes more.
+    for node in &cluster.nodes {
+        node.change("class", |room| {
+            room.epoch = 9;
+            room.facts.opened = true;
+        })
+        .await;
+    }
+    cluster.nodes[1]
+        .change("class", |room| room.participants = 3)
+        .await;
+    for replica in &cluster.replicas {
+        replica
+            .until("it is heard", |plane| {
+                plane
+                    .room(&key("class"))
+                    .filter(|room| room.epoch == Epoch(9) && room.facts.opened)
+            })
+            .await;
+    }
+    cluster
+}
+
+#[tokio::test]
+async fn a_room_made_twice_is_settled_once_both_sides_hear_each_other() {
+    let cluster = doubled().await;
+    cluster.all_lines(Line::Whole);
+    cluster.nodes[0]
+        .until("the emptier one goes", |rooms, _| {
+            rooms.is_empty().then_some(())
+        })
+        .await;
+    for replica in &cluster.replicas {
+        let live = replica
+            .until("both know", |plane| {
+                plane
+                    .room(&key("class"))
+                    .filter(|room| room.running && room.node_id.as_str() == "n2")
+            })
+            .await;
+        assert_eq!(live.participants, 3);
+    }
+    assert_eq!(cluster.owners("class"), [("n2".to_owned(), 9)]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_room_made_twice_is_settled_once_both_sides_hear_the_same_store() {
+    let cluster = doubled().await;
+    cluster.store_away(false);
+    cluster.nodes[0]
+        .until("the emptier one goes", |rooms, _| {
+            rooms.is_empty().then_some(())
+        })
+        .await;
+    assert_eq!(cluster.owners("class"), [("n2".to_owned(), 9)]);
+    let record = cluster
+        .store
+        .room(key("class"))
+        .await
+        .expect("answers")
+        .expect("kept");
+    assert_eq!(record.lease.node.as_str(), "n2");
+    // Whoever was sent away is not given a third one by the side that does not hear the owner.
+    let refusal = cluster.replicas[0]
+        .plane
+        .place(request("class"))
+        .await
+        .expect_err("its owner cannot be asked from there");
+    assert_eq!((refusal.reason(), refusal.status()), ("NodeSilent", 503));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(cluster.owners("class"), [("n2".to_owned(), 9)]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_starts_without_the_store_learns_all_from_operator_and_nodes() {
+    let mut cluster = Cluster::start(1, &[], &["council", "class"]).await;
+    cluster.store_away(true);
+    cluster.add_replica(true).await;
+    cluster.add_node("n1").await;
+    cluster.add_node("n2").await;
+    let placed = place(&cluster.replicas[0].plane, "council").await;
+    // The first one goes; whoever comes is served by the second one, which never saw the store.
+    cluster.add_replica(true).await;
+    let newest = &cluster.replicas[1];
+    let found = place(&newest.plane, "council").await;
+    assert_eq!((found.node_id, found.epoch), (placed.node_id, placed.epoch));
+    let class = place(&newest.plane, "class").await;
+    let floor = PlaceRequest {
+        floor: Epoch(0),
+        ..request("class")
+    };
+    let same = cluster.replicas[0].plane.place(floor).await.expect("found");
+    assert_eq!((same.node_id, same.epoch), (class.node_id, class.epoch));
+    assert_eq!(cluster.owners("class").len(), 1);
+
+    cluster.store_away(false);
+    for room in ["council", "class"] {
+        let written = async {
+            while cluster
+                .store
+                .room(key(room))
+                .await
+                .expect("answers")
+                .is_none()
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LIVENESS, written)
+            .await
+            .expect("leases are written back");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_store_two_replicas_choose_the_same_node() {
+    let rooms: Vec<String> = (0..12).map(|number| format!("room{number}")).collect();
+    let names: Vec<&str> = rooms.iter().map(String::as_str).collect();
+    let cluster = Cluster::start(2, &["n1", "n2", "n3"], &names).await;
+    cluster.store_away(true);
+    for room in &names {
+        let (a, b) = tokio::join!(
+            place(&cluster.replicas[0].plane, room),
+            place(&cluster.replicas[1].plane, room)
+        );
+        assert_eq!((&a.node_id, a.epoch), (&b.node_id, b.epoch), "{room}");
+        assert_eq!(cluster.owners(room).len(), 1, "{room}");
+    }
+    assert!(
+        cluster.nodes.iter().all(|node| node.opens() > 0),
+        "all nodes have their share"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_ends_while_the_store_is_away_does_not_come_back_opened() {
+    let cluster = Cluster::start(2, &["n1"], &["council"]).await;
+    place(&cluster.replicas[0].plane, "council").await;
+    cluster
+        .change(0, "council", |room| room.facts.opened = true)
+        .await;
+    let opened = async {
+        loop {
+            let record = cluster.store.room(key("council")).await.expect("answers");
+            if record.is_some_and(|record| record.facts.opened) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, opened)
+        .await
+        .expect("the store knows it as opened");
+    cluster.store_away(true);
+    cluster.nodes[0].close("council", "Ended").await;
+    for replica in &cluster.replicas {
+        replica
+            .until("it is gone", |plane| {
+                plane.room(&key("council")).is_none().then_some(())
+            })
+            .await;
+    }
+    cluster.store_away(false);
+    let gone = async {
+        while cluster
+            .store
+            .room(key("council"))
+            .await
+            .expect("answers")
+            .is_some()
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, gone)
+        .await
+        .expect("its end is written when the store is back");
+    place(&cluster.replicas[1].plane, "council").await;
+    assert!(!cluster.nodes[0].room("council").expect("runs").facts.opened);
+    assert!(!cluster.away[0].load(Ordering::SeqCst));
+    cluster.stop().await;
+}
