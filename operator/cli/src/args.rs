@@ -93,9 +93,14 @@ pub(crate) enum Verb {
     },
     /// Empties a media node: no new rooms, and its rooms move to others by the deadline
     #[command(
-        after_help = "The node stays empty until --undo or the next start.\n\n\
+        after_help = "Waits until the node is empty and shows what is left; Ctrl-C ends the waiting, not the drain. Empty rooms go \
+        at once; people are told before theirs moves, and are away for a moment when it does. Rooms that find no place on \
+        another node within 60 s after their time are given up: their people come back as soon as there is capacity. The node \
+        stays empty until --undo or the next start.\n\
+        Exit code 0: empty; 1: it could not be done, or the drain was called off.\n\n\
         Examples:\n  \
         plenum drain local-0\n  \
+        plenum drain local-0 --no-wait\n  \
         plenum drain local-0 --timeout-seconds 60\n  \
         plenum drain local-0 --undo"
     )]
@@ -109,6 +114,44 @@ pub(crate) enum Verb {
         /// Lets the node take rooms again
         #[arg(long, conflicts_with = "timeout_seconds")]
         undo: bool,
+        /// Returns at once
+        #[arg(long)]
+        no_wait: bool,
+        /// Form of the report; JSON is one object per line
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Restarts parts of the running system one after the other, without ending a conference
+    #[command(
+        after_help = "The next one is restarted only once the last one serves again. A node is drained first, as by `plenum drain`, and \
+        takes rooms again afterwards; with one node only, its people wait until it is back. A replica's people resume through \
+        another one; with one replica only nobody joins for a moment. Ctrl-C ends the waiting, not the restart.\n\
+        Exit code 0: all serve again; 1: it could not be done.\n\n\
+        Examples:\n  \
+        plenum restart replicas\n  \
+        plenum restart nodes --timeout-seconds 0    # rooms move at once\n  \
+        plenum restart local-0\n  \
+        plenum restart --status"
+    )]
+    Restart {
+        /// `replicas`, `nodes`, or the name of one, see `plenum get replicas` and `plenum get nodes`
+        #[arg(required_unless_present = "status")]
+        what: Option<String>,
+        /// How long rooms of a node may go on before they are moved; the pool's drain.timeout without it, at once with
+        /// drain.strategy: Move
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=86_400))]
+        timeout_seconds: Option<u64>,
+        /// Returns at once
+        #[arg(long)]
+        no_wait: bool,
+        /// Follows the restart that is under way
+        #[arg(long, conflicts_with_all = ["what", "timeout_seconds"])]
+        status: bool,
+        /// Form of the report; JSON is one object per line
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
         #[command(flatten)]
         state: State,
     },
@@ -144,7 +187,12 @@ pub(crate) struct Up {
     pub(crate) insecure_dev_keys: bool,
     /// Store that replicas share and that outlives them: redis://HOST:PORT, or rediss:// for TLS. Without it the state is in the
     /// memory of the control plane. A URL with a password is better given by the environment
-    #[arg(long, value_name = "URL", env = "PLENUM_REDIS_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PLENUM_REDIS_URL",
+        hide_env_values = true
+    )]
     pub(crate) redis: Option<String>,
     /// CA of the store's certificate; the system's CAs without it
     #[arg(long, value_name = "FILE", requires = "redis")]
@@ -153,7 +201,12 @@ pub(crate) struct Up {
     #[arg(long, value_name = "NAME", requires = "redis")]
     pub(crate) redis_namespace: Option<String>,
     /// Replicas of the control plane, at most 8; more than one needs --redis
-    #[arg(long, value_name = "N", default_value_t = 1, alias = "control-plane-replicas")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        alias = "control-plane-replicas"
+    )]
     pub(crate) replicas: u32,
     /// Form of what is printed
     #[arg(short, long, value_enum, default_value_t = Output::Text)]

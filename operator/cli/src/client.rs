@@ -28,7 +28,7 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+pub(crate) enum CallError {
     /// Nobody listens.
     #[error(
         "no system is running with --state-dir {0}; start one with `plenum up -f DIR`, or name its --state-dir"
@@ -52,12 +52,12 @@ enum CallError {
     },
 }
 
-struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<UnixStream>,
     shown: String,
 }
 
-fn call(state_dir: &Path, request: &Request) -> Result<(Value, Connection), CallError> {
+pub(crate) fn call(state_dir: &Path, request: &Request) -> Result<(Value, Connection), CallError> {
     let path = state_dir::socket(state_dir);
     let shown = path.display().to_string();
     let io = |error| CallError::Io(shown.clone(), error);
@@ -207,38 +207,6 @@ pub(crate) fn down(state_dir: &Path) -> ExitCode {
     }
     sayln!("stopped");
     ExitCode::SUCCESS
-}
-
-/// `plenum drain`.
-pub(crate) fn drain(
-    state_dir: &Path,
-    node: &str,
-    timeout_seconds: Option<u64>,
-    undo: bool,
-) -> ExitCode {
-    let request = Request::Drain {
-        node: node.to_owned(),
-        timeout_seconds,
-        undo,
-    };
-    match call(state_dir, &request) {
-        Ok((value, _)) if undo => {
-            sayln!(
-                "{} takes new rooms again",
-                value["node"].as_str().unwrap_or(node)
-            );
-            ExitCode::SUCCESS
-        }
-        Ok((value, _)) => {
-            sayln!(
-                "{node} takes no new rooms; its {} rooms may go on for {} s, then they move. Watch it with `plenum get nodes`.",
-                value["rooms"],
-                value["seconds"]
-            );
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(FAILED, &error.to_string()),
-    }
 }
 
 fn yaml(value: &Value) -> String {

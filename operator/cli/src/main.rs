@@ -13,6 +13,7 @@ macro_rules! sayln {
 
 mod args;
 mod client;
+mod follow;
 mod manifest;
 #[cfg(test)]
 mod mutations;
@@ -46,8 +47,18 @@ fn main() -> ExitCode {
             node,
             timeout_seconds,
             undo,
+            no_wait,
+            output,
             state,
-        } => client::drain(&state.path(), &node, timeout_seconds, undo),
+        } => follow::drain(&state.path(), &node, timeout_seconds, undo, no_wait, output),
+        Verb::Restart {
+            what,
+            timeout_seconds,
+            no_wait,
+            status: _,
+            output,
+            state,
+        } => follow::restart(&state.path(), what, timeout_seconds, no_wait, output),
         Verb::Child { parent, command } => up::child(parent, &command),
     }
 }

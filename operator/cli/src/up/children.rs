@@ -41,7 +41,7 @@ pub(crate) fn become_child(parent: i32, command: &[OsString]) -> ExitCode {
     let Some((program, args)) = command.split_first() else {
         return ExitCode::from(2);
     };
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::INT)) {
         eprintln!("plenum: cannot follow the parent: {error}");
         return ExitCode::FAILURE;
     }
@@ -234,8 +234,8 @@ async fn stop_in_good_order(mut child: Child) {
         .and_then(|pid| i32::try_from(pid).ok())
         .and_then(Pid::from_raw)
     {
-        // It may be gone already, which is what is wanted.
-        let _ = kill_process(pid, Signal::TERM);
+        // It may be gone already, which is what is wanted. SIGTERM would let a media node wait for its rooms.
+        let _ = kill_process(pid, Signal::INT);
     }
     if timeout(GRACE, child.wait()).await.is_err() {
         let _ = child.start_kill();

@@ -5,6 +5,7 @@ mod apply;
 mod calls;
 mod drain;
 mod replicas;
+mod rolling;
 mod start;
 
 use std::{
@@ -35,11 +36,13 @@ use super::{
     secrets::Secrets,
     socket::Call,
     state_dir::StateDir,
-    view::{Ack, Live, Process, Said, View},
+    view::{Ack, Draining, Live, Process, Said, View},
     watch::Watch,
 };
 use crate::validate::Checked;
 use replicas::Replica;
+
+pub(crate) use drain::DrainPhase;
 
 /// Things on their way to the loop.
 const QUEUE: usize = 256;
@@ -112,6 +115,8 @@ struct Machine {
     going: Vec<tokio::task::JoinHandle<()>>,
     child_events: mpsc::Sender<ChildEvent>,
     events: VecDeque<Happening>,
+    /// The rolling restart under way, or the last one.
+    rolling: Option<rolling::Rolling>,
     ready: bool,
 }
 
@@ -178,6 +183,7 @@ pub(crate) async fn run(
             Some(()) = changes.recv() => machine.files_changed().await,
             _ = tick.tick() => {
                 machine.go_on_emptying().await;
+                machine.go_on_rolling().await;
                 if !machine.ready && !told_slow && began.elapsed() > SLOW {
                     told_slow = true;
                     warn!("not ready yet: {}", machine.missing());
@@ -425,11 +431,7 @@ impl Machine {
     /// What being ready waits for.
     fn missing(&self) -> String {
         let mut missing = Vec::new();
-        let running = || {
-            self.replicas
-                .iter()
-                .filter(|replica| replica.pid.is_some())
-        };
+        let running = || self.replicas.iter().filter(|replica| replica.pid.is_some());
         if running().next().is_none() {
             missing.push("no control plane runs".to_owned());
         }
@@ -509,6 +511,16 @@ impl Machine {
                 starts: node.starts,
                 drained: node.drained,
                 leaving: node.goes(),
+                drain: node.emptying.map(|emptying| {
+                    let (moves_in, ends_in) = emptying.left(Instant::now());
+                    Draining {
+                        phase: emptying.phase(),
+                        moves_in_seconds: moves_in.as_secs(),
+                        ends_in_seconds: ends_in.as_secs(),
+                        rooms_without_place: emptying.stranded().rooms,
+                        participants_without_place: emptying.stranded().participants,
+                    }
+                }),
             };
             (uid.clone(), process)
         };

@@ -68,10 +68,14 @@ pub(crate) enum OptionsError {
     #[error("--replicas {0}: at most {REPLICAS_MAX} run on one machine; more are no safer there")]
     TooManyReplicas(u32),
     /// No URL of a Redis. The text may hold a password, so it is not repeated.
-    #[error("--redis: not of the form redis://HOST[:PORT], rediss://HOST[:PORT] for TLS, or with user and password as redis://USER:PASSWORD@HOST[:PORT]")]
+    #[error(
+        "--redis: not of the form redis://HOST[:PORT], rediss://HOST[:PORT] for TLS, or with user and password as redis://USER:PASSWORD@HOST[:PORT]"
+    )]
     RedisUrl,
     /// The namespace does not fit.
-    #[error("--redis-namespace {0}: between 1 and 63 lower-case letters, digits and '-' are possible")]
+    #[error(
+        "--redis-namespace {0}: between 1 and 63 lower-case letters, digits and '-' are possible"
+    )]
     RedisNamespace(String),
     /// The CA cannot be read.
     #[error("--redis-ca {}: {source}", path.display())]

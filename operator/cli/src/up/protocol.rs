@@ -37,6 +37,16 @@ pub(crate) enum Request {
         /// Lets it take rooms again.
         undo: bool,
     },
+    /// Begins a rolling restart.
+    #[serde(rename_all = "camelCase")]
+    Restart {
+        /// `replicas`, `nodes`, or the name of one.
+        what: String,
+        /// How long rooms of a node may go on.
+        timeout_seconds: Option<u64>,
+    },
+    /// How far it is.
+    RestartState,
     /// Stops everything. The connection ends when all is gone.
     Down,
 }

@@ -16,7 +16,10 @@ use plenum_proto::v1::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::report::{Access, SdkAccess};
+use super::{
+    machine::DrainPhase,
+    report::{Access, SdkAccess},
+};
 
 /// What was observed last.
 #[derive(Clone, Default)]
@@ -81,6 +84,24 @@ pub(crate) struct Process {
     pub(crate) drained: bool,
     /// On its way out.
     pub(crate) leaving: bool,
+    /// While it is being emptied.
+    pub(crate) drain: Option<Draining>,
+}
+
+/// How far the emptying of a node has come.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Draining {
+    /// Phase.
+    pub(crate) phase: DrainPhase,
+    /// Time that its rooms may go on.
+    pub(crate) moves_in_seconds: u64,
+    /// Time until rooms without a place are given up.
+    pub(crate) ends_in_seconds: u64,
+    /// Rooms that found none.
+    pub(crate) rooms_without_place: u32,
+    /// Their people.
+    pub(crate) participants_without_place: u32,
 }
 
 /// A replica of the control plane and its process.
@@ -200,7 +221,13 @@ impl View<'_> {
                 .keys()
                 .filter(|at| at.namespace == namespace)
                 .count();
-            let usage = self.said.live.tenants.get(name).cloned().unwrap_or_default();
+            let usage = self
+                .said
+                .live
+                .tenants
+                .get(name)
+                .cloned()
+                .unwrap_or_default();
             let record = self
                 .plan
                 .tenants
@@ -348,6 +375,7 @@ impl View<'_> {
                     "egressMbps": state.egress_bps / 1_000_000,
                 },
                 "process": { "pid": process.pid, "starts": process.starts },
+                "drain": process.drain,
                 "conditions": [
                     { "type": "Ready", "status": truth(state.registered),
                       "reason": if state.registered { "Reconciled" } else { "NodeNotRegistered" } },

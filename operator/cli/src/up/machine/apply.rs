@@ -100,8 +100,7 @@ impl Machine {
     async fn send_away(&mut self) -> Vec<String> {
         let mut did = Vec::new();
         for uid in self.nodes_where(|wanted, goes| !wanted && !goes) {
-            let patience = self.patience(&uid, None);
-            self.empty(&uid, patience, true, "ScaleDown").await;
+            self.empty(&uid, None, true, "ScaleDown").await;
             let node = self.nodes.get(&uid);
             did.extend(node.map(|node| format!("node {} goes when it is empty", node.wanted.name)));
         }

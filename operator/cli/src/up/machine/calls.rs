@@ -29,6 +29,14 @@ impl Machine {
                     .await,
                 false,
             ),
+            Request::Restart {
+                what,
+                timeout_seconds,
+            } => (
+                self.restart(&what, timeout_seconds.map(Duration::from_secs)),
+                false,
+            ),
+            Request::RestartState => (self.restart_state(), false),
             Request::Down => (Answer::Done(json!({ "pid": std::process::id() })), true),
         }
     }
@@ -104,20 +112,23 @@ impl Machine {
             self.note(name, "Undrained", "it takes new rooms again");
             return Answer::Done(json!({ "node": name, "accepting": true }));
         }
-        let patience = self.patience(&uid, asked);
+        // The order before the facts: what is asked last of a control plane that was away is what holds.
+        let patience = self.empty(&uid, asked, false, "Manual").await;
         let seconds = patience.as_secs();
         self.note(
             name,
             "Draining",
             format!("its rooms may go on for {seconds} s, then they move"),
         );
-        // The order before the facts: what is asked last of a control plane that was away is what holds.
-        self.empty(&uid, patience, false, "Manual").await;
         self.publish().await;
-        let rooms = load_on(&self.replicas, &uid).map_or(0, |load| load.rooms);
-        Answer::Done(
-            json!({ "node": name, "accepting": false, "rooms": rooms, "seconds": patience.as_secs() }),
-        )
+        let load = load_on(&self.replicas, &uid).unwrap_or_default();
+        Answer::Done(json!({
+            "node": name,
+            "accepting": false,
+            "rooms": load.rooms,
+            "participants": load.participants,
+            "seconds": seconds,
+        }))
     }
 }
 

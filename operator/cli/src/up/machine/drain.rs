@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Emptying a node: no new rooms at once, time for those that are there, then a move, then for good or not.
+//! Emptying a node: no new rooms at once, time for those that are there, then a move, then for good or not. The control
+//! plane does the work; here it is ordered, followed and called off.
 
 use std::time::{Duration, Instant};
 
 use operator_core::plan::millis;
 use plenum_api::media_pool::DrainStrategy;
 use plenum_proto::v1::{AcceptingOrder, MoveOrder};
+use serde::Serialize;
 
 use super::{Machine, replicas::Replica};
 use crate::up::directory::Wish;
@@ -14,18 +16,40 @@ use crate::up::directory::Wish;
 pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the control plane may try to find places for rooms that are to move.
 const MOVE_WINDOW: Duration = Duration::from_secs(60);
-/// A node that goes even with rooms goes that much after the window.
+/// After the window a node gives up what is left, room by room; one that goes waits for that.
 const MOVE_GRACE: Duration = Duration::from_secs(5);
 /// A room may have been on its way to the node when it was told to take none.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// What is next for a node that is being emptied.
+/// Rooms and people of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Rooms.
+    pub(super) rooms: u32,
+    /// People.
+    pub(super) participants: u32,
+}
+
+/// How far the emptying of a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum DrainPhase {
+    /// Rooms may go on.
+    Waiting,
+    /// Rooms move.
+    Moving,
+    /// The time for it is over, and rooms are still there: the node gives them up.
+    Overdue,
+    /// Nothing is there any more.
+    Drained,
+}
+
+/// What is new of a node that is being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Nothing yet.
+    /// Nothing.
     Wait,
-    /// Its rooms are moved.
-    Move,
+    /// Another phase.
+    Enter(DrainPhase),
     /// It goes.
     Go,
 }
@@ -35,48 +59,100 @@ enum Step {
 pub(super) struct Emptying {
     since: Instant,
     /// When rooms are moved that are still there.
-    move_at: Option<Instant>,
-    /// When a node that is no longer wanted goes; `None` stays, empty.
-    goes_at: Option<Instant>,
-    /// Until when places are looked for, once rooms move; in milliseconds since 1970.
-    deadline_unix_ms: Option<i64>,
+    move_at: Instant,
+    /// Whether it is stopped once it is empty or out of time.
+    goes: bool,
+    phase: DrainPhase,
+    /// What found no place in time.
+    stranded: Load,
+    order: Order,
+}
+
+/// What the control plane is told of it, in wall time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    moves_at_unix_ms: i64,
+    deadline_unix_ms: i64,
+    announce_before_ms: u64,
+}
+
+impl Order {
+    fn new(now_unix_ms: i64, patience: Duration, announce_before: Duration) -> Self {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let moves_at_unix_ms = now_unix_ms.saturating_add(millis(patience));
+        Self {
+            moves_at_unix_ms,
+            deadline_unix_ms: moves_at_unix_ms.saturating_add(millis(MOVE_WINDOW)),
+            announce_before_ms: u64::try_from(announce_before.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 impl Emptying {
     fn new(now: Instant, patience: Duration, goes: bool) -> Self {
-        let move_at = now + patience.min(PATIENCE_MAX);
         Self {
             since: now,
-            move_at: Some(move_at),
-            goes_at: goes.then_some(move_at + MOVE_WINDOW + MOVE_GRACE),
-            deadline_unix_ms: None,
+            move_at: now + patience.min(PATIENCE_MAX),
+            goes,
+            phase: DrainPhase::Waiting,
+            stranded: Load::default(),
+            order: Order::default(),
         }
     }
 
     /// Whether the node is on its way out.
     pub(super) fn goes(&self) -> bool {
-        self.goes_at.is_some()
+        self.goes
     }
 
-    /// `rooms` is what the control plane reports; `None` where it reports nothing, which is not the same as none.
-    fn next(&mut self, now: Instant, rooms: Option<u32>) -> Step {
-        let empty = rooms == Some(0) && now >= self.since + SETTLE;
-        if self.goes_at.is_some_and(|at| empty || now >= at) {
+    /// How far it has come.
+    pub(super) fn phase(&self) -> DrainPhase {
+        self.phase
+    }
+
+    /// What found no place in time.
+    pub(super) fn stranded(&self) -> Load {
+        self.stranded
+    }
+
+    /// Time until rooms move, and until those that found no place are given up.
+    pub(super) fn left(&self, now: Instant) -> (Duration, Duration) {
+        let left = self.move_at.saturating_duration_since(now);
+        let end = self.move_at + MOVE_WINDOW;
+        (left, end.saturating_duration_since(now))
+    }
+
+    /// `load` is what the control plane reports; `None` where it reports nothing, which is not the same as none.
+    fn next(&mut self, now: Instant, load: Option<Load>) -> Step {
+        let empty = load.is_some_and(|load| load.rooms == 0) && now >= self.since + SETTLE;
+        let overdue = now >= self.move_at + MOVE_WINDOW;
+        if self.goes && (empty || now >= self.move_at + MOVE_WINDOW + MOVE_GRACE) {
             return Step::Go;
         }
-        match self.move_at {
-            Some(at) if now >= at => {
-                self.move_at = None;
-                if empty { Step::Wait } else { Step::Move }
+        let phase = match load {
+            _ if empty => DrainPhase::Drained,
+            Some(load) if overdue && self.phase != DrainPhase::Drained => {
+                if self.phase != DrainPhase::Overdue {
+                    self.stranded = load;
+                }
+                DrainPhase::Overdue
             }
-            _ => Step::Wait,
+            // One that was empty is told to take nothing: what it reports was on its way.
+            _ if self.phase == DrainPhase::Drained => DrainPhase::Drained,
+            _ if now >= self.move_at => DrainPhase::Moving,
+            _ => DrainPhase::Waiting,
+        };
+        if phase == self.phase {
+            return Step::Wait;
         }
+        self.phase = phase;
+        Step::Enter(phase)
     }
 }
 
 impl Machine {
-    /// How long a node's rooms may go on.
-    pub(super) fn patience(&self, uid: &str, asked: Option<Duration>) -> Duration {
+    /// How long a node's rooms may go on, and how long before they move their people are told.
+    pub(super) fn patience(&self, uid: &str, asked: Option<Duration>) -> (Duration, Duration) {
         let pool = self
             .nodes
             .get(uid)
@@ -87,16 +163,33 @@ impl Machine {
             }
             _ => Duration::ZERO,
         });
-        patience.min(PATIENCE_MAX)
+        let announce = pool.map_or(Duration::ZERO, |pool| {
+            Duration::from_millis(millis(&pool.spec.drain.announce_before))
+        });
+        (patience.min(PATIENCE_MAX), announce)
     }
 
-    /// Begins to empty a node.
-    pub(super) async fn empty(&mut self, uid: &str, patience: Duration, goes: bool, reason: &str) {
+    /// Begins to empty a node; says how long its rooms may go on.
+    pub(super) async fn empty(
+        &mut self,
+        uid: &str,
+        asked: Option<Duration>,
+        goes: bool,
+        reason: &str,
+    ) -> Duration {
+        let (patience, announce_before) = self.patience(uid, asked);
+        let now_unix_ms = jiff::Timestamp::now().as_millisecond();
         if let Some(node) = self.nodes.get_mut(uid) {
-            node.emptying = Some(Emptying::new(Instant::now(), patience, goes));
+            let mut emptying = Emptying::new(Instant::now(), patience, goes);
+            emptying.order = Order::new(now_unix_ms, patience, announce_before);
+            node.emptying = Some(emptying);
         }
         self.order_accepting(uid, false, reason).await;
+        for replica in &self.replicas {
+            self.order_move(uid, replica).await;
+        }
         self.go_on_emptying().await;
+        patience
     }
 
     /// A node may take rooms again.
@@ -122,26 +215,49 @@ impl Machine {
         self.wish(&Wish::Accepting(order)).await;
     }
 
-    /// Moves what has had its time, and lets go what is empty or out of time.
+    /// Follows what is being emptied, and lets go what is empty or out of time.
     pub(super) async fn go_on_emptying(&mut self) {
         let now = Instant::now();
-        let (mut moving, mut gone) = (Vec::new(), Vec::new());
+        let (mut news, mut gone) = (Vec::new(), Vec::new());
         for (uid, node) in &mut self.nodes {
-            let rooms = load_on(&self.replicas, uid).map(|load| load.rooms);
+            let load = load_on(&self.replicas, uid);
             // A process that does not run holds no rooms.
-            let rooms = if node.pid.is_none() { Some(0) } else { rooms };
+            let load = if node.pid.is_none() {
+                Some(Load::default())
+            } else {
+                load
+            };
             match node
                 .emptying
                 .as_mut()
-                .map(|emptying| emptying.next(now, rooms))
+                .map(|emptying| emptying.next(now, load))
             {
                 None | Some(Step::Wait) => {}
-                Some(Step::Move) => moving.push(uid.clone()),
+                Some(Step::Enter(phase)) => news.push((node.wanted.name.clone(), phase, load)),
                 Some(Step::Go) => gone.push(uid.clone()),
             }
         }
-        for uid in moving {
-            self.order_move(&uid).await;
+        for (name, phase, load) in news {
+            let Load {
+                rooms,
+                participants,
+            } = load.unwrap_or_default();
+            match phase {
+                DrainPhase::Waiting => {}
+                DrainPhase::Moving => self.note(
+                    name,
+                    "Moving",
+                    format!("{rooms} rooms move to other nodes"),
+                ),
+                DrainPhase::Drained => self.note(name, "Drained", "it is empty"),
+                DrainPhase::Overdue => self.note(
+                    name,
+                    "CapacityMissing",
+                    format!(
+                        "{rooms} rooms with {participants} people found no place in time; they are told to come again"
+                    ),
+                ),
+            }
         }
         self.going.retain(|going| !going.is_finished());
         if gone.is_empty() {
@@ -156,43 +272,37 @@ impl Machine {
         self.publish().await;
     }
 
-    async fn order_move(&mut self, uid: &str) {
-        let window = i64::try_from(MOVE_WINDOW.as_millis()).unwrap_or(i64::MAX);
-        let deadline = jiff::Timestamp::now()
-            .as_millisecond()
-            .saturating_add(window);
-        let Some(node) = self.nodes.get_mut(uid) else {
+    async fn order_move(&self, uid: &str, replica: &Replica) {
+        let Some((node, emptying)) = self
+            .nodes
+            .get(uid)
+            .and_then(|node| Some((node, node.emptying?)))
+        else {
             return;
         };
-        if let Some(emptying) = &mut node.emptying {
-            emptying.deadline_unix_ms = Some(deadline);
-        }
-        let (name, starts) = (node.wanted.name.clone(), node.starts);
-        self.note(name, "Moving", "its rooms move to other nodes");
-        let order = self.move_order(uid, starts, deadline);
-        self.wish(&Wish::Move(order)).await;
-    }
-
-    fn move_order(&self, uid: &str, starts: u64, deadline_unix_ms: i64) -> MoveOrder {
-        MoveOrder {
-            node_uid: uid.to_owned(),
-            epoch: self.epoch(starts),
+        let Order {
+            moves_at_unix_ms,
             deadline_unix_ms,
-        }
+            announce_before_ms,
+        } = emptying.order;
+        let order = MoveOrder {
+            node_uid: uid.to_owned(),
+            epoch: self.epoch(node.starts),
+            deadline_unix_ms,
+            moves_at_unix_ms,
+            announce_before_ms,
+        };
+        // The publisher ends with the machine only.
+        let _ = replica.wishes.send(Wish::Move(order)).await;
     }
 
-    /// A replica that was started anew knows of no move that is under way.
+    /// A replica that was started anew knows of no drain that is under way.
     pub(super) async fn repeat_moves(&mut self, replica: usize) {
         let Some(replica) = self.replicas.get(replica) else {
             return;
         };
-        for (uid, node) in &self.nodes {
-            let moving = node.emptying.and_then(|emptying| emptying.deadline_unix_ms);
-            if let Some(deadline) = moving {
-                let order = self.move_order(uid, node.starts, deadline);
-                // The publisher ends with the machine only.
-                let _ = replica.wishes.send(Wish::Move(order)).await;
-            }
+        for uid in self.nodes.keys() {
+            self.order_move(uid, replica).await;
         }
     }
 }
@@ -212,29 +322,31 @@ pub(super) fn load_on(replicas: &[Replica], uid: &str) -> Option<Load> {
     })
 }
 
-/// Rooms and people of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    /// Rooms.
-    pub(super) rooms: u32,
-    /// People.
-    pub(super) participants: u32,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    fn rooms(rooms: u32) -> Option<Load> {
+        Some(Load {
+            rooms,
+            participants: rooms * 4,
+        })
+    }
+
     #[test]
-    fn rooms_have_their_time_before_they_are_moved_once() {
+    fn rooms_have_their_time_before_they_move() {
         let start = Instant::now();
         let mut emptying = Emptying::new(start, 10 * MINUTE, false);
-        assert_eq!(emptying.next(start + 9 * MINUTE, Some(3)), Step::Wait);
-        assert_eq!(emptying.next(start + 10 * MINUTE, Some(3)), Step::Move);
-        assert_eq!(emptying.next(start + 11 * MINUTE, Some(3)), Step::Wait);
-        assert_eq!(emptying.next(start + 999 * MINUTE, Some(0)), Step::Wait);
+        assert_eq!(emptying.next(start + 9 * MINUTE, rooms(3)), Step::Wait);
+        let moving = Step::Enter(DrainPhase::Moving);
+        assert_eq!(emptying.next(start + 10 * MINUTE, rooms(3)), moving);
+        assert_eq!(emptying.next(start + 10 * MINUTE, rooms(2)), Step::Wait);
+        let drained = Step::Enter(DrainPhase::Drained);
+        assert_eq!(emptying.next(start + 10 * MINUTE, rooms(0)), drained);
+        assert_eq!(emptying.next(start + 999 * MINUTE, rooms(0)), Step::Wait);
+        assert_eq!(emptying.stranded(), Load::default());
         assert!(!emptying.goes());
     }
 
@@ -242,16 +354,41 @@ mod tests {
     fn without_patience_rooms_move_at_once() {
         let start = Instant::now();
         let mut emptying = Emptying::new(start, Duration::ZERO, false);
-        assert_eq!(emptying.next(start, Some(3)), Step::Move);
+        let moving = Step::Enter(DrainPhase::Moving);
+        assert_eq!(emptying.next(start, rooms(3)), moving);
+    }
+
+    #[test]
+    fn rooms_without_a_place_are_remembered_when_their_time_is_over() {
+        let start = Instant::now();
+        let mut emptying = Emptying::new(start, MINUTE, false);
+        emptying.next(start + MINUTE, rooms(3));
+        let over = start + MINUTE + MOVE_WINDOW;
+        assert_eq!(
+            emptying.next(over, rooms(2)),
+            Step::Enter(DrainPhase::Overdue)
+        );
+        assert_eq!(emptying.next(over + MINUTE, rooms(1)), Step::Wait);
+        assert_eq!(
+            emptying.next(over + MINUTE, rooms(0)),
+            Step::Enter(DrainPhase::Drained)
+        );
+        assert_eq!(
+            emptying.stranded(),
+            Load {
+                rooms: 2,
+                participants: 8
+            }
+        );
     }
 
     #[test]
     fn an_unwanted_node_goes_when_it_is_empty_and_has_settled() {
         let start = Instant::now();
         let mut emptying = Emptying::new(start, 10 * MINUTE, true);
-        assert_eq!(emptying.next(start, Some(0)), Step::Wait);
-        assert_eq!(emptying.next(start + SETTLE, Some(1)), Step::Wait);
-        assert_eq!(emptying.next(start + SETTLE, Some(0)), Step::Go);
+        assert_eq!(emptying.next(start, rooms(0)), Step::Wait);
+        assert_eq!(emptying.next(start + SETTLE, rooms(1)), Step::Wait);
+        assert_eq!(emptying.next(start + SETTLE, rooms(0)), Step::Go);
     }
 
     #[test]
@@ -259,21 +396,28 @@ mod tests {
         let start = Instant::now();
         let mut emptying = Emptying::new(start, MINUTE, true);
         assert_eq!(emptying.next(start + SETTLE, None), Step::Wait);
-        assert_eq!(emptying.next(start + MINUTE, None), Step::Move);
-        assert_eq!(
-            emptying.next(start + MINUTE + MOVE_WINDOW, None),
-            Step::Wait
-        );
-        assert_eq!(
-            emptying.next(start + MINUTE + MOVE_WINDOW + MOVE_GRACE, None),
-            Step::Go
-        );
+        let moving = Step::Enter(DrainPhase::Moving);
+        assert_eq!(emptying.next(start + MINUTE, None), moving);
+        let over = start + MINUTE + MOVE_WINDOW;
+        assert_eq!(emptying.next(over, None), Step::Wait);
+        assert_eq!(emptying.next(over + MOVE_GRACE, None), Step::Go);
     }
 
     #[test]
     fn no_patience_is_longer_than_a_day() {
         let start = Instant::now();
         let mut emptying = Emptying::new(start, Duration::MAX, false);
-        assert_eq!(emptying.next(start + PATIENCE_MAX, Some(1)), Step::Move);
+        let moving = Step::Enter(DrainPhase::Moving);
+        assert_eq!(emptying.next(start + PATIENCE_MAX, rooms(1)), moving);
+    }
+
+    #[test]
+    fn what_the_control_plane_is_told_ends_a_window_after_the_patience() {
+        let order = Order::new(1_000, MINUTE, 5 * MINUTE);
+        assert_eq!(
+            (order.moves_at_unix_ms, order.deadline_unix_ms),
+            (61_000, 121_000)
+        );
+        assert_eq!(order.announce_before_ms, 300_000);
     }
 }

@@ -75,8 +75,8 @@ pub(super) fn start(
     channels: &Channels,
 ) -> anyhow::Result<Vec<Replica>> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let grpc_all = net::free_ports(loopback, options.replicas.len())
-        .context("no free port on loopback")?;
+    let grpc_all =
+        net::free_ports(loopback, options.replicas.len()).context("no free port on loopback")?;
     let common = common_args(options, dir, authority)?;
     let operator = Subject {
         folder: "operator".into(),
@@ -219,9 +219,9 @@ pub(super) fn acks_of(replicas: &[Replica]) -> BTreeMap<(RecordKind, String), Ac
     }
     all.retain(|key, joined| match joined {
         Ack::Refused { .. } => true,
-        Ack::Taken(revision) => running.iter().all(|replica| {
-            matches!(replica.acks.get(key), Some(Ack::Taken(taken)) if taken == revision)
-        }),
+        Ack::Taken(revision) => running.iter().all(
+            |replica| matches!(replica.acks.get(key), Some(Ack::Taken(taken)) if taken == revision),
+        ),
     });
     all
 }

@@ -92,6 +92,7 @@ pub(super) fn start(
         going: Vec::new(),
         child_events: channels.child_send,
         events: VecDeque::new(),
+        rolling: None,
         ready: false,
     };
     machine.tell_notes();
