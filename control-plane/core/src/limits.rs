@@ -43,8 +43,8 @@ pub const WEBHOOK_EVENTS_MAX: usize = 32;
 pub const WEBHOOK_URL_BYTES_MAX: usize = 512;
 /// Longest certificates of a webhook, as PEM.
 pub const WEBHOOK_CA_BYTES_MAX: usize = 16 * 1024;
-/// A webhook's event that waited for longer than this is given up.
-pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A webhook's event that waited for longer than this is given up; the store keeps it somewhat longer, so that the loss is counted.
+pub const WEBHOOK_AGE_MAX: Duration = Duration::from_secs(5 * 3_600);
 /// Events read from the head of a receiver's queue at once.
 pub const WEBHOOK_WINDOW: usize = 256;
 /// Requests under way to one receiver, each of another room.

@@ -190,6 +190,22 @@ impl Delivery {
         self.receiver.count > 0
     }
 
+    /// Is this event waiting or under way?
+    #[must_use]
+    pub fn holds(&self, id: &str) -> bool {
+        self.waiting.iter().any(|waiting| waiting.id == id)
+    }
+
+    /// When a receiver that does not answer is asked again.
+    #[must_use]
+    pub const fn resumes_at(&self) -> Option<Moment> {
+        if self.is_down() {
+            Some(self.receiver.not_before)
+        } else {
+            None
+        }
+    }
+
     /// The next event to send; it counts as under way from now on.
     pub fn next(&mut self, now: Moment) -> Next {
         let under_way = self.under_way();

@@ -321,5 +321,10 @@ pub fn sign(
     jwt::sign(&installation.0, &claims)
 }
 
+/// Signs claims with another key than the installation's.
+pub(crate) fn sign_with(key: &hmac::Key, claims: &Claims) -> String {
+    jwt::sign(key, claims)
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
+use control_core::webhook::Network;
 use plenum_shell::telemetry;
+
+use crate::peers::PEERS_MAX;
+use crate::seal::{SealKeyError, SealKeys};
 
 /// HTTP listeners of one replica.
 pub const HTTP_LISTENERS_MAX: usize = 16;
@@ -59,9 +64,19 @@ pub struct Args {
     /// Where leases, facts and counters are kept.
     #[arg(long, value_enum, default_value = "memory")]
     pub store: StoreKind,
+    /// File with the 32 random bytes that seal records in the store, and after them the 32 of the key before; needed with --store redis.
+    #[arg(long, value_name = "FILE")]
+    pub seal_key_file: Option<PathBuf>,
+    /// How another replica is reached by nodes; may be repeated. A name with several addresses stands for all of them, this replica's among
+    /// them or not.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Vec<String>,
     /// Lets the published devkey be used on an address that others reach.
     #[arg(long)]
     pub insecure_dev_keys: bool,
+    /// Network, as in 10.0.0.0/8, in which receivers of webhooks may live beside public addresses; may be repeated.
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub webhook_network: Vec<Network>,
     /// Log and traces.
     #[command(flatten)]
     pub telemetry: telemetry::Options,
@@ -90,8 +105,14 @@ pub struct Config {
     pub installation_key: control_core::ids::Secret,
     /// Where leases are kept.
     pub store: StoreKind,
+    /// Seal records in the store; `None` = by a key of this process alone.
+    pub seal_keys: Option<Arc<SealKeys>>,
+    /// How nodes reach the other replicas.
+    pub peers: Vec<String>,
     /// May the published devkey be used on any bind?
     pub insecure_dev_keys: bool,
+    /// Where receivers of webhooks may live beside public addresses.
+    pub webhook_networks: Vec<Network>,
 }
 
 /// What is wrong with a command line that parses.
@@ -119,6 +140,20 @@ pub enum ConfigError {
         "--grpc-listen {0}: nodes cannot dial that address; say how they reach this replica with --advertise HOST:PORT"
     )]
     NothingToAdvertise(SocketAddr),
+    /// Not `host:port`.
+    #[error("--peer {0}: not of the form HOST:PORT")]
+    Peer(String),
+    /// Too many names.
+    #[error("--peer: at most {PEERS_MAX} are possible; one name may stand for many addresses")]
+    Peers,
+    /// No key, and a store that outlives the process.
+    #[error(
+        "--seal-key-file: is needed where records outlive this process; write 32 random bytes into a file and name it on every replica"
+    )]
+    SealKeyMissing,
+    /// No key in the file.
+    #[error(transparent)]
+    SealKey(#[from] SealKeyError),
     /// Not an http(s) URL.
     #[error(
         "--public-url {0}: not of the form https://HOST[:PORT][/PATH], or http:// with a loopback host"
@@ -185,6 +220,17 @@ impl Args {
         if let Some(url) = public_url.as_ref().filter(|url| !is_base_url(url)) {
             return Err(ConfigError::PublicUrl(url.clone()));
         }
+        if self.peer.len() > PEERS_MAX {
+            return Err(ConfigError::Peers);
+        }
+        if let Some(wrong) = self.peer.iter().find(|peer| !is_endpoint(peer)) {
+            return Err(ConfigError::Peer(wrong.clone()));
+        }
+        let seal_keys = match &self.seal_key_file {
+            Some(path) => Some(Arc::new(SealKeys::read(path)?)),
+            None if self.store == StoreKind::Memory => None,
+            None => return Err(ConfigError::SealKeyMissing),
+        };
         let installation_key = read_key(&self.installation_key_file)?;
         Ok(Config {
             replica_id: self.replica_id,
@@ -197,7 +243,10 @@ impl Args {
             public_url,
             installation_key,
             store: self.store,
+            seal_keys,
+            peers: self.peer,
             insecure_dev_keys: self.insecure_dev_keys,
+            webhook_networks: self.webhook_network,
         })
     }
 }
@@ -302,11 +351,16 @@ mod tests {
             "--store",
             "memory",
             "--insecure-dev-keys",
+            "--webhook-network",
+            "10.0.0.0/8",
+            "--webhook-network",
+            "fd12::/16",
             "--log-format",
             "json",
         ];
         let config = validate(&extra, 32).expect("valid");
         assert_eq!(config.http_listen.len(), 2);
+        assert_eq!(config.webhook_networks.len(), 2);
         assert_eq!(config.public_url.as_deref(), Some("https://meet.example"));
         assert!(validate(&["--public-url", "http://localhost:7880"], 32).is_ok());
     }

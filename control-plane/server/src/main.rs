@@ -11,10 +11,13 @@ use control_plane::config::{Args, Config, StoreKind};
 use control_plane::gateway;
 use control_plane::hosts::Hosts;
 use control_plane::identity::Tls;
+use control_plane::peers::Peers;
 use control_plane::plane::Plane;
 use control_plane::rpc;
+use control_plane::seal::SealKeys;
 use control_plane::store::memory::MemoryStore;
 use control_plane::supervise::Supervisor;
+use control_plane::webhooks;
 use plenum_shell::telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -79,9 +82,29 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("--grpc-listen {}", config.grpc_listen))?;
     let grpc = listener.local_addr().context("--grpc-listen")?;
     let advertise = config.advertise.clone().unwrap_or_else(|| grpc.to_string());
-    let (served, stop) = (plane.clone(), supervisor.token());
+    let peers = Peers::new(advertise, config.peers);
+    let (served, replicas, stop) = (plane.clone(), peers.replicas(), supervisor.token());
     supervisor.spawn("gRPC", async move {
-        Ok(rpc::serve(served, listener, &tls, vec![advertise], stop).await?)
+        Ok(rpc::serve(served, listener, &tls, replicas, stop).await?)
+    });
+    let stop = supervisor.token();
+    supervisor.spawn("finding of replicas", async move {
+        peers.resolve(stop).await;
+        Ok(())
+    });
+    let seal = match config.seal_keys {
+        Some(keys) => keys,
+        None => Arc::new(SealKeys::random()?),
+    };
+    let (keep, holder, stop) = (plane.clone(), config.replica_id.clone(), supervisor.token());
+    supervisor.spawn("keeping of records", async move {
+        keep.keep_records(seal, holder, stop).await;
+        Ok(())
+    });
+    let (watch, stop) = (plane.clone(), supervisor.token());
+    supervisor.spawn("comparing of clocks", async move {
+        watch.compare_clocks(stop).await;
+        Ok(())
     });
 
     let settings = gateway::Settings {
@@ -99,6 +122,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Ok(())
     });
     spawn_watches(&mut supervisor, &plane);
+    let options = webhooks::Options {
+        replica: config.replica_id,
+        allowed: config.webhook_networks,
+    };
+    let (hooks, served, stop) = (plane.webhooks().clone(), plane.clone(), supervisor.token());
+    supervisor.spawn("webhooks", async move {
+        hooks.run(served, options, stop).await;
+        Ok(())
+    });
     supervisor
         .run(either(&mut terminate, &mut interrupt))
         .await?;

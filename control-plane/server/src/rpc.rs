@@ -14,6 +14,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::identity::Tls;
+use crate::peers::Replicas;
 use crate::plane::Plane;
 
 mod directory;
@@ -29,7 +30,7 @@ const STOP: Duration = Duration::from_secs(3);
 struct Shared {
     plane: Plane,
     /// How nodes reach the replicas, this one among them.
-    replicas: Vec<String>,
+    replicas: Replicas,
     tasks: Arc<Mutex<JoinSet<()>>>,
     stop: CancellationToken,
 }
@@ -60,12 +61,12 @@ pub async fn serve(
     plane: Plane,
     listener: TcpListener,
     tls: &Tls,
-    replicas: Vec<String>,
+    replicas: impl Into<Replicas>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let shared = Shared {
         plane,
-        replicas,
+        replicas: replicas.into(),
         tasks: Arc::default(),
         stop: stop.clone(),
     };

@@ -23,6 +23,8 @@ use crate::identity::{Peer, peer_of};
 use crate::live::{Attachment, Entry, Hello, Load, ReportRefusal};
 use crate::metrics::Reason;
 use crate::plane::DrainPlan;
+use crate::peers::Replicas;
+use crate::webhooks::Offered;
 
 /// A node's first message comes at once, or not at all.
 const FIRST: Duration = Duration::from_secs(5);
@@ -77,20 +79,13 @@ impl NodeControl for NodeControlService {
         let hello = self.hello(&uid, hello)?;
         let attachment = self.shared.plane.attach(&uid, hello, orders.clone());
         tracing::info!(node = %uid, "media node attached");
-        let replicas = ReplicaList {
-            endpoints: self.shared.replicas.clone(),
-            replica: self.shared.plane.replica(),
-        };
-        // The queue is new and empty.
-        let _ = orders.try_send(NodeOrder {
-            item: Some(Order::Replicas(replicas)),
-        });
         let stream = NodeStream {
             shared: self.shared.clone(),
             uid,
             attachment,
             orders,
             told: None,
+            replicas: self.shared.replicas.clone(),
         };
         let (end, ended) = mpsc::channel(1);
         self.shared.spawn(async move {
@@ -164,13 +159,21 @@ struct NodeStream {
     orders: mpsc::Sender<NodeOrder>,
     /// Facts that the node was told on this stream.
     told: Option<Arc<Node>>,
+    replicas: Replicas,
 }
 
 impl NodeStream {
     async fn run(mut self, mut reports: Streaming<NodeReport>) -> Status {
         // Of the directory alone: a node is not woken by what the others report.
         let mut changed = self.shared.plane.directory_news();
+        // The first thing that the node is told.
+        let mut replicas_changed = true;
         let end = loop {
+            if std::mem::take(&mut replicas_changed)
+                && let Err(status) = self.tell_replicas().await
+            {
+                break status;
+            }
             changed.borrow_and_update();
             if let Err(status) = self.tell_facts().await {
                 break status;
@@ -179,6 +182,7 @@ impl NodeStream {
                 () = self.shared.stop.cancelled() => break Status::unavailable("the replica stops"),
                 () = self.orders.closed() => break Status::cancelled("the node reads no orders"),
                 changed = changed.changed() => if changed.is_err() { break Status::unavailable("the replica stops") },
+                () = self.replicas.changed() => replicas_changed = true,
                 report = timeout(SILENT, reports.message()) => match report {
                     Ok(Ok(Some(report))) => if let Err(status) = self.hear(report) { break status },
                     Ok(Ok(None)) => break Status::ok("the node left"),
@@ -190,6 +194,21 @@ impl NodeStream {
         self.shared.plane.detach(&self.uid, self.attachment);
         tracing::info!(node = %self.uid, reason = end.message(), "media node detached");
         end
+    }
+
+    /// Sends how all replicas are reached.
+    async fn tell_replicas(&mut self) -> Result<(), Status> {
+        let endpoints = self.replicas.seen().to_vec();
+        let order = NodeOrder {
+            item: Some(Order::Replicas(ReplicaList {
+                endpoints,
+                replica: self.shared.plane.replica(),
+            })),
+        };
+        match timeout(FIRST, self.orders.send(order)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Status::resource_exhausted("the node takes no orders")),
+        }
     }
 
     /// Sends facts that are new or have changed, `accepting` among them.
@@ -257,6 +276,9 @@ impl NodeStream {
             }
             Report::Load(load) => {
                 let leaving = Duration::from_millis(load.leaving_ms);
+                if load.unix_ms > 0 {
+                    plane.hear_clock(uid, load.unix_ms);
+                }
                 let load = Load {
                     accepting: load.accepting,
                     rooms: load.rooms,
@@ -282,17 +304,23 @@ impl NodeStream {
             Report::EndOfRooms(true) => plane.hear_end_of_rooms(uid, attachment)?,
             Report::EndOfRooms(false) => {}
             Report::Event(event) => {
-                // No receiver is declared: the event has reached everybody who wants it, and the node may forget it.
-                plane.metrics().events_unclaimed.inc();
-                let ack = EventAck {
-                    key: event.key,
+                let own = EventAck {
+                    key: event.key.clone(),
                     epoch: event.epoch,
                     seq: event.seq,
+                    room_sid: event.room_sid.clone(),
                 };
-                // A full queue drops the acknowledgement; the next event's covers it.
-                let _ = self.orders.try_send(NodeOrder {
-                    item: Some(Order::EventAck(ack)),
-                });
+                let offered = plane.webhooks().offer(uid, event);
+                let ack = match &offered {
+                    Ok(Offered::Kept | Offered::Left) => None,
+                    Ok(Offered::Acknowledge(ack)) => Some(ack.clone()),
+                    // It gets no better by being said again.
+                    Err(_) => Some(own),
+                };
+                if let Some(ack) = ack {
+                    plane.order(uid, Order::EventAck(ack));
+                }
+                offered?;
             }
         }
         Ok(())
