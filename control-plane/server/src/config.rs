@@ -9,8 +9,17 @@ use clap::{Parser, ValueEnum};
 use control_core::webhook::Network;
 use plenum_shell::telemetry;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use crate::peers::PEERS_MAX;
 use crate::seal::{SealKeyError, SealKeys};
+use crate::store::redis;
+use crate::store::redis::address::{Address, AddressError};
+use crate::store::redis::keys::Namespace;
+
+/// What keys in Redis are named after where nobody says otherwise.
+const NAMESPACE: &str = "local";
 
 /// HTTP listeners of one replica.
 pub const HTTP_LISTENERS_MAX: usize = 16;
@@ -24,6 +33,46 @@ const INSTALLATION_KEY_BYTES_MAX: u64 = 4_096;
 pub enum StoreKind {
     /// In this process; one replica.
     Memory,
+    /// In Redis, for any number of replicas.
+    Redis,
+}
+
+/// A text that may hold a password; never printed.
+#[derive(Clone)]
+pub struct SecretText(String);
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
+
+/// Prints the ACL rule that the control plane's user needs in Redis, then ends. The password is to be added.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "control-plane redis-acl", version)]
+pub struct RedisAcl {
+    /// As with the control plane itself.
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE)]
+    pub redis_namespace: String,
+}
+
+impl RedisAcl {
+    /// The word that asks for it.
+    pub const COMMAND: &str = "redis-acl";
+
+    /// The rule.
+    ///
+    /// # Errors
+    /// [`ConfigError::RedisNamespace`].
+    pub fn rule(&self) -> Result<String, ConfigError> {
+        Ok(redis::acl::rule(&namespace(&self.redis_namespace)?))
+    }
 }
 
 /// The command line.
@@ -31,7 +80,8 @@ pub enum StoreKind {
 #[command(
     name = "control-plane",
     version,
-    about = "Plenum's control plane: gateway, directory and placement"
+    about = "Plenum's control plane: gateway, directory and placement",
+    after_help = "control-plane redis-acl [--redis-namespace NAME] prints the ACL rule for Redis."
 )]
 pub struct Args {
     /// Name of this replica, unique among the replicas.
@@ -64,6 +114,21 @@ pub struct Args {
     /// Where leases, facts and counters are kept.
     #[arg(long, value_enum, default_value = "memory")]
     pub store: StoreKind,
+    /// Where Redis is: redis://[USER:PASSWORD@]HOST[:PORT][/DB], redis+sentinel://[USER:PASSWORD@]HOST:PORT,…/SERVICE or
+    /// redis+cluster://[USER:PASSWORD@]HOST:PORT,…; rediss for TLS. The environment keeps a password off the command line.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PLENUM_REDIS_URL",
+        hide_env_values = true
+    )]
+    pub redis_url: Option<SecretText>,
+    /// PEM file with the authorities that sign the certificate of Redis; by default those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// What the keys in Redis are named after; installations that share a Redis differ here.
+    #[arg(long, value_name = "NAME", default_value = NAMESPACE)]
+    pub redis_namespace: String,
     /// File with the 32 random bytes that seal records in the store, and after them the 32 of the key before; needed with --store redis.
     #[arg(long, value_name = "FILE")]
     pub seal_key_file: Option<PathBuf>,
@@ -80,6 +145,15 @@ pub struct Args {
     /// Log and traces.
     #[command(flatten)]
     pub telemetry: telemetry::Options,
+}
+
+/// Where leases, facts and counters are kept, checked.
+#[derive(Clone, Debug)]
+pub enum StoreChoice {
+    /// In this process.
+    Memory,
+    /// In Redis.
+    Redis(redis::Options),
 }
 
 /// A configuration that was checked.
@@ -104,7 +178,7 @@ pub struct Config {
     /// Signs own tokens.
     pub installation_key: control_core::ids::Secret,
     /// Where leases are kept.
-    pub store: StoreKind,
+    pub store: StoreChoice,
     /// Seal records in the store; `None` = by a key of this process alone.
     pub seal_keys: Option<Arc<SealKeys>>,
     /// How nodes reach the other replicas.
@@ -118,6 +192,32 @@ pub struct Config {
 /// What is wrong with a command line that parses.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// Redis has no address.
+    #[error("--store redis: say where Redis is with --redis-url URL or PLENUM_REDIS_URL")]
+    RedisUrlMissing,
+    /// An address, and nobody to use it.
+    #[error(
+        "--redis-url or PLENUM_REDIS_URL is given, but the store is in memory: add --store redis"
+    )]
+    RedisUnused,
+    /// The address is wrong.
+    #[error("--redis-url {0}")]
+    RedisUrl(AddressError),
+    /// The name is wrong.
+    #[error("--redis-namespace {0:?}: lower-case letters, digits and inner '-', at most 63")]
+    RedisNamespace(String),
+    /// Authorities, and nothing that they sign.
+    #[error("--redis-ca: the URL of Redis is not one of TLS; begin it with rediss")]
+    RedisCaUnused,
+    /// Authorities that cannot be had.
+    #[error("--redis-ca {}: is no readable PEM file with certificates", path.display())]
+    RedisCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Option<std::io::Error>,
+    },
     /// The id does not fit.
     #[error("--replica-id: between 1 and 63 letters, digits, '-', '_' or '.' are possible")]
     ReplicaId,
@@ -232,6 +332,12 @@ impl Args {
             None => return Err(ConfigError::SealKeyMissing),
         };
         let installation_key = read_key(&self.installation_key_file)?;
+        let store = store(
+            self.store,
+            self.redis_url,
+            self.redis_ca,
+            &self.redis_namespace,
+        )?;
         Ok(Config {
             replica_id: self.replica_id,
             http_listen: self.http_listen,
@@ -242,12 +348,57 @@ impl Args {
             advertise: self.advertise,
             public_url,
             installation_key,
-            store: self.store,
+            store,
             seal_keys,
             peers: self.peer,
             insecure_dev_keys: self.insecure_dev_keys,
             webhook_networks: self.webhook_network,
         })
+    }
+}
+
+fn namespace(name: &str) -> Result<Namespace, ConfigError> {
+    Namespace::parse(name)
+        .ok_or_else(|| ConfigError::RedisNamespace(name.chars().take(64).collect()))
+}
+
+/// Where the store is.
+fn store(
+    kind: StoreKind,
+    url: Option<SecretText>,
+    ca: Option<PathBuf>,
+    name: &str,
+) -> Result<StoreChoice, ConfigError> {
+    let namespace = namespace(name)?;
+    let url = match (kind, url) {
+        (StoreKind::Memory, None) => return Ok(StoreChoice::Memory),
+        (StoreKind::Memory, Some(_)) => return Err(ConfigError::RedisUnused),
+        (StoreKind::Redis, None) => return Err(ConfigError::RedisUrlMissing),
+        (StoreKind::Redis, Some(SecretText(url))) => url,
+    };
+    let address = Address::parse(&url).map_err(ConfigError::RedisUrl)?;
+    if ca.is_some() && !address.is_tls() {
+        return Err(ConfigError::RedisCaUnused);
+    }
+    let ca = ca.map(|path| read_authorities(&path)).transpose()?;
+    Ok(StoreChoice::Redis(redis::Options {
+        address,
+        ca,
+        namespace,
+        deadline: redis::link::DEADLINE,
+    }))
+}
+
+fn read_authorities(path: &std::path::Path) -> Result<Vec<u8>, ConfigError> {
+    let wrong = |source| ConfigError::RedisCa {
+        path: path.to_owned(),
+        source,
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(Some(error)))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certificates {
+        Ok(found) if !found.is_empty() => Ok(pem),
+        _ => Err(wrong(None)),
     }
 }
 
@@ -378,6 +529,8 @@ mod tests {
         refuse(&["--public-url", "http://meet.example"], "--public-url");
         refuse(&["--public-url", "ftp://x"], "--public-url");
         refuse(&["--public-url", "https://user@x"], "--public-url");
+        refuse(&["--redis-url", "redis://h"], "--store redis");
+        refuse(&["--redis-namespace", "a:b"], "--redis-namespace");
         let short = validate(&[], 31).expect_err("refused");
         assert!(short.contains("31 bytes"), "{short}");
     }

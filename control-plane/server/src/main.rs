@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use control_plane::clock::Clock;
-use control_plane::config::{Args, Config, StoreKind};
+use control_plane::config::{Args, Config, RedisAcl, StoreChoice};
 use control_plane::gateway;
 use control_plane::hosts::Hosts;
 use control_plane::identity::Tls;
@@ -15,7 +15,9 @@ use control_plane::peers::Peers;
 use control_plane::plane::Plane;
 use control_plane::rpc;
 use control_plane::seal::SealKeys;
+use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
+use control_plane::store::redis::RedisStore;
 use control_plane::supervise::Supervisor;
 use control_plane::webhooks;
 use plenum_shell::telemetry;
@@ -26,6 +28,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == RedisAcl::COMMAND)
+    {
+        return print_acl();
+    }
     let args = Args::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -66,15 +74,38 @@ fn main() -> ExitCode {
     }
 }
 
+fn print_acl() -> ExitCode {
+    match RedisAcl::parse_from(std::env::args_os().skip(1)).rule() {
+        Ok(rule) => {
+            println!("{rule}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
 async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?;
     let tls = Tls::read(&config.tls_dir)?;
     let clock = Clock::start();
-    let store = match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),
+    let mut redis = None;
+    let store: Arc<dyn Store> = match config.store {
+        StoreChoice::Memory => Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),
+        StoreChoice::Redis(options) => {
+            tracing::info!(address = %options.address, namespace = ?options.namespace, "the store is in Redis");
+            Arc::clone(redis.insert(Arc::new(RedisStore::start(options)?))) as Arc<dyn Store>
+        }
     };
     let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
+    if let Some(redis) = redis {
+        plane
+            .metrics()
+            .register(|registry| redis.register(registry));
+    }
     let mut supervisor = Supervisor::new();
 
     let listener = TcpListener::bind(config.grpc_listen)

@@ -9,7 +9,7 @@ use control_plane::store::memory::MemoryStore;
 
 use crate::conformance::{self, Harness};
 
-fn harness() -> Harness {
+async fn harness() -> Harness {
     let millis = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::clone(&millis);
     let store = MemoryStore::new(Arc::new(move || {
@@ -23,6 +23,7 @@ fn harness() -> Harness {
                 Ordering::Relaxed,
             );
         }),
+        _kept: Box::new(()),
     }
 }
 

@@ -12,5 +12,5 @@ if ARGV[2] == '0' then
   call('claim', 'DEL', KEYS[1])
   return 0
 end
-call('claim', 'SET', KEYS[1], '1 ' .. ARGV[1], 'PX', ARGV[2])
+call('claim', 'SET', KEYS[1], '1 ' .. ARGV[1], 'PX', lasting(ARGV[2]))
 return 1

@@ -11,6 +11,6 @@ if text then
 end
 if ARGV[1] == '1' then
   count, last = math.min(count + 1, 4294967295), now
-  call('failures', 'SET', KEYS[1], table.concat({ '1', whole(count), whole(last) }, ' '), 'PX', ARGV[2])
+  call('failures', 'SET', KEYS[1], table.concat({ '1', whole(count), whole(last) }, ' '), 'PX', lasting(ARGV[2]))
 end
 return { whole(count), whole(math.max(0, now - last)) }

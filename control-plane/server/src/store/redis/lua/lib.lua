@@ -24,6 +24,11 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- A key of Redis still lives in the millisecond in which it runs out.
+local function lasting(millis)
+  return whole(math.max(1, tonumber(millis) - 1))
+end
+
 -- Epochs are texts of 20 digits: a number of 64 bits does not fit into Lua's.
 local function next_epoch(epoch)
   if epoch >= '18446744073709551615' then

@@ -3,6 +3,6 @@
 if ARGV[1] == '1' then
   call('closed', 'DEL', KEYS[1])
 else
-  call('closed', 'SET', KEYS[1], '1', 'PX', ARGV[2])
+  call('closed', 'SET', KEYS[1], '1', 'PX', lasting(ARGV[2]))
 end
 return 1 - call('closed', 'EXISTS', KEYS[1])

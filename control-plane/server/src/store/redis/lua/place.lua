@@ -55,5 +55,5 @@ write_head(KEYS[4], {
   epoch = epoch, site = choice.site, node = choice.node, given = now, life = life, request = request, pool = pool,
 })
 call('room', 'HSET', KEYS[4], 'policy', policy, 'facts', facts)
-call('room', 'PEXPIRE', KEYS[4], whole(life))
+call('room', 'PEXPIRE', KEYS[4], lasting(life))
 return { 'Placed', epoch, whole(chosen), stored and facts or false }

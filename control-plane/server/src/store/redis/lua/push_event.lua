@@ -15,6 +15,6 @@ while call('events', 'ZCARD', ORDER) > tonumber(ARGV[6]) or bytes_of_all() > ton
   remove(oldest, old)
   dropped = dropped + 1
 end
-call('events', 'PEXPIRE', ORDER, ARGV[5])
-call('events', 'PEXPIRE', EVENTS, ARGV[5])
+call('events', 'PEXPIRE', ORDER, lasting(age))
+call('events', 'PEXPIRE', EVENTS, lasting(age))
 return whole(dropped)

@@ -37,5 +37,5 @@ else
     call('records', 'HSET', KEYS[3], '', whole(total))
   end
 end
-call('records', 'SET', KEYS[1], '1 ' .. ARGV[1], 'PX', ARGV[2])
+call('records', 'SET', KEYS[1], '1 ' .. ARGV[1], 'PX', lasting(ARGV[2]))
 return { 'Taken' }

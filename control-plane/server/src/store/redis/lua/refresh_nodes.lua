@@ -10,8 +10,8 @@ for index = 1, #KEYS, 2 do
   -- A late word of an earlier life does not shorten the present one.
   if not known or known <= ARGV[at] then
     local lease = table.concat({ '1', ARGV[at], ARGV[at + 1], ARGV[at + 2] }, ' ')
-    call('node', 'SET', KEYS[index], lease, 'PX', ARGV[1])
+    call('node', 'SET', KEYS[index], lease, 'PX', lasting(ARGV[1]))
   end
-  call('closed', 'PEXPIRE', KEYS[index + 1], ARGV[2])
+  call('closed', 'PEXPIRE', KEYS[index + 1], lasting(ARGV[2]))
 end
 return 1

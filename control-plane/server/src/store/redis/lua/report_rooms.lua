@@ -44,6 +44,18 @@ local function report(key, at)
     return 'Lrooms'
   end
   local seat = load_seat(room)
+  -- Two sides that could not hear each other may have given the same epoch: more people decide, then the lower node.
+  if stored and stored.epoch == epoch and stored.node ~= node then
+    local people = 0
+    for _, entry in ipairs(seat.reported) do
+      if entry[1] == stored.node then
+        people = entry[3]
+      end
+    end
+    if people > participants or (people == participants and stored.node < node) then
+      return 'F' .. stored.epoch
+    end
+  end
   if stored then
     life = stored.life
     if stored.epoch ~= epoch or stored.site ~= site or stored.node ~= node then
@@ -51,14 +63,14 @@ local function report(key, at)
       write_head(key, stored)
     end
     call('room', 'HSET', key, 'facts', facts)
-    call('room', 'PEXPIRE', key, whole(life))
+    call('room', 'PEXPIRE', key, lasting(life))
   elseif policy ~= '' then
     life = tonumber(ARGV[at + 9])
     write_head(key, {
       epoch = epoch, site = site, node = node, given = now, life = life, request = '-', pool = '-',
     })
     call('room', 'HSET', key, 'policy', policy, 'facts', facts)
-    call('room', 'PEXPIRE', key, whole(life))
+    call('room', 'PEXPIRE', key, lasting(life))
   end
   local before
   for _, entry in ipairs(seat.reported) do
