@@ -84,6 +84,19 @@ pub fn was_stopped(since_last_tick: Duration) -> bool {
     since_last_tick >= STOPPED_AFTER
 }
 
+/// Does the holder of a lease keep it against a report under the same epoch from another node? Two sides that could not hear each other
+/// may have given it twice.
+#[must_use]
+pub fn keeps_lease(holder: &RoomLease, people: u32, other: &RoomLease, others: u32) -> bool {
+    let claim = |lease: &RoomLease, participants| Claim {
+        epoch: lease.epoch,
+        participants,
+        node: lease.node.clone(),
+    };
+    holder.node != other.node
+        && compare_claims(&claim(holder, people), &claim(other, others)) == Ordering::Greater
+}
+
 /// How long a node has been silent, as observed by the own ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Silence(Duration);

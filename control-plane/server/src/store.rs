@@ -238,7 +238,7 @@ pub struct RoomReport {
 pub enum ReportOutcome {
     /// Kept.
     Taken,
-    /// A higher epoch is known: the reporter must drop the room.
+    /// This epoch is known, higher than the reporter's or held by more people: the reporter must drop the room.
     Fenced(Epoch),
 }
 

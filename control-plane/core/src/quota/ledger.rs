@@ -57,6 +57,12 @@ impl QuotaLedger {
         self.by_node.get(node).copied().unwrap_or_default()
     }
 
+    /// People in a room by the last report of a node.
+    #[must_use]
+    pub fn people_on(&self, key: &RoomKey, node: &NodeId) -> u32 {
+        self.seats.get(key).map_or(0, |seat| seat.people_on(node))
+    }
+
     /// Chooses a node for a room that has none and holds `more` there. What is held for the room decides first; it ends where the room is
     /// placed elsewhere.
     ///

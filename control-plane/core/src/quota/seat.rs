@@ -57,6 +57,13 @@ impl Seat {
         self.reported.is_empty() && self.reserved.is_empty() && self.held.is_none()
     }
 
+    /// People by the last report of a node.
+    pub(super) fn people_on(&self, node: &NodeId) -> u32 {
+        self.reported
+            .get(node)
+            .map_or(0, |reported| reported.amount.participants)
+    }
+
     /// Reservations, settled ones that are remembered included.
     pub(super) fn reservations(&self) -> usize {
         self.reserved.len()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control_core::ids::{Epoch, NodeId, Pool, RoomKey, TenantName, Uid};
-use control_core::lease::{NodeLease, RoomLease, next_epoch};
+use control_core::lease::{NodeLease, RoomLease, keeps_lease, next_epoch};
 use control_core::limits;
 use control_core::quota::{NoChoice, Offer, QuotaLedger, QuotaRefusal, ReservationId, Usage};
 use control_core::record::{Capacity, RecordKind, RoomFacts, RoomPolicy, TenantLimits};
@@ -231,8 +231,12 @@ impl State {
         now: Moment,
     ) -> Result<ReportOutcome, StoreError> {
         let mut lifetime = COUNT_LIFETIME;
+        let people = self.room(&report.key, now).map(|room| room.lease.clone());
+        let people = people.map_or(0, |lease| self.ledger.people_on(&report.key, &lease.node));
         if let Some(room) = self.room(&report.key, now) {
-            if room.lease.epoch > report.lease.epoch {
+            if room.lease.epoch > report.lease.epoch
+                || keeps_lease(&room.lease, people, &report.lease, report.participants)
+            {
                 return Ok(ReportOutcome::Fenced(room.lease.epoch));
             }
             if room.lease != report.lease {
