@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! How often the store is asked for a join, and that a repeated question does nothing twice.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use control_core::ids::NodeId;
+use control_plane::store::Store;
+use plenum_proto::v1::publication::Item;
+
+use crate::world::operator;
+use crate::world::{key, request};
+use crate::{Town, node, place, school};
+
+/// More than a join may ask.
+const TRIPS_MAX: u32 = 4;
+
+fn directory(nodes: &[(&str, u32, u32)]) -> Vec<Item> {
+    let mut items = vec![Item::Tenant(school())];
+    for room in ["a", "b", "c", "d"] {
+        items.push(Item::Conference(operator::conference(room)));
+    }
+    items.extend(
+        nodes
+            .iter()
+            .map(|(id, rooms, participants)| Item::Node(node(id, *rooms, *participants))),
+    );
+    items
+}
+
+#[tokio::test]
+async fn a_new_room_and_a_join_to_a_running_one_ask_the_store_once_each() {
+    let town = Town::start(2, directory(&[("n1", 10, 100), ("n2", 10, 100)])).await;
+    let (_one, _two) = (town.node("n1").await, town.node("n2").await);
+    place(town.plane(0), request("a")).await.expect("placed");
+    town.store.joins();
+
+    let placed = place(town.plane(0), request("b")).await.expect("placed");
+    assert_eq!(town.store.joins(), BTreeMap::from([("place", 1)]));
+
+    crate::world::until(town.plane(1), "the other replica hears of it", |plane| {
+        plane.room(&key("b"))
+    })
+    .await;
+    for replica in [0, 1] {
+        let found = place(town.plane(replica), request("b"))
+            .await
+            .expect("found");
+        assert_eq!(found.node_id, placed.node_id);
+        assert_eq!(town.store.joins(), BTreeMap::from([("reserve", 1)]));
+    }
+    town.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_asks_at_most_four_times_when_many_nodes_refuse() {
+    // Each node looks free, because what is in use there only the store knows.
+    let nodes: Vec<String> = (0..40).map(|number| format!("n{number:02}")).collect();
+    let described: Vec<(&str, u32, u32)> = nodes.iter().map(|id| (id.as_str(), 5, 10)).collect();
+    let town = Town::start(1, directory(&described)).await;
+    let mut running = Vec::new();
+    for id in &nodes {
+        running.push(town.node(id).await);
+    }
+    let limits = control_core::record::TenantLimits::default();
+    for id in &nodes {
+        let capacity = control_core::record::Capacity {
+            rooms: 5,
+            participants: 10,
+            egress_mbps: 20,
+        };
+        let full = control_core::quota::Usage {
+            participants: 10,
+            ..Default::default()
+        };
+        let elsewhere = control_core::ids::RoomKey::parse("other", id).expect("key");
+        let request = control_plane::store::RequestId::random().expect("random");
+        let on = NodeId::parse(id).expect("node id");
+        town.store
+            .reserve(request, elsewhere, on, full, limits, capacity)
+            .await
+            .expect("answers")
+            .expect("is held");
+    }
+    town.store.joins();
+    let refusal = place(town.plane(0), request("a"))
+        .await
+        .expect_err("all are full");
+    assert_eq!(refusal.reason(), "NoCapacity");
+    let words = refusal.to_string();
+    assert!(words.contains("24 full, 16 not asked"), "{words}");
+    let asked: u32 = town.store.joins().values().sum();
+    assert!(asked <= TRIPS_MAX, "{asked} round trips");
+    town.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_a_placement_is_asked_for_again_and_nothing_is_held_twice() {
+    let town = Town::start(1, directory(&[("n1", 10, 100), ("n2", 10, 100)])).await;
+    let (_one, _two) = (town.node("n1").await, town.node("n2").await);
+    place(town.plane(0), request("a")).await.expect("placed");
+    town.store.joins();
+
+    town.store.lose_places.store(1, Ordering::SeqCst);
+    let placed = place(town.plane(0), request("b")).await.expect("placed");
+    assert_eq!(town.store.joins(), BTreeMap::from([("place", 2)]));
+    let record = town
+        .store
+        .room(key("b"))
+        .await
+        .expect("answers")
+        .expect("kept");
+    assert_eq!(record.lease.node, placed.node_id);
+    assert_eq!(record.lease.epoch, placed.epoch);
+    let used = town
+        .store
+        .tenant_usage(key("b").tenant)
+        .await
+        .expect("answers");
+    assert_eq!(
+        (used.rooms, used.participants),
+        (2, 2),
+        "two rooms, two people"
+    );
+
+    town.store.joins();
+    town.store.lose_reserves.store(1, Ordering::SeqCst);
+    place(town.plane(0), request("b")).await.expect("found");
+    assert_eq!(town.store.joins(), BTreeMap::from([("reserve", 2)]));
+    let used = town
+        .store
+        .tenant_usage(key("b").tenant)
+        .await
+        .expect("answers");
+    assert_eq!(used.participants, 3);
+    town.stop().await;
+}
+
+#[tokio::test]
+async fn two_replicas_that_place_one_room_at_once_give_it_one_node() {
+    let town = Town::start(2, directory(&[("n1", 10, 100), ("n2", 10, 100)])).await;
+    let (one, two) = (town.node("n1").await, town.node("n2").await);
+    for room in ["a", "b", "c", "d"] {
+        let mut joins = tokio::task::JoinSet::new();
+        for number in 0..10 {
+            let plane = town.plane(number % 2).clone();
+            joins.spawn(async move { place(&plane, request(room)).await });
+        }
+        let mut at = Vec::new();
+        while let Some(placed) = joins.join_next().await {
+            let placed = placed.expect("no panic").expect("placed");
+            at.push((placed.node_id.to_string(), placed.epoch));
+        }
+        at.dedup();
+        assert_eq!(at.len(), 1, "{room} is at {at:?}");
+    }
+    let running = |node: &crate::world::node::Node| {
+        ["a", "b", "c", "d"]
+            .into_iter()
+            .filter(|room| node.room(room).is_some())
+            .count()
+    };
+    assert_eq!(running(&one) + running(&two), 4);
+    town.stop().await;
+}
