@@ -127,7 +127,7 @@ impl Roster {
             ));
         }
         for track in tracks {
-            if track.bound.is_some() {
+            if track.bound.is_some() && member.ever_active {
                 self.event(
                     context,
                     "track_unpublished",
@@ -179,7 +179,17 @@ impl Roster {
             return;
         };
         let info = self.info(member);
+        // What was published on the way is told only now.
+        let published: Vec<String> = member
+            .tracks
+            .iter()
+            .filter(|track| track.bound.is_some())
+            .map(|track| track.info.0.sid.clone())
+            .collect();
         self.event(context, "participant_joined", Some(&info), None);
+        for sid in published {
+            self.published(context, id, &sid);
+        }
     }
 
     pub(super) fn media_alive(&mut self, context: &mut Context<'_>, id: MemberId, alive: bool) {

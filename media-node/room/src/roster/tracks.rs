@@ -355,11 +355,19 @@ impl Roster {
         // Browsers' SDKs must know participant and track before the offer brings its media.
         self.flush(context);
         self.announce(context, id, &sid);
-        if first && let Some(member) = self.members.get(&id) {
-            let info = self.info(member);
-            let track = info.tracks.iter().find(|track| track.sid == sid).cloned();
-            self.event(context, "track_published", Some(&info), track.as_ref());
+        if first {
+            self.published(context, id, &sid);
         }
+    }
+
+    /// Tells of a track, once its participant was told of.
+    pub(super) fn published(&mut self, context: &mut Context<'_>, id: MemberId, sid: &str) {
+        let Some(member) = self.members.get(&id).filter(|member| member.ever_active) else {
+            return;
+        };
+        let info = self.info(member);
+        let track = info.tracks.iter().find(|track| track.sid == sid).cloned();
+        self.event(context, "track_published", Some(&info), track.as_ref());
     }
 
     /// Tells every other peer of a track as it is now.
@@ -424,7 +432,7 @@ impl Roster {
         self.touch(context, id);
         self.counts_changed(context.now);
         if track.bound.is_some()
-            && let Some(member) = self.members.get(&id)
+            && let Some(member) = self.members.get(&id).filter(|member| member.ever_active)
         {
             let info = self.info(member);
             self.event(

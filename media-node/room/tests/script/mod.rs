@@ -154,6 +154,8 @@ pub struct Script {
     /// Responses per session since they were last taken.
     pub responses: BTreeMap<u64, Vec<Response>>,
     pub commands: Vec<Command>,
+    /// Webhook events so far: number, room, name, body.
+    pub events: Vec<(u64, String, &'static str, Vec<u8>)>,
     pub outputs: usize,
     pub last: Vec<Output>,
     requests: u64,
@@ -207,6 +209,7 @@ impl Script {
             text: String::new(),
             responses: BTreeMap::new(),
             commands: Vec::new(),
+            events: Vec::new(),
             outputs: 0,
             last: Vec::new(),
             requests: 0,
@@ -364,7 +367,16 @@ impl Script {
                     self.commands.push(command.clone());
                     command_line(command)
                 }
-                Output::Event { seq, name, .. } => format!("event {seq}: {name}"),
+                Output::Event {
+                    seq,
+                    room_sid,
+                    name,
+                    body,
+                } => {
+                    self.events
+                        .push((*seq, room_sid.clone(), name, body.clone()));
+                    format!("event {seq}: {name}")
+                }
                 Output::Admin { request, result } => match result {
                     Ok(bytes) => format!("answer {}: {} bytes", request.0, bytes.len()),
                     Err(refusal) => {
