@@ -5,3 +5,7 @@
 mod conformance;
 #[path = "store/memory.rs"]
 mod memory;
+#[path = "store/redis.rs"]
+mod redis_store;
+#[path = "redis/mod.rs"]
+mod servers;

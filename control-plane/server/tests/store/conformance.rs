@@ -404,7 +404,9 @@ pub(crate) async fn a_report_of_a_higher_lease_takes_over(harness: Harness) {
 }
 
 /// Two sides that could not hear each other gave it twice.
-pub(crate) async fn of_equal_leases_the_fuller_room_stays_and_then_the_lower_node(harness: Harness) {
+pub(crate) async fn of_equal_leases_the_fuller_room_stays_and_then_the_lower_node(
+    harness: Harness,
+) {
     let store = &*harness.store;
     let say = async |room: &str, on: &str, people| {
         let said = RoomReport {
@@ -430,7 +432,11 @@ pub(crate) async fn of_equal_leases_the_fuller_room_stays_and_then_the_lower_nod
         Usage::default(),
         "the loser counts no more"
     );
-    assert_eq!(say("r", "n3", 0).await, ReportOutcome::Taken, "the owner itself");
+    assert_eq!(
+        say("r", "n3", 0).await,
+        ReportOutcome::Taken,
+        "the owner itself"
+    );
 }
 
 /// So that the room is placed anew as it was.

@@ -40,6 +40,23 @@ local function report(key, at)
   if stored and stored.epoch > epoch then
     return 'F' .. stored.epoch
   end
+  local seat = load_seat(room)
+  local function reported_by(on)
+    for _, entry in ipairs(seat.reported) do
+      if entry[1] == on then
+        return entry
+      end
+    end
+    return nil
+  end
+  -- Given twice under one epoch, by two sides that could not hear each other: who has more people keeps it, else the lower id.
+  if stored and stored.epoch == epoch and stored.node ~= node then
+    local holder = reported_by(stored.node)
+    local people = holder and holder[3] or 0
+    if people > participants or (people == participants and stored.node < node) then
+      return 'F' .. stored.epoch
+    end
+  end
   if not stored and policy ~= '' and call('seats', 'HLEN', SEATS) >= rooms_max then
     return 'Lrooms'
   end
@@ -72,12 +89,7 @@ local function report(key, at)
     call('room', 'HSET', key, 'policy', policy, 'facts', facts)
     call('room', 'PEXPIRE', key, lasting(life))
   end
-  local before
-  for _, entry in ipairs(seat.reported) do
-    if entry[1] == node then
-      before = entry
-    end
-  end
+  local before = reported_by(node)
   seat.reported = { { node, now + life, participants, publishers, egress } }
   settle(seat, node, not before, math.max(0, participants - (before and before[3] or 0)))
   save_seat(seat)
