@@ -208,6 +208,9 @@ pub(crate) struct Up {
         alias = "control-plane-replicas"
     )]
     pub(crate) replicas: u32,
+    /// Network, as in 10.0.0.0/8, in which receivers of webhooks may live beside this machine and public addresses; may be repeated
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub(crate) webhook_network: Vec<String>,
     /// Form of what is printed
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) replicas: Vec<SocketAddr>,
     /// The store that they share.
     pub(crate) redis: Option<Redis>,
+    /// Where receivers of webhooks may live beside this machine and public addresses.
+    pub(crate) webhook_networks: Vec<String>,
 }
 
 /// The store of several replicas.
@@ -61,6 +63,9 @@ pub(crate) enum OptionsError {
         "--replicas {0}: several replicas share their state through Redis, and there is no --redis; give --redis URL, or leave it at 1"
     )]
     ReplicasWithoutRedis(u32),
+    /// Not a network.
+    #[error("--webhook-network {0}: not of the form ADDRESS/PREFIX, as in 10.0.0.0/8 or fd12::/16")]
+    WebhookNetwork(String),
     /// No copy at all.
     #[error("--replicas 0: without a control plane nobody can join; leave it at 1")]
     NoReplica,
@@ -144,6 +149,15 @@ pub(crate) enum OptionsError {
 /// As many as a media node takes.
 const MEDIA_ADDRESSES_MAX: usize = 8;
 
+/// Is it a network in CIDR notation?
+fn is_network(text: &str) -> bool {
+    let parsed = text.split_once('/').and_then(|(address, prefix)| {
+        let address: IpAddr = address.parse().ok()?;
+        Some((address, prefix.parse::<u8>().ok()?))
+    });
+    parsed.is_some_and(|(address, prefix)| prefix <= if address.is_ipv4() { 32 } else { 128 })
+}
+
 impl Options {
     /// Checks what can be checked before anything is read.
     pub(crate) fn new(args: &args::Up) -> Result<Self, OptionsError> {
@@ -154,6 +168,9 @@ impl Options {
             more if redis.is_none() => return Err(OptionsError::ReplicasWithoutRedis(more)),
             more if more > REPLICAS_MAX => return Err(OptionsError::TooManyReplicas(more)),
             _ => {}
+        }
+        if let Some(wrong) = args.webhook_network.iter().find(|text| !is_network(text)) {
+            return Err(OptionsError::WebhookNetwork(wrong.clone()));
         }
         if args.media_address.len() > MEDIA_ADDRESSES_MAX {
             return Err(OptionsError::TooManyMedia(args.media_address.len()));
@@ -184,6 +201,7 @@ impl Options {
             media: net::media_addresses(&args.media_address),
             state_dir: args.state.path(),
             insecure_dev_keys: args.insecure_dev_keys,
+            webhook_networks: args.webhook_network.clone(),
         })
     }
 
