@@ -351,6 +351,22 @@ impl Lab {
         .await
     }
 
+    /// The store holds a lease of every room of the crowd, and of no other of that tenant.
+    pub(crate) async fn store_agrees(&self, redis: &Redis) -> Result<()> {
+        let mut wanted: Vec<&str> = self.crowd.rooms().filter(|room| *room != COUNCIL).collect();
+        wanted.sort_unstable();
+        until("the store knows every room once", LIVENESS, async || {
+            let keys = redis.keys()?;
+            let held: Vec<&str> = keys
+                .iter()
+                .filter_map(|key| key.split_once("}:room:lab/").map(|(_, room)| room))
+                .collect();
+            ensure!(held == wanted, "it holds {held:?}, wanted {wanted:?}");
+            Ok(())
+        })
+        .await
+    }
+
     async fn is_one_state(&self) -> Result<()> {
         let mut wanted: Vec<(String, u64)> = Vec::new();
         let declared = self

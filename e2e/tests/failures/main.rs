@@ -35,6 +35,10 @@ const CASES: &[Case] = &[
         "sdk_defaults_bridge_twenty_seconds_without_replicas",
         replicas::all_away_sdk,
     ),
+    (
+        "a_replica_that_was_paused_believes_nobody_dead",
+        replicas::one_paused,
+    ),
     ("a_stopped_redis_costs_nothing", store::stopped),
     ("a_paused_redis_costs_nothing", store::paused),
     ("a_flushed_redis_costs_nothing", store::flushed),
@@ -52,6 +56,18 @@ const CASES: &[Case] = &[
     (
         "rooms_of_a_node_that_is_cut_off_come_back_as_they_were",
         nodes::cut_off,
+    ),
+    (
+        "rooms_of_a_node_that_starts_again_at_once_come_back_as_they_were",
+        nodes::restarted,
+    ),
+    (
+        "a_node_that_dies_while_redis_is_away_leaves_no_room_twice",
+        nodes::killed_without_store,
+    ),
+    (
+        "five_seconds_without_a_word_between_nodes_and_replicas_move_nothing",
+        nodes::glitch,
     ),
     (
         "without_half_of_the_nodes_capacity_is_refused_honestly",

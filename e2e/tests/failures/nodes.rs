@@ -45,6 +45,12 @@ struct Node {
     grpc: String,
 }
 
+impl Node {
+    fn grpc_port(&self) -> Result<&str> {
+        self.grpc.rsplit(':').next().context("a port")
+    }
+}
+
 fn nodes(lab: &Lab) -> Result<Vec<Node>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     lab.system
@@ -205,8 +211,8 @@ async fn as_it_was(lab: &mut Lab, council: &Council) -> Result<()> {
 /// Takes the node of the conference away by `take`, waits until everybody receives again, and looks at everything.
 async fn lost(
     lab: &mut Lab,
-    take: impl AsyncFnOnce(&Node) -> Result<()>,
-    give: impl AsyncFnOnce(&Node) -> Result<()>,
+    take: impl AsyncFnOnce(&mut Lab, &Node) -> Result<()>,
+    give: impl AsyncFnOnce(&mut Lab, &Node) -> Result<()>,
 ) -> Result<()> {
     let council = convene(lab).await?;
     // Facts are reported at once; a report may be on its way.
@@ -215,7 +221,7 @@ async fn lost(
     let concerned = on(lab, &node.id);
     lab.figure("people_of_the_node", concerned.len(), "people");
     let from = lab.crowd.now();
-    take(&node).await?;
+    take(lab, &node).await?;
     // Frames that were on their way have arrived, so what flows from now on is new.
     tokio::time::sleep(Duration::from_secs(2)).await;
     lab.flowing("everybody receives again").await?;
@@ -227,8 +233,6 @@ async fn lost(
         "{:?} receive nothing",
         figures.without
     );
-    let elsewhere = node_of(lab, COUNCIL)?;
-    ensure!(elsewhere.id != node.id, "the conference is on another node");
     for (_, person) in lab.crowd.people() {
         let record = person.record();
         let joined = record.count(from, |what| *what == Happened::Joined);
@@ -244,8 +248,8 @@ async fn lost(
         }
     }
     as_it_was(lab, &council).await?;
-    give(&node).await?;
     let back = lab.crowd.now();
+    give(lab, &node).await?;
     until("the node takes rooms again", LIVENESS, async || {
         let all = lab.system.get("nodes")?;
         let accepts = all.iter().all(|node| {
@@ -291,8 +295,8 @@ pub(crate) fn killed(name: &'static str) -> Result<()> {
         let held = Held::down(&program("media-node")?)?;
         lost(
             lab,
-            async |node| signal_to(node.pid, Signal::KILL),
-            async |_| {
+            async |_, node| signal_to(node.pid, Signal::KILL),
+            async |_, _| {
                 drop(held);
                 Ok(())
             },
@@ -301,21 +305,55 @@ pub(crate) fn killed(name: &'static str) -> Result<()> {
     })
 }
 
-/// SIGSTOP, and SIGCONT after its rooms live elsewhere.
-pub(crate) fn frozen(name: &'static str) -> Result<()> {
+/// SIGKILL, and `plenum up` starts it again at once: it comes back empty, under a higher epoch.
+pub(crate) fn restarted(name: &'static str) -> Result<()> {
     run(name, three_nodes(), people(), async |lab| {
         lost(
             lab,
-            async |node| signal_to(node.pid, Signal::STOP),
-            async |node| signal_to(node.pid, Signal::CONT),
+            async |_, node| signal_to(node.pid, Signal::KILL),
+            async |_, _| Ok(()),
         )
         .await
     })
 }
 
-/// Nothing gets from the node to anybody, or from anybody to it.
-pub(crate) fn cut_off(name: &'static str) -> Result<()> {
-    // Each node has a user of its own, by which its packets are told.
+/// SIGKILL while the store is away: each replica has its own view alone, and they choose the same nodes.
+pub(crate) fn killed_without_store(name: &'static str) -> Result<()> {
+    run(name, three_nodes(), people(), async |lab| {
+        let held = Held::down(&program("media-node")?)?;
+        lost(
+            lab,
+            async |lab, node| {
+                lab.redis.kill()?;
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                signal_to(node.pid, Signal::KILL)
+            },
+            async |lab, _| {
+                lab.one_state().await?;
+                lab.redis.run()?;
+                drop(held);
+                Ok(())
+            },
+        )
+        .await?;
+        lab.store_agrees(&lab.redis).await
+    })
+}
+
+/// SIGSTOP, and SIGCONT after its rooms live elsewhere.
+pub(crate) fn frozen(name: &'static str) -> Result<()> {
+    run(name, three_nodes(), people(), async |lab| {
+        lost(
+            lab,
+            async |_, node| signal_to(node.pid, Signal::STOP),
+            async |_, node| signal_to(node.pid, Signal::CONT),
+        )
+        .await
+    })
+}
+
+/// Gives each media node a user of its own, by which its packets are told: the number of its media port.
+fn own_users(name: &str) -> Result<Held> {
     let real = folder(name).join("bin");
     std::fs::create_dir_all(&real)?;
     let (node, copy) = (program("media-node")?, real.join("media-node"));
@@ -332,23 +370,61 @@ pub(crate) fn cut_off(name: &'static str) -> Result<()> {
         ),
     )?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
-    let _wrapped = Held::replaced(&node, &script)?;
+    Held::replaced(&node, &script)
+}
+
+/// Nothing gets from the node to anybody, or from anybody to it.
+pub(crate) fn cut_off(name: &'static str) -> Result<()> {
+    let _wrapped = own_users(name)?;
     run(name, three_nodes(), people(), async |lab| {
         lost(
             lab,
-            async |node| {
-                let grpc = node.grpc.rsplit(':').next().context("a port")?;
+            async |_, node| {
                 nft(&format!(
                     "table inet cut {{
   chain o {{ type filter hook output priority 5; policy accept; meta skuid {port} drop; }}
   chain i {{ type filter hook input priority 5; policy accept; udp dport {port} drop; tcp dport {{ {port}, {grpc} }} drop; }}
 }}",
-                    port = node.port
+                    port = node.port,
+                    grpc = node.grpc_port()?,
                 ))
             },
-            async |_| nft("delete table inet cut"),
+            async |_, _| nft("delete table inet cut"),
         )
         .await
+    })
+}
+
+/// All nodes and all replicas cannot hear each other for five seconds; media have other ways.
+pub(crate) fn glitch(name: &'static str) -> Result<()> {
+    let _wrapped = own_users(name)?;
+    run(name, three_nodes(), people(), async |lab| {
+        let from = lab.crowd.now();
+        let mut rules = String::from(
+            "table inet cut {\n  chain o { type filter hook output priority 5; policy accept;\n",
+        );
+        for node in nodes(lab)? {
+            let (port, grpc) = (node.port, node.grpc_port()?);
+            rules.push_str(&format!(
+                "    meta skuid {port} meta l4proto tcp drop;\n    tcp dport {grpc} drop;\n"
+            ));
+        }
+        rules.push_str("  }\n}");
+        nft(&rules)?;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        nft("delete table inet cut")?;
+        // Long enough for whatever would follow: a lease, two dials, a move.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        lab.flowing("everybody has signalling and media").await?;
+        let figures = lab.settled(from).await;
+        lab.without_a_gap("glitch", &figures)?;
+        ensure!(
+            figures.joined == 0,
+            "somebody was moved: {}",
+            lab.crowd.story(from)
+        );
+        lab.enters("room-0", "late", &shared()).await?;
+        lab.one_state().await
     })
 }
 
@@ -415,10 +491,7 @@ pub(crate) fn half(name: &'static str) -> Result<()> {
         // A room more is refused, and says why; a running one takes somebody in.
         let more = token(crate::lab::LAB, "more", "one-more", &json!({}));
         let (status, text) = refusal(&more).await?;
-        ensure!(
-            status == 503 && text.contains("full"),
-            "{status} {text}"
-        );
+        ensure!(status == 503 && text.contains("full"), "{status} {text}");
         let running = lab
             .crowd
             .rooms()

@@ -143,3 +143,28 @@ pub(crate) fn all_away_sdk(name: &'static str) -> Result<()> {
         lab.one_state().await
     })
 }
+
+/// SIGSTOP of one replica across the ends of all leases, then SIGCONT: it has heard nobody for long, and nobody is dead.
+pub(crate) fn one_paused(name: &'static str) -> Result<()> {
+    run(name, Setup::default(), shape(), async |lab| {
+        let from = lab.crowd.now();
+        let paused = replica("local-1")?;
+        paused.process.signal(Signal::STOP)?;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        paused.process.signal(Signal::CONT)?;
+        lab.flowing_within("everybody has signalling and media again", 2 * LIVENESS)
+            .await?;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let figures = lab.settled(from).await;
+        lab.without_a_gap("pause", &figures)?;
+        ensure!(
+            figures.joined == 0,
+            "somebody was moved: {}",
+            lab.crowd.story(from)
+        );
+        lab.enters("room-0", "late", &paused.gateway()).await?;
+        lab.meet("fresh", &[paused.gateway(), replica("local-0")?.gateway()])
+            .await?;
+        lab.one_state().await
+    })
+}

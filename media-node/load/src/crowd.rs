@@ -235,7 +235,7 @@ impl Crowd {
             if waiting.is_empty() || Instant::now() >= end {
                 return waiting;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
 
