@@ -17,6 +17,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use control_core::ids::{Epoch, Uid};
+use control_plane::hosts::SessionSays;
 use control_plane::plane::{PlaceError, Plane};
 use plenum_proto::v1::conference_state::Phase;
 use plenum_proto::v1::directory_client::DirectoryClient;
@@ -27,7 +28,7 @@ use plenum_proto::v1::observation::Item as Seen;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{
     Frame, NodeHello, NodeReport, Publication, RecordKind, RoomEvent, RoomKey, SessionStart,
-    SessionUp, admin_request, session_down, session_up,
+    admin_request, session_down,
 };
 use tonic::Code;
 
@@ -374,17 +375,17 @@ async fn frames_cross_the_session_unchanged() {
         .place(request("council"))
         .await
         .expect("placed");
-    let (up, receiver) = tokio::sync::mpsc::channel(4);
-    let say = |item| SessionUp { item: Some(item) };
-    up.send(say(session_up::Item::Start(SessionStart::default())))
+    let (says, receiver) = tokio::sync::mpsc::channel(4);
+    let mut down = placed
+        .host
+        .session(SessionStart::default(), receiver)
         .await
-        .expect("queued");
-    let mut down = placed.host.session(receiver).await.expect("attached");
+        .expect("attached");
     let frame = Frame {
         kind: plenum_proto::v1::frame::Kind::Binary.into(),
         data: vec![0, 255, 7],
     };
-    up.send(say(session_up::Item::Frame(frame.clone())))
+    says.send(SessionSays::Frame(frame.clone()))
         .await
         .expect("queued");
     let echoed = down.message().await.expect("lives").expect("a frame");
@@ -566,6 +567,7 @@ async fn events_are_acknowledged_and_malformed_reports_harm_nobody() {
         seq: 5,
         name: "participant_joined".into(),
         body: b"{}".to_vec(),
+        room_sid: "RM_council".into(),
         ..RoomEvent::default()
     };
     node.say(Report::Event(event)).await;

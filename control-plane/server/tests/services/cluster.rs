@@ -19,28 +19,28 @@ use crate::world::operator::{self, Publisher};
 use crate::world::pki::Ca;
 use crate::world::{Replica, Stop, key};
 
-pub struct Cluster {
-    pub ca: Arc<Ca>,
+pub(crate) struct Cluster {
+    pub(crate) ca: Arc<Ca>,
     /// What the replicas share, whatever happens to their way to it.
-    pub store: Arc<dyn Store>,
-    pub replicas: Vec<Replica>,
-    pub stops: Vec<Stop>,
-    pub nodes: Vec<Node>,
-    pub publishers: Vec<Publisher>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) stops: Vec<Stop>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) publishers: Vec<Publisher>,
     /// Is the store away, by replica?
-    pub away: Vec<Arc<AtomicBool>>,
+    pub(crate) away: Vec<Arc<AtomicBool>>,
     /// Lines by node and replica.
     lines: Vec<Vec<Switch>>,
     items: Vec<Item>,
 }
 
-pub fn memory() -> Arc<dyn Store> {
+pub(crate) fn memory() -> Arc<dyn Store> {
     let clock = Clock::start();
     Arc::new(MemoryStore::new(Arc::new(move || clock.now())))
 }
 
 /// What an operator publishes of these conferences and nodes.
-pub fn items(rooms: &[&str], nodes: &[NodeFacts]) -> Vec<Item> {
+pub(crate) fn items(rooms: &[&str], nodes: &[NodeFacts]) -> Vec<Item> {
     let mut items = vec![Item::Tenant(operator::tenant())];
     let conferences = rooms.iter().map(|room| operator::conference(room));
     items.extend(conferences.map(Item::Conference));
@@ -49,12 +49,12 @@ pub fn items(rooms: &[&str], nodes: &[NodeFacts]) -> Vec<Item> {
 }
 
 impl Cluster {
-    pub async fn start(replicas: usize, nodes: &[&str], rooms: &[&str]) -> Self {
+    pub(crate) async fn start(replicas: usize, nodes: &[&str], rooms: &[&str]) -> Self {
         let facts: Vec<NodeFacts> = nodes.iter().map(|id| operator::node(id)).collect();
         Self::start_with(replicas, items(rooms, &facts), nodes).await
     }
 
-    pub async fn start_with(replicas: usize, items: Vec<Item>, nodes: &[&str]) -> Self {
+    pub(crate) async fn start_with(replicas: usize, items: Vec<Item>, nodes: &[&str]) -> Self {
         let mut cluster = Self {
             ca: Arc::new(Ca::new()),
             store: memory(),
@@ -76,12 +76,17 @@ impl Cluster {
     }
 
     /// One more replica, with what the operator publishes; `away` if it cannot reach the store.
-    pub async fn add_replica(&mut self, away: bool) {
+    pub(crate) async fn add_replica(&mut self, away: bool) {
         let away = Arc::new(AtomicBool::new(away));
         let store = Flaky::over(Arc::clone(&self.store), Arc::clone(&away));
         let (replica, stop) = Replica::start_apart(Arc::clone(&self.ca), store).await;
         let mut publisher = Publisher::connect(&replica, 1).await;
         publisher.snapshot(self.items.clone()).await;
+        for (node, lines) in self.nodes.iter_mut().zip(&mut self.lines) {
+            let switch = Switch::default();
+            node.learn(&replica, &switch).await;
+            lines.push(switch);
+        }
         self.replicas.push(replica);
         self.stops.push(stop);
         self.publishers.push(publisher);
@@ -89,7 +94,7 @@ impl Cluster {
     }
 
     /// One more node, attached to every replica there is.
-    pub async fn add_node(&mut self, id: &str) {
+    pub(crate) async fn add_node(&mut self, id: &str) {
         let lines: Vec<Switch> = self.replicas.iter().map(|_| Switch::default()).collect();
         let ways: Vec<(&Replica, &Switch)> = self.replicas.iter().zip(&lines).collect();
         let node = Node::start_behind(&ways, id).await;
@@ -100,30 +105,30 @@ impl Cluster {
         self.lines.push(lines);
     }
 
-    pub fn line(&self, node: usize, replica: usize, line: Line) {
+    pub(crate) fn line(&self, node: usize, replica: usize, line: Line) {
         self.lines[node][replica].set(line);
     }
 
-    pub fn all_lines_of_node(&self, node: usize, line: Line) {
+    pub(crate) fn all_lines_of_node(&self, node: usize, line: Line) {
         for switch in &self.lines[node] {
             switch.set(line);
         }
     }
 
-    pub fn all_lines(&self, line: Line) {
+    pub(crate) fn all_lines(&self, line: Line) {
         for node in 0..self.lines.len() {
             self.all_lines_of_node(node, line);
         }
     }
 
-    pub fn store_away(&self, away: bool) {
+    pub(crate) fn store_away(&self, away: bool) {
         for flag in &self.away {
             flag.store(away, Ordering::SeqCst);
         }
     }
 
     /// Where a node stands in the list.
-    pub fn index(&self, id: &str) -> usize {
+    pub(crate) fn index(&self, id: &str) -> usize {
         self.nodes
             .iter()
             .position(|node| node.id == id)
@@ -131,7 +136,7 @@ impl Cluster {
     }
 
     /// Changes a room where it runs, and waits until every replica has heard of it.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         node: usize,
         room: &str,
@@ -153,7 +158,7 @@ impl Cluster {
     }
 
     /// Owners of a room by the nodes themselves: node and epoch.
-    pub fn owners(&self, room: &str) -> Vec<(String, u64)> {
+    pub(crate) fn owners(&self, room: &str) -> Vec<(String, u64)> {
         let owners: BTreeMap<String, u64> = self
             .nodes
             .iter()
@@ -163,14 +168,14 @@ impl Cluster {
     }
 
     /// Nodes that any replica has declared dead so far.
-    pub fn deaths(&self) -> u64 {
+    pub(crate) fn deaths(&self) -> u64 {
         self.replicas
             .iter()
             .map(|replica| replica.plane.metrics().nodes_dead.get())
             .sum()
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         for replica in self.replicas {
             replica.stop().await;
         }

@@ -20,6 +20,7 @@ use control_plane::plane::{PlaceRequest, Plane};
 use control_plane::rpc;
 use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
+use control_plane::webhooks;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,12 @@ impl Replica {
         tasks.spawn(plane.clone().watch_nodes(stop.clone()));
         tasks.spawn(plane.clone().restore_rooms(stop.clone()));
         tasks.spawn(plane.clone().enforce_directory(stop.clone()));
+        let (hooks, served, token) = (plane.webhooks().clone(), plane.clone(), stop.clone());
+        let options = webhooks::Options {
+            replica: plane.replica(),
+            allowed: Vec::new(),
+        };
+        tasks.spawn(async move { hooks.run(served, options, token).await });
         tasks.spawn(plane.clone().hold_planned(stop.clone()));
         Self {
             plane,

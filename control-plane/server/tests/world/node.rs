@@ -125,8 +125,10 @@ fn room_state(name: &str, room: &Room) -> Report {
 pub struct Node {
     pub id: String,
     script: Script,
-    _tasks: JoinSet<()>,
-    _links: Vec<Link>,
+    tasks: JoinSet<()>,
+    links: Vec<Link>,
+    endpoint: String,
+    ways: usize,
 }
 
 impl Node {
@@ -189,41 +191,57 @@ impl Node {
                 .await
                 .expect("served");
         });
-        let mut links = Vec::new();
-        for (index, (replica, switch)) in replicas.iter().enumerate() {
-            let mut way = Way {
-                index,
-                replica: replica.address.clone(),
-                endpoint: endpoint.clone(),
-                tls: tls.clone(),
-            };
-            if lines {
-                let (there, back) = (
-                    Link::to(&way.replica, switch).await,
-                    Link::to(&way.endpoint, switch).await,
-                );
-                way.replica = there.address.clone();
-                way.endpoint = back.address.clone();
-                links.extend([there, back]);
-            }
-            tasks.spawn(keep_attached(script.clone(), way, uid.clone()));
-        }
-        let node = Self {
+        let mut node = Self {
             id: id.into(),
             script,
-            _tasks: tasks,
-            _links: links,
+            tasks,
+            links: Vec::new(),
+            endpoint,
+            ways: 0,
         };
+        for (replica, switch) in replicas {
+            node.go_to(replica, lines.then_some(*switch)).await;
+        }
+        node.attached_to_all().await;
+        node
+    }
+
+    /// Learns of one more replica, reached over a line that can fail.
+    pub async fn learn(&mut self, replica: &Replica, switch: &Switch) {
+        self.go_to(replica, Some(switch)).await;
+        self.attached_to_all().await;
+    }
+
+    async fn go_to(&mut self, replica: &Replica, switch: Option<&Switch>) {
+        let uid = format!("u-{}", self.id);
+        let mut way = Way {
+            index: self.ways,
+            replica: replica.address.clone(),
+            endpoint: self.endpoint.clone(),
+            tls: replica.ca.node(&uid),
+        };
+        if let Some(switch) = switch {
+            let there = Link::to(&way.replica, switch).await;
+            let back = Link::to(&way.endpoint, switch).await;
+            way.replica = there.address.clone();
+            way.endpoint = back.address.clone();
+            self.links.extend([there, back]);
+        }
+        self.ways += 1;
+        self.tasks
+            .spawn(keep_attached(self.script.clone(), way, uid));
+    }
+
+    async fn attached_to_all(&self) {
         let all = async {
-            let mut changed = node.script.changed.subscribe();
-            while node.attached() < replicas.len() {
+            let mut changed = self.script.changed.subscribe();
+            while self.attached() < self.ways {
                 changed.changed().await.expect("the script lives");
             }
         };
         tokio::time::timeout(super::LIVENESS, all)
             .await
             .expect("every replica takes it");
-        node
     }
 
     /// Replicas with a stream that stands.

@@ -148,7 +148,7 @@ impl Plane {
         publishers: u32,
     ) -> Result<Found, PlaceError> {
         let key = assignment.key;
-        let placed = match self.judge_record(key, Some(Box::new(record)))? {
+        let placed = match self.judge_record(key, Some(Box::new(record))).await? {
             Known::Runs(placed) => placed,
             Known::Opening(record, host) => self.open(key, &record, host).await?,
             Known::Free(Some(record)) if assignment.runs_at.is_none() => {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use control_core::ids::RoomKey;
+use control_core::ids::{NodeId, RoomKey};
 use control_core::lease::Standing;
 
 use crate::hosts::Host;
@@ -50,11 +50,43 @@ impl Plane {
                 None
             }
         };
-        self.judge_record(key, record.map(Box::new))
+        self.judge_record(key, record.map(Box::new)).await
     }
 
     /// What is known of a room whose record was read at this moment.
-    pub(super) fn judge_record(
+    pub(super) async fn judge_record(
+        &self,
+        key: &RoomKey,
+        record: Option<Box<RoomRecord>>,
+    ) -> Result<Known, PlaceError> {
+        let known = self.known_by_own_view(key, record)?;
+        // What this replica alone does not hear may be heard by others: its lease says so.
+        if let Known::Free(Some(record)) = &known
+            && !self.hears(&record.lease.node)
+            && self.is_held(&record.lease.node).await
+        {
+            return Err(PlaceError::NodeSilent(key.clone()));
+        }
+        Ok(known)
+    }
+
+    fn hears(&self, node: &NodeId) -> bool {
+        self.live()
+            .node_by_id(node)
+            .is_some_and(|(_, node)| node.standing == Standing::Alive)
+    }
+
+    async fn is_held(&self, node: &NodeId) -> bool {
+        match self.0.store.node(node.clone()).await {
+            Ok(lease) => lease.is_some(),
+            Err(error) => {
+                self.store_failed(error);
+                false
+            }
+        }
+    }
+
+    fn known_by_own_view(
         &self,
         key: &RoomKey,
         record: Option<Box<RoomRecord>>,
@@ -70,11 +102,11 @@ impl Plane {
             return Ok(Known::Free(None));
         };
         let live = self.live();
-        // This very lease was reported lost.
-        if live
-            .lost_room(key)
-            .is_some_and(|lost| lost.entry.epoch >= record.lease.epoch)
-        {
+        // This very lease was reported lost, or a later one.
+        if live.lost_room(key).is_some_and(|lost| {
+            lost.entry.epoch > record.lease.epoch
+                || (lost.entry.epoch == record.lease.epoch && lost.node == record.lease.node)
+        }) {
             return Ok(Known::Free(Some(record)));
         }
         match live.node_by_id(&record.lease.node) {
