@@ -272,7 +272,7 @@ impl Gateway {
         verifier
             .verify(text.unwrap_or_default(), self.now_unix_s())
             .map_err(|refusal: TokenRefusal| {
-                if refusal.depends_on_records() && !self.0.plane.is_loaded() {
+                if refusal.depends_on_records() && !self.0.plane.is_certain() {
                     Refusal::NotLoaded
                 } else {
                     refusal.into()
@@ -290,7 +290,7 @@ impl Gateway {
         let room = self.0.plane.room(key);
         decide(&Surroundings {
             view: &view,
-            loaded: self.0.plane.is_loaded(),
+            loaded: self.0.plane.is_certain(),
             settled: self.0.started.elapsed() >= SETTLE,
             room: room.as_ref(),
             now: UnixMillis(self.0.plane.now_unix_ms()),

@@ -60,7 +60,7 @@ fn find(gateway: &Gateway, room_id: &str) -> Result<Found, Refusal> {
     });
     match found {
         Some(found) => Ok(found),
-        None if gateway.0.plane.is_loaded() => Err(Refusal::UnknownConference),
+        None if gateway.0.plane.is_certain() => Err(Refusal::UnknownConference),
         None => Err(Refusal::NotLoaded),
     }
 }
@@ -239,7 +239,7 @@ pub(super) async fn administer(
         return Err(match gateway.0.plane.room(key) {
             // Between two nodes.
             Some(_) => Refusal::NodeAway,
-            None if gateway.0.plane.is_loaded() => Refusal::RoomUnknown,
+            None if gateway.0.plane.is_certain() => Refusal::RoomUnknown,
             None => Refusal::NotLoaded,
         });
     };

@@ -82,8 +82,8 @@ impl Unreadable {
 struct Written {
     /// By key: the revision under which it is kept; empty = to be written again.
     records: BTreeMap<Key, String>,
-    /// Digest in the mark, once that was written.
-    mark: Option<String>,
+    /// The mark as it stands there, once it was written.
+    mark: Option<Vec<u8>>,
 }
 
 impl Written {
@@ -106,8 +106,8 @@ struct Keeper {
     replica: String,
     /// While this replica has the claim.
     written: Option<Written>,
-    /// The mark as it was seen last.
-    seen: Option<String>,
+    /// The mark as it was seen last: no two that were sealed are the same.
+    seen: Option<Vec<u8>>,
     /// Highest epoch of what is in force.
     epoch: Epoch,
     claimed: bool,
@@ -172,7 +172,7 @@ impl Keeper {
                 if self.claim().await? {
                     self.write(&view).await
                 } else {
-                    self.seen = self.mark().await?.map(|mark| mark.revision);
+                    self.seen = self.mark().await?.map(|mark| mark.value);
                     Ok(())
                 }
             }
@@ -210,7 +210,7 @@ impl Keeper {
 
     /// Brings the store to what is in force.
     async fn write(&mut self, view: &DirectoryView) -> Result<(), StoreError> {
-        let mark = self.mark().await?.map(|mark| mark.revision);
+        let mark = self.mark().await?.map(|mark| mark.value);
         let mut written = match self.written.take() {
             Some(written) if written.mark == mark => written,
             // Not read yet, or somebody else wrote, or the store was flushed.
@@ -229,10 +229,9 @@ impl Keeper {
             }
         }
         if changed || mark.is_none() || written.mark != mark {
-            let digest = written.digest();
-            if !self.put_mark(&digest).await? {
+            let Some(mark) = self.put_mark(&written.digest()).await? else {
                 return Ok(());
-            }
+            };
             if changed {
                 tracing::debug!(
                     written = puts.len(),
@@ -240,7 +239,7 @@ impl Keeper {
                     "published records are in the store"
                 );
             }
-            written.mark = Some(digest);
+            written.mark = Some(mark);
         }
         self.fenced = false;
         self.seen.clone_from(&written.mark);
@@ -336,9 +335,9 @@ impl Keeper {
         Ok(true)
     }
 
-    async fn put_mark(&mut self, digest: &str) -> Result<bool, StoreError> {
+    async fn put_mark(&mut self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let Ok(uid) = Uid::parse(MARK_UID) else {
-            return Ok(false);
+            return Ok(None);
         };
         let place = Place {
             kind: RecordKind::Node,
@@ -346,18 +345,21 @@ impl Keeper {
             revision: digest,
         };
         let Ok(value) = self.seal.seal(place, "", MARK) else {
-            return Ok(false);
+            return Ok(None);
         };
         let record = StoredRecord {
             kind: RecordKind::Node,
             uid,
             revision: digest.to_owned(),
             epoch: self.epoch.0,
-            value,
+            value: value.clone(),
         };
         match self.plane.0.store.put_record(record).await? {
-            RecordOutcome::Taken => Ok(true),
-            RecordOutcome::Fenced(heard) => Ok(self.is_fenced(heard)),
+            RecordOutcome::Taken => Ok(Some(value)),
+            RecordOutcome::Fenced(heard) => {
+                self.is_fenced(heard);
+                Ok(None)
+            }
         }
     }
 
@@ -381,21 +383,19 @@ impl Keeper {
             }
             return Ok(());
         };
-        if self.seen.as_ref() == Some(&mark.revision) {
+        if self.seen.as_ref() == Some(&mark.value) {
             return Ok(());
         }
         let first = self.seen.is_none();
         if let Err(error) = self.open_mark(&mark) {
-            if first {
-                tracing::warn!(%error, "the records in the store are not taken");
-                self.count_unreadable(error.reason());
-            }
-            self.seen = Some(mark.revision);
+            tracing::warn!(%error, "the records in the store are not taken");
+            self.count_unreadable(error.reason());
+            self.seen = Some(mark.value);
             return Ok(());
         }
         if origin == Origin::Publication && first {
             // The publisher left this replica with more than it left the store, or with the same.
-            self.seen = Some(mark.revision);
+            self.seen = Some(mark.value);
             return Ok(());
         }
         let stored = self.plane.0.store.records().await?;
@@ -410,7 +410,7 @@ impl Keeper {
                 );
             }
         }
-        self.seen = Some(mark.revision);
+        self.seen = Some(mark.value);
         Ok(())
     }
 

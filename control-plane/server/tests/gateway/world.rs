@@ -14,6 +14,8 @@ use control_plane::hosts::Hosts;
 use control_plane::identity::Tls;
 use control_plane::plane::Plane;
 use control_plane::rpc;
+use control_plane::seal::SealKeys;
+use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
 use data_encoding::BASE64URL_NOPAD;
 use plenum_proto::v1::directory_client::DirectoryClient;
@@ -89,10 +91,44 @@ impl Pki {
     }
 }
 
+/// What several replicas have in common.
+#[derive(Clone)]
+pub(crate) struct Around {
+    pki: Arc<Pki>,
+    pub(crate) store: Arc<dyn Store>,
+    /// Seals their records; without one the store keeps none.
+    seal: Option<Arc<SealKeys>>,
+}
+
+impl Around {
+    pub(crate) fn new() -> Self {
+        let clock = Clock::start();
+        Self::over(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))))
+    }
+
+    /// With this store.
+    pub(crate) fn over(store: Arc<dyn Store>) -> Self {
+        Self {
+            pki: Arc::new(Pki::new()),
+            store,
+            seal: None,
+        }
+    }
+
+    #[allow(dead_code, reason = "not every test keeps records")]
+    /// With records kept in the store, sealed with this key.
+    pub(crate) fn sealed(mut self, key: &[u8]) -> Self {
+        self.seal = Some(Arc::new(SealKeys::new(key).expect("a key")));
+        self
+    }
+}
+
 pub(crate) struct World {
     pub(crate) http: SocketAddr,
+    #[allow(dead_code, reason = "not every test looks inside")]
+    pub(crate) plane: Plane,
     node: Option<Arc<Node>>,
-    pki: Pki,
+    pki: Arc<Pki>,
     grpc: String,
     directory: DirectoryClient<Channel>,
     publisher: mpsc::Sender<Publication>,
@@ -123,7 +159,14 @@ impl World {
     /// Everything published, no node.
     pub(crate) async fn published() -> Self {
         let world = Self::bare().await;
-        for item in records() {
+        world.publish_all(Vec::new()).await;
+        world
+    }
+
+    /// Publishes everything, and these besides.
+    pub(crate) async fn publish_all(&self, more: Vec<Item>) {
+        let world = self;
+        for item in records().into_iter().chain(more) {
             world.publish(item).await;
         }
         world.publish(Item::EndOfSnapshot(true)).await;
@@ -136,7 +179,6 @@ impl World {
                 == 200
         })
         .await;
-        world
     }
 
     /// Attaches the node and waits until it takes rooms.
@@ -173,12 +215,23 @@ impl World {
 
     /// Nothing published yet, and no node.
     pub(crate) async fn bare() -> Self {
-        let pki = Pki::new();
+        Self::replica(&Around::new(), "r1").await
+    }
+
+    /// One of several replicas, to which nothing was published yet.
+    pub(crate) async fn replica(around: &Around, name: &str) -> Self {
+        let pki = Arc::clone(&around.pki);
         let stop = CancellationToken::new();
         let tls = pki.tls(&["control-plane.plenum.internal"], "control-plane");
-        let clock = Clock::start();
-        let store = Arc::new(MemoryStore::new(Arc::new(move || clock.now())));
-        let plane = Plane::new(store, Hosts::new(tls.clone()), clock);
+        let plane = Plane::new(
+            Arc::clone(&around.store),
+            Hosts::new(tls.clone()),
+            Clock::start(),
+        );
+        if let Some(seal) = around.seal.clone() {
+            let keep = plane.clone();
+            tokio::spawn(keep.keep_records(seal, name.to_owned(), stop.clone()));
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let grpc = listener.local_addr().expect("address").to_string();
         let (served, token) = (plane.clone(), stop.clone());
@@ -195,7 +248,7 @@ impl World {
             installation_key: Secret::new(&[9; 32]),
             insecure_dev_keys: false,
         };
-        let serving = gateway::start(plane, settings, stop.clone())
+        let serving = gateway::start(plane.clone(), settings, stop.clone())
             .await
             .expect("gateway");
         let http = serving.addresses[0];
@@ -224,6 +277,7 @@ impl World {
         });
         Self {
             http,
+            plane,
             node: None,
             pki,
             grpc,
@@ -371,7 +425,7 @@ pub(crate) fn town() -> TenantRecord {
     }
 }
 
-fn lab() -> TenantRecord {
+pub(crate) fn lab() -> TenantRecord {
     TenantRecord {
         uid: "tenant-lab".into(),
         name: "lab".into(),

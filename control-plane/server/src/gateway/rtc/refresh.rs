@@ -9,29 +9,38 @@ use plenum_proto::v1::TokenFacts;
 use super::super::Gateway;
 use super::super::admission::without_server_attributes;
 use super::role_of;
-use crate::auth::{self, Claims, OwnClaims, Token, VideoGrant};
+use crate::auth::{self, Claims, OwnClaims, Source, Token, VideoGrant};
 
 /// A refreshed token lives at least this long.
 const VALID_S_MIN: i64 = 600;
 
 /// A token with the person's present facts, that lives as long as the one it stems from and at least ten minutes. The room says when.
+///
+/// None where the key that it would stem from is gone: it would be refused, and must not come to life when a key of that name comes back.
 pub(super) fn sign(
     gateway: &Gateway,
     token: &Token,
     key: &RoomKey,
     facts: &TokenFacts,
     publish_only: bool,
-) -> String {
+) -> Option<String> {
+    if let Source::Key(key) = &token.source {
+        let view = gateway.0.plane.view();
+        let owner = view.tenant_of_key(key)?;
+        if owner.name.as_str() != token.tenant {
+            return None;
+        }
+    }
     let now = gateway.now_unix_s();
     let valid_s = token.expires_unix_s.saturating_sub(now).max(VALID_S_MIN);
-    auth::sign(
+    Some(auth::sign(
         &gateway.0.installation,
         &token.tenant,
         &token.source,
         claims(token, key, facts, publish_only),
         now,
         valid_s,
-    )
+    ))
 }
 
 fn claims(token: &Token, key: &RoomKey, facts: &TokenFacts, publish_only: bool) -> Claims {

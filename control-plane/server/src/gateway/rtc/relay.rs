@@ -282,8 +282,13 @@ impl Relay {
                     &facts,
                     self.attached.publish_only,
                 );
-                self.send(encode(Signal::RefreshToken(token), self.text))
-                    .await
+                match token {
+                    Some(token) => {
+                        self.send(encode(Signal::RefreshToken(token), self.text))
+                            .await
+                    }
+                    None => Ok(()),
+                }
             }
             Down::Close(told) => {
                 let frame = CloseFrame {
