@@ -15,6 +15,7 @@ mod report;
 mod secrets;
 mod socket;
 pub(crate) mod state_dir;
+mod store;
 mod view;
 mod watch;
 

@@ -36,6 +36,7 @@ use super::{
     secrets::Secrets,
     socket::Call,
     state_dir::StateDir,
+    store::{self, StoreNews},
     view::{Ack, Draining, Live, Process, Said, View},
     watch::Watch,
 };
@@ -144,6 +145,13 @@ pub(crate) async fn run(
     let (child_send, mut child_events) = mpsc::channel(QUEUE);
     let (news_send, mut news) = mpsc::channel(QUEUE);
     let (call_send, mut calls) = mpsc::channel(QUEUE);
+    let (store_send, mut store_news) = mpsc::channel(1);
+    let redis = options.redis.as_ref().map(|redis| redis.url.0.clone());
+    // Held here as well, so that without a store the channel is silent instead of closed.
+    let _store_send = store_send.clone();
+    if let Some(url) = redis {
+        tokio::spawn(store::watch(url, store_send));
+    }
     let (ready_send, mut serving) = mpsc::channel(QUEUE);
     let mut machine = start::start(
         options,
@@ -180,6 +188,7 @@ pub(crate) async fn run(
                     break End::Asked;
                 }
             }
+            Some(news) = store_news.recv() => machine.store(news),
             Some(()) = changes.recv() => machine.files_changed().await,
             _ = tick.tick() => {
                 machine.go_on_emptying().await;
@@ -319,6 +328,19 @@ impl Machine {
                 {
                     node.pid = None;
                 }
+            }
+        }
+    }
+
+    fn store(&mut self, news: StoreNews) {
+        match news {
+            StoreNews::Away(why) => {
+                self.note("store", "StoreAway", &*why);
+                self.reporter.store_away(&why);
+            }
+            StoreNews::Back => {
+                self.note("store", "StoreBack", "it can be reached again");
+                self.reporter.store_back();
             }
         }
     }

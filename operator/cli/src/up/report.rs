@@ -168,6 +168,25 @@ impl Reporter {
         }
     }
 
+    /// The store cannot be reached.
+    pub(crate) fn store_away(self, why: &str) {
+        let message = format!(
+            "--redis: {why}; conferences work without it, and what it keeps is written as soon as it answers"
+        );
+        match self.output {
+            Output::Json => self.line("storeAway", json!({ "message": message })),
+            Output::Text => sayln!("\n{message}"),
+        }
+    }
+
+    /// It can be reached again.
+    pub(crate) fn store_back(self) {
+        match self.output {
+            Output::Json => self.line("storeBack", json!({})),
+            Output::Text => sayln!("--redis: the store answers again"),
+        }
+    }
+
     /// Everything is being stopped.
     pub(crate) fn stopping(self, why: &str) {
         match self.output {
