@@ -12,6 +12,8 @@ mod http;
 mod node;
 #[path = "gateway/pages.rs"]
 mod pages;
+#[path = "gateway/quota.rs"]
+mod quota;
 #[path = "gateway/rtc.rs"]
 mod rtc;
 #[path = "gateway/twirp.rs"]

@@ -20,10 +20,11 @@ describe('reasons', () => {
   it('of the gateway, the room and its lobby are all known', () => {
     // The names that `Refusal`, `JoinRefusal` and `KnockRefusal` give to people's pages.
     const names =
-      'UnknownConference RoomUnknown Unavailable Suspended Throttled WrongPassword PasswordRequired WrongOpenerKey InvalidName AcknowledgementRequired BadRequest GuestsForbidden GuestsNotAllowed TokenExpired TokenSignature TokenSourceRemoved NotGranted OtherRoom RoomFull Revoked Locked Closing NotAdmitted WrongEpoch Denied LobbyFull NoCapacity NodeSilent Settling TenantRooms Internal NotOpened NotYetTime';
+      'UnknownConference RoomUnknown Unavailable Suspended Throttled WrongPassword PasswordRequired WrongOpenerKey InvalidName AcknowledgementRequired BadRequest GuestsForbidden GuestsNotAllowed TokenExpired TokenSignature TokenSourceRemoved NotGranted OtherRoom RoomFull Revoked Locked Closing NotAdmitted WrongEpoch Denied LobbyFull NoCapacity NodeSilent Settling TenantRooms TenantParticipants TenantPublishers TenantEgress NodeParticipants TooManyReservations Internal NotOpened NotYetTime';
     for (const name of names.split(' ')) {
       expect(reasonFor(name), name).not.toBe('Unknown');
     }
+    expect(reasonFor('TenantPublishers')).toBe('QuotaReached');
     expect(reasonFor('SomethingNew')).toBe('Unknown');
     expect(reasonFor('toString')).toBe('Unknown');
   });

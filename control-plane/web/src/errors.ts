@@ -30,6 +30,7 @@ export const REASONS = {
   Closing: 'retry',
   // It may pass.
   NoCapacity: 'retry',
+  QuotaReached: 'retry',
   Unavailable: 'retry',
   Unreachable: 'retry',
   // The conference is over for this person.
@@ -62,9 +63,10 @@ const ALIASES: ReadonlyMap<string, Reason> = new Map<string, Reason>(Object.entr
   BodyTooSlow: 'Unreachable',
   TenantSuspended: 'Suspended',
   ConferenceSuspended: 'Suspended',
-  TenantRooms: 'NoCapacity',
-  TenantParticipants: 'NoCapacity',
-  TenantEgress: 'NoCapacity',
+  TenantRooms: 'QuotaReached',
+  TenantParticipants: 'QuotaReached',
+  TenantPublishers: 'QuotaReached',
+  TenantEgress: 'QuotaReached',
   NodeRooms: 'NoCapacity',
   NodeParticipants: 'NoCapacity',
   NodeEgress: 'NoCapacity',
@@ -78,6 +80,7 @@ const ALIASES: ReadonlyMap<string, Reason> = new Map<string, Reason>(Object.entr
   Settling: 'Unavailable',
   Contended: 'Unavailable',
   StoreFull: 'Unavailable',
+  TooManyReservations: 'Unavailable',
   Internal: 'Unavailable',
 } as const));
 

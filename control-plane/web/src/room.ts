@@ -18,7 +18,7 @@ import {
 import { ChatLog } from './chat';
 import type { DeviceKind } from './devices';
 import type { Door, DoorDeps } from './door';
-import { PlenumError, type Reason } from './errors';
+import { PlenumError, reasonFor, type Reason } from './errors';
 import { Emitter } from './events';
 import { LOBBY_TOPIC, LobbyList } from './lobby';
 import { Moderation } from './moderation';
@@ -454,6 +454,11 @@ function endReason(reason: DisconnectReason | undefined): Reason {
   }
 }
 
+/** A refusal that may pass, by the name that came with it. */
+function refusedAs(name: string, message: string): PlenumError {
+  return reasonFor(name) === 'Unknown' ? PlenumError.unavailable(message, null) : PlenumError.refused(name, null, message);
+}
+
 /** What a failed join means: certain refusals end, everything else may pass. */
 function joinError(error: unknown): PlenumError {
   const message = error instanceof Error ? error.message : 'the room could not be joined';
@@ -463,6 +468,13 @@ function joinError(error: unknown): PlenumError {
     }
     if (error.reason === ConnectionErrorReason.LeaveRequest) {
       return PlenumError.refused(endReason((error as { context?: DisconnectReason }).context), null, message);
+    }
+    if (error.reason === ConnectionErrorReason.InternalError) {
+      // Asked why it refused, the server answered with a status whose phrase is its reason; over HTTP/2 there is no phrase.
+      const said = (error as { context?: { status?: number; statusText?: string } }).context;
+      if (said?.status === 503) {
+        return refusedAs(said.statusText ?? '', message);
+      }
     }
     if (error.reason === ConnectionErrorReason.ServerUnreachable || error.reason === ConnectionErrorReason.WebSocket || error.reason === ConnectionErrorReason.Timeout) {
       return PlenumError.unavailable(message, null);

@@ -194,7 +194,7 @@ export class Session<CallType extends CallPort> extends Emitter<{ change: [] }> 
           this.#finish(failure, signal);
           return;
         }
-        if (failure.reason === 'NoCapacity') {
+        if (failure.reason === 'NoCapacity' || failure.reason === 'QuotaReached') {
           this.#show({ kind: 'waiting', conference, reason: 'NoCapacity', opensAt: null });
         } else {
           this.#show({ kind: 'connecting', conference, retrying: true });
@@ -330,7 +330,7 @@ function asFailure(error: unknown): PlenumError {
 
 /** Failures after which the page itself tries again. */
 function mayPass(reason: Reason): boolean {
-  return reason === 'Unavailable' || reason === 'Unreachable' || reason === 'NoCapacity' || reason === 'ConnectionLost';
+  return reason === 'Unavailable' || reason === 'Unreachable' || reason === 'NoCapacity' || reason === 'QuotaReached' || reason === 'ConnectionLost';
 }
 
 /** A function, because the state of a signal changes while a promise is awaited, which the compiler does not see in the property. */

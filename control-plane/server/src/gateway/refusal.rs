@@ -8,15 +8,31 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use control_core::grant::GrantRefusal;
+use control_core::quota::QuotaRefusal;
+use hyper::ext::ReasonPhrase;
 
 use crate::auth::TokenRefusal;
 use crate::hosts::HostError;
 use crate::plane::PlaceError;
+
+/// Names the reason beside texts that are for people.
+const REASON: HeaderName = HeaderName::from_static("plenum-reason");
+
+/// A limit that is reached, as clients are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// CamelCase name.
+    pub limit: &'static str,
+    /// In use; egress in kbit/s.
+    pub used: u64,
+    /// At most.
+    pub max: u64,
+}
 
 /// A typed no.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -231,6 +247,22 @@ impl Refusal {
         }
     }
 
+    /// The limit that refused, if one did.
+    #[must_use]
+    pub fn limit(&self) -> Option<Reached> {
+        match self {
+            Self::Place(error) => match **error {
+                PlaceError::Quota(QuotaRefusal::Reached { limit, used, max }) => Some(Reached {
+                    limit: limit.reason(),
+                    used,
+                    max,
+                }),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Label of a metric: a fixed set, whatever rooms say.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -388,20 +420,32 @@ impl Refusal {
         self.with_retry((self.status(), format!("{self}\n")).into_response())
     }
 
-    /// Answer of the API: `{"error": {reason, message}}`.
+    /// Answer of the API: `{"error": {reason, message}}`, with `limit: {name, used, max}` where one is reached.
     #[must_use]
     pub fn into_json(self) -> Response {
-        let body = json!({"error": {"reason": self.reason(), "message": self.to_string()}});
-        self.with_retry((self.status(), Json(body)).into_response())
+        let mut error = json!({"reason": self.reason(), "message": self.to_string()});
+        if let Some(Reached { limit, used, max }) = self.limit() {
+            error["limit"] = json!({"name": limit, "used": used, "max": max});
+        }
+        self.with_retry((self.status(), Json(json!({"error": error}))).into_response())
     }
 
-    /// Adds `Retry-After` to an answer about this refusal.
+    /// Adds to an answer about this refusal its reason and `Retry-After`.
     #[must_use]
     pub fn with_retry(&self, mut response: Response) -> Response {
         if let Some(seconds) = self.retry_after_seconds() {
             response
                 .headers_mut()
                 .insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Ok(reason) = HeaderValue::from_str(self.reason()) {
+            response.headers_mut().insert(REASON, reason);
+        }
+        // LiveKit's SDK for browsers hands nothing of a 503 on but the status and this phrase.
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE
+            && let Ok(phrase) = ReasonPhrase::try_from(self.reason().as_bytes())
+        {
+            response.extensions_mut().insert(phrase);
         }
         response
     }
@@ -410,6 +454,30 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_is_reached_is_named_wherever_a_client_reads() {
+        let refusal = || {
+            Refusal::from(PlaceError::Quota(QuotaRefusal::Reached {
+                limit: control_core::quota::Limit::TenantParticipants,
+                used: 20,
+                max: 20,
+            }))
+        };
+        let reached = Reached {
+            limit: "TenantParticipants",
+            used: 20,
+            max: 20,
+        };
+        assert_eq!(refusal().limit(), Some(reached));
+        assert_eq!(refusal().twirp(), TwirpCode::ResourceExhausted);
+        for response in [refusal().into_text(), refusal().into_json()] {
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()[REASON], "TenantParticipants");
+            let phrase = response.extensions().get::<ReasonPhrase>();
+            assert_eq!(phrase.expect("a phrase").as_bytes(), b"TenantParticipants");
+        }
+    }
 
     #[test]
     fn what_may_pass_is_503_with_a_time_and_what_is_certain_has_none() {

@@ -129,8 +129,16 @@ pub(super) async fn validate(
     let checked = read(&gateway, via, &pairs, &headers).and_then(|(_, token, key)| {
         gateway.with_surroundings(&key, |around| admission::admit(around, &token, &key))
     });
+    let checked = match checked {
+        // What is refused for want of a place is refused here as well, with its reason.
+        Ok(admission) => {
+            let checked = gateway.0.plane.check(&admission.place).await;
+            checked.map_err(Refusal::from)
+        }
+        Err(refusal) => Err(refusal),
+    };
     match checked {
-        Ok(_) => "success".into_response(),
+        Ok(()) => "success".into_response(),
         Err(refusal) => refusal.into_text(),
     }
 }

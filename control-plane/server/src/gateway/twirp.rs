@@ -61,17 +61,25 @@ impl From<Refusal> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = |code: TwirpCode, message: String, reason: &str| {
-            let body = json!({"code": code.as_str(), "msg": message, "meta": {"reason": reason}});
+        let body = |code: TwirpCode, message: String, meta: serde_json::Value| {
+            let body = json!({"code": code.as_str(), "msg": message, "meta": meta});
             (code.status(), Json(body)).into_response()
         };
+        let reason = |reason: &str| json!({"reason": reason});
         match self {
             Self::Refused(refusal) => {
-                refusal.with_retry(body(refusal.twirp(), refusal.to_string(), refusal.reason()))
+                let mut meta = reason(refusal.reason());
+                // Values of `meta` are strings.
+                if let Some(reached) = refusal.limit() {
+                    meta["limit"] = json!(reached.limit);
+                    meta["used"] = json!(reached.used.to_string());
+                    meta["max"] = json!(reached.max.to_string());
+                }
+                refusal.with_retry(body(refusal.twirp(), refusal.to_string(), meta))
             }
-            Self::BadRoute(message) => body(TwirpCode::BadRoute, message, "BadRoute"),
+            Self::BadRoute(message) => body(TwirpCode::BadRoute, message, reason("BadRoute")),
             Self::Unimplemented(message) => {
-                body(TwirpCode::Unimplemented, message, "Unimplemented")
+                body(TwirpCode::Unimplemented, message, reason("Unimplemented"))
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use control_core::directory::DirectoryView;
 use control_core::ids::RoomKey;
+use control_core::placement::{Wish, plan_alone};
 use control_core::quota::{self, QuotaRefusal, Usage};
 use control_core::record::Tenant;
 use plenum_proto::v1::AdminRequest;
@@ -109,6 +110,43 @@ impl Plane {
         let placed = self.place_locked(&key, tenant, &view, request).await;
         drop(guard);
         placed
+    }
+
+    /// Whether a room would be placed and a place in it given at this moment; nothing is held. For clients that ask why they were refused.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub async fn check(&self, request: &PlaceRequest) -> Result<(), PlaceError> {
+        if !self.is_loaded() {
+            return Err(PlaceError::NotLoaded);
+        }
+        let view = self.view();
+        let tenant = view
+            .tenant(&request.tenant)
+            .ok_or_else(|| PlaceError::UnknownTenant(request.tenant.clone()))?;
+        let key = RoomKey::new(request.tenant.clone(), request.room.clone());
+        let running = self.running(&key)?;
+        let amount = Usage {
+            publishers: request.publishers,
+            ..Usage::of_join(running.is_none(), request.participants)
+        };
+        let used = self.used_by_tenant(&tenant.name).await;
+        quota::check_tenant(&tenant.limits, used, amount)?;
+        match running {
+            Some(placed) => {
+                if let Some(node) = view.node(placed.host.uid()) {
+                    let used = self.used_on(placed.host.uid(), &placed.node_id).await;
+                    quota::check_node(&node.capacity, used, amount)?;
+                }
+            }
+            None => {
+                let conference = view.conference_of_room(&key).map(Arc::as_ref);
+                let pools = view.pools_for(tenant, request.pool.as_ref());
+                let wish = Wish::of(tenant, conference, pools, amount);
+                plan_alone(&wish, &key, &self.candidates(&view, true).candidates)?;
+            }
+        }
+        Ok(())
     }
 
     async fn place_locked(

@@ -131,6 +131,8 @@ export const de: Record<Key, string> = {
   'reason.Closing.text': 'Sie wird gerade geschlossen. Geht sie später weiter, versuchen Sie es dann erneut.',
   'reason.NoCapacity.title': 'Alles ist belegt',
   'reason.NoCapacity.text': 'Derzeit ist kein Platz frei. Versuchen Sie es in einigen Minuten erneut.',
+  'reason.QuotaReached.title': 'Das Kontingent ist ausgeschöpft',
+  'reason.QuotaReached.text': 'Die einladende Organisation nutzt gerade alles, was für sie vereinbart ist. Versuchen Sie es erneut, wenn jemand gegangen ist, oder fragen Sie die einladende Stelle.',
   'reason.Unavailable.title': 'Zurzeit nicht erreichbar',
   'reason.Unavailable.text': 'Der Dienst kann gerade nicht antworten. Versuchen Sie es gleich erneut.',
   'reason.Unreachable.title': 'Keine Verbindung zum Server',

@@ -130,6 +130,8 @@ export const en = {
   'reason.Closing.text': 'It is being closed right now. If it goes on later, try again then.',
   'reason.NoCapacity.title': 'Everything is busy',
   'reason.NoCapacity.text': 'There is no free capacity at the moment. Try again in a few minutes.',
+  'reason.QuotaReached.title': 'The organisation has reached its limit',
+  'reason.QuotaReached.text': 'The inviting organisation is using all that was agreed for it. Try again when somebody has left, or ask the organiser.',
   'reason.Unavailable.title': 'Not available at the moment',
   'reason.Unavailable.text': 'The service cannot answer right now. Try again in a moment.',
   'reason.Unreachable.title': 'No connection to the server',

@@ -241,7 +241,11 @@ impl Wait {
                         Ok(()) => return self.admit(&conference).await,
                         Err(refusal) => match refusal.retry_after() {
                             Some(again) => {
-                                self.say("waiting", json!({"reason": "NoCapacity"})).await?;
+                                let mut why = json!({"reason": "NoCapacity"});
+                                if let Some(reached) = refusal.limit() {
+                                    why["limit"] = json!(reached.limit);
+                                }
+                                self.say("waiting", why).await?;
                                 sleep(again).await;
                             }
                             None => return self.refuse(&refusal).await,

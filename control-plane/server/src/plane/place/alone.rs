@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use control_core::ids::{NodeId, Uid};
+use control_core::ids::{NodeId, TenantName, Uid};
 use control_core::quota::{self, Limit, Usage};
 use control_core::record::{Tenant, TenantLimits};
 
@@ -42,6 +42,29 @@ impl Plane {
         let mut recent = self.0.placing.recent();
         recent.forget(self.0.clock.now());
         reported.plus(recent.on(node))
+    }
+
+    /// What a tenant has in use: by the store, or by what nodes report.
+    pub(super) async fn used_by_tenant(&self, tenant: &TenantName) -> Usage {
+        if !self.store_is_away() {
+            match self.0.store.tenant_usage(tenant.clone()).await {
+                Ok(used) => return used,
+                Err(error) => self.store_failed(error),
+            }
+        }
+        let reported = used(self.live().totals_of(tenant));
+        reported.plus(self.0.placing.alone().on(tenant))
+    }
+
+    /// What is in use on a node: by the store, or by its last report.
+    pub(super) async fn used_on(&self, uid: &Uid, node: &NodeId) -> Usage {
+        if !self.store_is_away() {
+            match self.0.store.usage(vec![node.clone()]).await {
+                Ok(used) => return used.first().copied().unwrap_or_default(),
+                Err(error) => self.store_failed(error),
+            }
+        }
+        self.used_alone(uid, node)
     }
 
     /// Something was put on a node; it counts here until the node reports it.

@@ -9,7 +9,7 @@ use control_core::lease::Standing;
 use crate::hosts::Host;
 use crate::live::LiveNode;
 use crate::plane::{PlaceError, Placed, Plane};
-use crate::store::RoomRecord;
+use crate::store::{ReportOutcome, RoomRecord, RoomReport};
 
 /// A lease as young as this may belong to a room that is being opened at this moment.
 const OPENING: Duration = Duration::from_secs(10);
@@ -67,7 +67,44 @@ impl Plane {
         {
             return Err(PlaceError::NodeSilent(key.clone()));
         }
-        Ok(known)
+        Ok(match known {
+            Known::Free(Some(record)) => {
+                Known::Free(Some(self.brought_up_to_date(key, record).await))
+            }
+            known => known,
+        })
+    }
+
+    /// What a lost room told last may not have reached the store: it was away, or whoever wrote it was lost together with the node. It is
+    /// written now, so that the room comes back as it was for everybody.
+    async fn brought_up_to_date(
+        &self,
+        key: &RoomKey,
+        mut record: Box<RoomRecord>,
+    ) -> Box<RoomRecord> {
+        let newer = self.live().lost_room(key).and_then(|lost| {
+            let same = lost.node == record.lease.node && lost.entry.epoch == record.lease.epoch;
+            (same && lost.fresh && lost.entry.facts != record.facts)
+                .then(|| lost.entry.facts.clone())
+        });
+        let Some(facts) = newer else {
+            return record;
+        };
+        let report = RoomReport {
+            key: key.clone(),
+            lease: record.lease.clone(),
+            participants: 0,
+            publishers: 0,
+            facts: facts.clone(),
+            policy: None,
+        };
+        match self.0.store.report_room(report).await {
+            Ok(ReportOutcome::Taken) => record.facts = facts,
+            // Somebody has the room already, with what is known there.
+            Ok(ReportOutcome::Fenced(_)) => {}
+            Err(error) => self.store_failed(error),
+        }
+        record
     }
 
     fn hears(&self, node: &NodeId) -> bool {
