@@ -25,7 +25,7 @@ const RECEIVER: &str = "127.0.0.1:4317";
 /// Spans that one join leaves, and whose they are.
 const WANTED: [(&str, &str); 4] = [
     ("control-plane", "http.request"),
-    ("control-plane", "store.script"),
+    ("control-plane", "store.call"),
     ("media-node", "session.begin"),
     ("media-node", "shard.command"),
 ];

@@ -208,10 +208,10 @@ async fn as_it_was(lab: &mut Lab, council: &Council) -> Result<()> {
     lab.flowing("a guest enters the unlocked room").await
 }
 
-/// Takes the node of the conference away by `take`, waits until everybody receives again, and looks at everything.
+/// Takes the node of the conference away by `take`, which says when, waits until everybody receives again, and looks at everything.
 async fn lost(
     lab: &mut Lab,
-    take: impl AsyncFnOnce(&mut Lab, &Node) -> Result<()>,
+    take: impl AsyncFnOnce(&mut Lab, &Node) -> Result<Millis>,
     give: impl AsyncFnOnce(&mut Lab, &Node) -> Result<()>,
 ) -> Result<()> {
     let council = convene(lab).await?;
@@ -220,8 +220,7 @@ async fn lost(
     let node = node_of(lab, COUNCIL)?;
     let concerned = on(lab, &node.id);
     lab.figure("people_of_the_node", concerned.len(), "people");
-    let from = lab.crowd.now();
-    take(lab, &node).await?;
+    let from = take(lab, &node).await?;
     // Frames that were on their way have arrived, so what flows from now on is new.
     tokio::time::sleep(Duration::from_secs(2)).await;
     lab.flowing("everybody receives again").await?;
@@ -289,13 +288,20 @@ fn on(lab: &Lab, node: &str) -> Vec<String> {
         .collect()
 }
 
+/// Sends a node a signal; when.
+fn signal(lab: &Lab, node: &Node, signal: Signal) -> Result<Millis> {
+    let at = lab.crowd.now();
+    signal_to(node.pid, signal)?;
+    Ok(at)
+}
+
 /// SIGKILL, and it does not come back.
 pub(crate) fn killed(name: &'static str) -> Result<()> {
     run(name, three_nodes(), people(), async |lab| {
         let held = Held::down(&program("media-node")?)?;
         lost(
             lab,
-            async |_, node| signal_to(node.pid, Signal::KILL),
+            async |lab, node| signal(lab, node, Signal::KILL),
             async |_, _| {
                 drop(held);
                 Ok(())
@@ -310,7 +316,7 @@ pub(crate) fn restarted(name: &'static str) -> Result<()> {
     run(name, three_nodes(), people(), async |lab| {
         lost(
             lab,
-            async |_, node| signal_to(node.pid, Signal::KILL),
+            async |lab, node| signal(lab, node, Signal::KILL),
             async |_, _| Ok(()),
         )
         .await
@@ -326,7 +332,7 @@ pub(crate) fn killed_without_store(name: &'static str) -> Result<()> {
             async |lab, node| {
                 lab.redis.kill()?;
                 tokio::time::sleep(Duration::from_secs(3)).await;
-                signal_to(node.pid, Signal::KILL)
+                signal(lab, node, Signal::KILL)
             },
             async |lab, _| {
                 lab.one_state().await?;
@@ -345,7 +351,7 @@ pub(crate) fn frozen(name: &'static str) -> Result<()> {
     run(name, three_nodes(), people(), async |lab| {
         lost(
             lab,
-            async |_, node| signal_to(node.pid, Signal::STOP),
+            async |lab, node| signal(lab, node, Signal::STOP),
             async |_, node| signal_to(node.pid, Signal::CONT),
         )
         .await
@@ -379,7 +385,7 @@ pub(crate) fn cut_off(name: &'static str) -> Result<()> {
     run(name, three_nodes(), people(), async |lab| {
         lost(
             lab,
-            async |_, node| {
+            async |lab, node| {
                 nft(&format!(
                     "table inet cut {{
   chain o {{ type filter hook output priority 5; policy accept; meta skuid {port} drop; }}
@@ -387,7 +393,8 @@ pub(crate) fn cut_off(name: &'static str) -> Result<()> {
 }}",
                     port = node.port,
                     grpc = node.grpc_port()?,
-                ))
+                ))?;
+                Ok(lab.crowd.now())
             },
             async |_, _| nft("delete table inet cut"),
         )
