@@ -10,12 +10,20 @@ mod node;
 #[allow(dead_code, unused_imports)]
 #[path = "gateway/rtc/client.rs"]
 mod rtc;
+#[path = "redis/mod.rs"]
+mod servers;
 #[allow(dead_code)]
 #[path = "gateway/world.rs"]
 mod world;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use control_core::record::RecordKind;
-use control_plane::store::Store;
+use control_plane::store::redis::address::Address;
+use control_plane::store::redis::keys::Namespace;
+use control_plane::store::redis::{Options, RedisStore};
+use control_plane::store::{Store, StoredRecord};
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::session_down::Item as Down;
 use plenum_proto::v1::{
@@ -25,6 +33,7 @@ use serde_json::json;
 
 use http::Request;
 use rtc::{Signal, connect};
+use servers::Server;
 use world::{
     Around, COUNCIL, LAB_SECRET, OPENER_KEY, PASSWORD, TOWN_SECRET, World, conference, eventually,
     lab, lab_join, now, token,
@@ -32,6 +41,8 @@ use world::{
 
 const SOON: &str = "ffffffffffffffffffffffffff";
 const SEAL: [u8; 32] = [5; 32];
+/// Long enough for a loaded machine, and shorter than what a client waits for.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// A conference whose only window opens in so many seconds.
 fn soon(seconds: i64) -> Item {
@@ -58,6 +69,18 @@ async fn state_of(world: &World, room_id: &str) -> (u16, String) {
     (answer.status, state)
 }
 
+/// What the door says in the end.
+async fn admitted(door: &mut http::Stream) -> serde_json::Value {
+    loop {
+        let (event, data) = door.event().await.expect("the door stays open");
+        match event.as_str() {
+            "waiting" => {}
+            "admitted" => return data,
+            other => panic!("{other}: {data}"),
+        }
+    }
+}
+
 /// Records of a kind in the store.
 async fn kept(store: &dyn Store, kind: RecordKind) -> Vec<String> {
     let records = store.records().await.expect("the store answers");
@@ -70,9 +93,11 @@ async fn kept(store: &dyn Store, kind: RecordKind) -> Vec<String> {
 
 /// Whether the replica that writes has written everything.
 async fn complete(store: &dyn Store) -> bool {
-    kept(store, RecordKind::Node)
+    let mark = |record: &StoredRecord| record.uid.as_str() == "plenum.snapshot";
+    store
+        .records()
         .await
-        .contains(&"plenum.snapshot".to_owned())
+        .is_ok_and(|records| records.iter().any(mark))
 }
 
 async fn flush(store: &dyn Store) {
@@ -96,10 +121,33 @@ async fn written(around: &Around, name: &str, more: Vec<Item>) -> World {
     world
 }
 
+/// A connection of its own to a server.
+fn connected(server: &Server) -> Arc<dyn Store> {
+    let store = RedisStore::start(Options {
+        address: Address::parse(&server.url()).expect("a URL"),
+        ca: None,
+        namespace: Namespace::parse("local").expect("a name"),
+        deadline: DEADLINE,
+    });
+    Arc::new(store.expect("a client"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conference_opens_on_time_with_neither_operator_nor_first_replica_alive() {
     let around = Around::new().sealed(&SEAL);
-    let first = written(&around, "first", vec![soon(12)]).await;
+    opens_on_time(&around, &around).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conference_opens_on_time_from_a_real_redis() {
+    let server = Server::start();
+    let first = Around::over(connected(&server)).sealed(&SEAL);
+    let second = first.with(connected(&server));
+    opens_on_time(&first, &second).await;
+}
+
+async fn opens_on_time(around: &Around, later: &Around) {
+    let first = written(around, "first", vec![soon(12)]).await;
     assert_eq!(state_of(&first, SOON).await, (200, "scheduled".to_owned()));
     for record in around.store.records().await.expect("the store answers") {
         for secret in [TOWN_SECRET, LAB_SECRET, "argon2id", "Conference soon"] {
@@ -112,7 +160,7 @@ async fn a_conference_opens_on_time_with_neither_operator_nor_first_replica_aliv
     }
     // With the replica goes the operator's stream.
     drop(first);
-    let mut second = World::replica(&around, "second").await;
+    let mut second = World::replica(later, "second").await;
     eventually("the store's records hold", async || {
         state_of(&second, SOON).await.0 == 200
     })
@@ -123,14 +171,7 @@ async fn a_conference_opens_on_time_with_neither_operator_nor_first_replica_aliv
     let mut door = second
         .enter(SOON, &json!({"name": "Vorsitz", "openerKey": OPENER_KEY}))
         .await;
-    let admitted = loop {
-        let (event, data) = door.event().await.expect("the door stays open");
-        match event.as_str() {
-            "waiting" => {}
-            "admitted" => break data,
-            other => panic!("{other}: {data}"),
-        }
-    };
+    let admitted = admitted(&mut door).await;
     let bearer = admitted["token"].as_str().expect("a token");
     let mut opener = connect(second.http, &format!("access_token={bearer}"))
         .await
@@ -258,6 +299,83 @@ async fn a_flushed_store_gets_its_records_back() {
             .await
             .contains(&"conference-council".to_owned())
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_while_redis_is_away_learns_all_from_operator_and_nodes() {
+    let mut server = Server::start();
+    server.kill();
+    let around = Around::over(connected(&server)).sealed(&SEAL);
+    let mut world = World::replica(&around, "first").await;
+    world.publish_all(Vec::new()).await;
+    world.attach().await;
+    assert!(around.store.ping().await.is_err(), "Redis is away");
+    let mut door = world
+        .enter(
+            COUNCIL,
+            &json!({"name": "Vorsitz", "openerKey": OPENER_KEY}),
+        )
+        .await;
+    let admitted = admitted(&mut door).await;
+    let bearer = admitted["token"].as_str().expect("a token");
+    let mut opener = connect(world.http, &format!("access_token={bearer}"))
+        .await
+        .expect("the opener joins");
+    opener.next().await;
+    assert!(around.store.ping().await.is_err(), "Redis is still away");
+    // Back, and empty: what the replica knows goes into it, the room too.
+    server.restart();
+    eventually("the records are in the store", async || {
+        complete(&*around.store).await
+    })
+    .await;
+    let key = control_core::ids::RoomKey::parse("musterstadt", "council").expect("a key");
+    eventually("the room is in the store", async || {
+        matches!(around.store.room(key.clone()).await, Ok(Some(_)))
+    })
+    .await;
+    // And a flush is no different.
+    server.flush();
+    eventually("the records are in the store again", async || {
+        complete(&*around.store).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_replicas_one_writes_and_another_one_follows_it() {
+    let server = Server::start();
+    let first = Around::over(connected(&server)).sealed(&SEAL);
+    let second = first.with(connected(&server));
+    let one = written(&first, "first", Vec::new()).await;
+    let other = World::replica(&second, "second").await;
+    other.publish_all(Vec::new()).await;
+    let writes = |world: &World| {
+        let text = world.plane.metrics().encode();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("plenum_control_store_records_written_total "));
+        let count = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        count.expect("the counter is served")
+    };
+    let all = kept(&*first.store, RecordKind::Tenant).await.len()
+        + kept(&*first.store, RecordKind::Conference).await.len()
+        + kept(&*first.store, RecordKind::Node).await.len();
+    // The mark is no record.
+    assert_eq!(writes(&one), all as u64 - 1);
+    let mut changed = lab();
+    changed.revision = "2".into();
+    changed.display_name = "Labor".into();
+    for world in [&one, &other] {
+        world.publish(Item::Tenant(changed.clone())).await;
+    }
+    eventually("the change is written", async || writes(&one) == all as u64).await;
+    assert_eq!(writes(&other), 0);
+    // Killed, its claim runs out; then the other one writes what changes.
+    drop(one);
+    changed.revision = "3".into();
+    other.publish(Item::Tenant(changed)).await;
+    eventually("the other one writes", async || writes(&other) > 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

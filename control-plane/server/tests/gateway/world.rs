@@ -115,6 +115,15 @@ impl Around {
         }
     }
 
+    /// With another connection to what they have in common.
+    #[allow(dead_code, reason = "not every test keeps records")]
+    pub(crate) fn with(&self, store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            ..self.clone()
+        }
+    }
+
     #[allow(dead_code, reason = "not every test keeps records")]
     /// With records kept in the store, sealed with this key.
     pub(crate) fn sealed(mut self, key: &[u8]) -> Self {
