@@ -4,6 +4,8 @@
 
 #[path = "services/cluster.rs"]
 mod cluster;
+#[path = "services/drain.rs"]
+mod drain;
 #[path = "services/loss.rs"]
 mod loss;
 #[path = "services/network.rs"]
