@@ -2,7 +2,8 @@
 //! Who a token belongs to: verification of join tokens and signing of the control plane's own.
 //!
 //! HS256 only. A token whose `iss` is an API key belongs to that key's tenant; one with `iss = plenum:<tenant>` was signed by this
-//! installation (door, refresh) and names in `src` where it stems from, so that taking a key away takes its offspring away too.
+//! installation (door, refresh) and names in `src` where it stems from, so that taking a key away, or giving it another secret, takes its
+//! offspring away too.
 
 pub mod claims;
 mod jwt;
@@ -78,6 +79,14 @@ impl InstallationKey {
     }
 }
 
+impl InstallationKey {
+    /// Tells one secret of an API key from the next, and nothing about it to whoever lacks the installation key.
+    #[must_use]
+    pub fn print(&self, key: &str, secret: &[u8]) -> String {
+        data_encoding::BASE64URL_NOPAD.encode(&self.derive(&[b"secret", key.as_bytes(), secret]))
+    }
+}
+
 /// 128 random bits.
 #[must_use]
 pub fn random_128() -> [u8; 16] {
@@ -125,6 +134,8 @@ pub struct Token {
     pub identity: String,
     /// Where it stems from.
     pub source: Source,
+    /// Tells one secret of that key from the next; empty for the door.
+    pub source_print: String,
     /// True: signed by this installation.
     pub own: bool,
     /// `iat`, Unix seconds; 0 = not said.
@@ -183,7 +194,7 @@ pub enum TokenRefusal {
     /// `nbf` or `iat` lies ahead.
     #[error("the token is not valid yet: compare the clocks")]
     NotYetValid,
-    /// The key that the token stems from has been removed.
+    /// The key that the token stems from has been removed, or has another secret by now.
     #[error("the key that this token stems from has been removed")]
     SourceRemoved,
     /// A key that everybody knows, on an address that others reach.
@@ -235,19 +246,24 @@ impl Verifier<'_> {
     pub fn verify(&self, text: &str, now_unix_s: i64) -> Result<Token, TokenRefusal> {
         let parsed = jwt::Parsed::parse(text)?;
         let claims = parsed.claims()?;
-        let (tenant, source, own) = match claims.iss.strip_prefix(OWN_ISSUER) {
+        let (tenant, source, source_print, own) = match claims.iss.strip_prefix(OWN_ISSUER) {
             Some(tenant) => {
                 parsed.verify(&self.installation.0)?;
                 let source = Source::parse(&claims.src).ok_or(TokenRefusal::Malformed)?;
+                let mut print = String::new();
                 if let Source::Key(key) = &source {
                     let (owner, secret) =
                         self.keys.api_key(key).ok_or(TokenRefusal::SourceRemoved)?;
                     if owner != tenant {
                         return Err(TokenRefusal::SourceRemoved);
                     }
+                    print = self.installation.print(key, &secret);
+                    if claims.srcp != print {
+                        return Err(TokenRefusal::SourceRemoved);
+                    }
                     self.refuse_published(key, &secret)?;
                 }
-                (tenant.to_owned(), source, true)
+                (tenant.to_owned(), source, print, true)
             }
             None => {
                 let (tenant, secret) = self
@@ -260,7 +276,8 @@ impl Verifier<'_> {
                 }
                 parsed.verify(&hmac::Key::new(hmac::HMAC_SHA256, &secret))?;
                 self.refuse_published(&claims.iss, &secret)?;
-                (tenant, Source::Key(claims.iss.clone()), false)
+                let print = self.installation.print(&claims.iss, &secret);
+                (tenant, Source::Key(claims.iss.clone()), print, false)
             }
         };
         let expires_unix_s = claims.exp.ok_or(TokenRefusal::NoExpiry)?.0;
@@ -283,6 +300,7 @@ impl Verifier<'_> {
             tenant,
             identity,
             source,
+            source_print,
             own,
             issued_unix_s,
             expires_unix_s,

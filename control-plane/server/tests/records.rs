@@ -455,6 +455,25 @@ async fn a_key_that_is_removed_ends_joins_and_refreshes_everywhere_and_a_new_one
             }
         }
     }
+    // Another secret under the same key ends what stems from the old one, though the key's name is back.
+    let mut again = lab();
+    again.revision = "4".into();
+    again.api_keys[0].secret = NEW_SECRET.into();
+    for world in [&first, &second] {
+        world.publish(Item::Tenant(again.clone())).await;
+    }
+    for world in [&first, &second] {
+        eventually("the key is back with another secret", async || {
+            let fresh = token("lab-key", NEW_SECRET, json!({"sub": "carl"}));
+            matches!(connect(world.http, &format!("access_token={fresh}")).await, Err(no) if no.status == 403)
+        })
+        .await;
+        for bearer in [&old, &refreshed] {
+            let no = connect(world.http, bearer).await.err().expect("refused");
+            assert_eq!(no.status, 401);
+        }
+    }
+
     // Whoever is in stays in, and gets no token that could outlive the key.
     running
         .send(tokio_tungstenite::tungstenite::Message::Text("{}".into()))

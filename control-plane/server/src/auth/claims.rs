@@ -102,6 +102,12 @@ pub struct Claims {
         skip_serializing_if = "String::is_empty"
     )]
     pub src: String,
+    /// Own tokens that stem from an API key: a keyed hash of its secret, so that another secret under the same key ends them.
+    #[serde(
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub srcp: String,
     /// Own tokens: what this installation knows about the person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plenum: Option<OwnClaims>,

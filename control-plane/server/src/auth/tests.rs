@@ -297,6 +297,7 @@ fn own_tokens_live_as_long_as_the_key_they_stem_from() {
             guest: false,
             opener: true,
         }),
+        srcp: installation().print("town", SECRET),
         ..Claims::default()
     };
     let refreshed = sign(
@@ -312,6 +313,11 @@ fn own_tokens_live_as_long_as_the_key_they_stem_from() {
     assert_eq!(token.expires_unix_s, NOW + 600);
     assert_eq!(
         verify_with(&Ring::default(), &refreshed),
+        Err(TokenRefusal::SourceRemoved)
+    );
+    let rotated = Ring::default().with("town", "musterstadt", b"another secret of the same key..");
+    assert_eq!(
+        verify_with(&rotated, &refreshed),
         Err(TokenRefusal::SourceRemoved)
     );
     let moved = Ring::default().with("town", "lab", SECRET);
@@ -353,7 +359,10 @@ fn published_keys_are_for_loopback() {
             &installation(),
             "lab",
             &Source::Key(key.to_owned()),
-            Claims::default(),
+            Claims {
+                srcp: installation().print(key, secret),
+                ..Claims::default()
+            },
             NOW,
             600,
         );

@@ -16,7 +16,7 @@ const VALID_S_MIN: i64 = 600;
 
 /// A token with the person's present facts, that lives as long as the one it stems from and at least ten minutes. The room says when.
 ///
-/// None where the key that it would stem from is gone: it would be refused, and must not come to life when a key of that name comes back.
+/// None where the key that it would stem from is gone or has another secret: it would be refused, and must not come to life when a key of that name comes back.
 pub(super) fn sign(
     gateway: &Gateway,
     token: &Token,
@@ -27,7 +27,11 @@ pub(super) fn sign(
     if let Source::Key(key) = &token.source {
         let view = gateway.0.plane.view();
         let owner = view.tenant_of_key(key)?;
-        if owner.name.as_str() != token.tenant {
+        let print = gateway
+            .0
+            .installation
+            .print(key, owner.secret(key)?.expose());
+        if owner.name.as_str() != token.tenant || print != token.source_print {
             return None;
         }
     }
@@ -58,6 +62,7 @@ fn claims(token: &Token, key: &RoomKey, facts: &TokenFacts, publish_only: bool) 
         metadata: facts.metadata.clone(),
         attributes: without_server_attributes(&attributes),
         video: Some(VideoGrant::from_grants(&grants, key.name.as_str())),
+        srcp: token.source_print.clone(),
         plenum: Some(OwnClaims {
             role: role_of(facts),
             guest: facts.guest,
