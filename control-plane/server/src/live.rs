@@ -25,6 +25,8 @@ pub use lost::{LOST_MAX, Lost};
 use claims::Rooms;
 use lost::LostRooms;
 
+/// What a node told before a silence of this length is as good as what anybody heard of it: it is dead by then for everyone.
+const FRESH: Duration = Duration::from_secs(10);
 /// Rooms that one node may report; beyond its own limit something is wrong with it.
 pub const ROOMS_PER_NODE_MAX: usize = 10_000;
 
@@ -78,6 +80,8 @@ pub struct LiveNode {
     attachment: Option<Attachment>,
     named: BTreeSet<RoomKey>,
     silence: Silence,
+    /// How long it had been silent here before its present stream.
+    silent_before: Duration,
     dials: Dials,
     looks: LeaseLooks,
     /// Is it being dialled?
@@ -270,6 +274,9 @@ impl LiveView {
             self.by_id.remove(id);
         }
         let dialling = before.as_ref().is_some_and(|node| node.dialling);
+        let silent_before = before
+            .as_ref()
+            .map_or(Duration::ZERO, |node| node.silence.span());
         // A process that starts anew has no facts yet; what it was known as still tells who had its rooms.
         let known_as = before.map(|node| (node.hello.node_id, node.hello.site));
         let (known_id, known_site) = known_as.unwrap_or_default();
@@ -289,6 +296,7 @@ impl LiveView {
             attachment: Some(attachment),
             named: BTreeSet::new(),
             silence: Silence::default(),
+            silent_before,
             dials: Dials::default(),
             looks: LeaseLooks::default(),
             dialling,
@@ -417,9 +425,7 @@ impl LiveView {
         attachment: Attachment,
         now: Moment,
     ) -> Result<Vec<RoomKey>, ReportRefusal> {
-        let node = self.hear(uid, attachment)?;
-        node.synced = true;
-        let named = std::mem::take(&mut node.named);
+        let named = std::mem::take(&mut self.hear(uid, attachment)?.named);
         let gone: Vec<RoomKey> = self
             .rooms
             .of(uid)
@@ -429,6 +435,9 @@ impl LiveView {
             .collect();
         for key in &gone {
             self.lose(uid, key, now);
+        }
+        if let Some(node) = self.nodes.get_mut(uid) {
+            node.synced = true;
         }
         Ok(gone)
     }
@@ -449,8 +458,15 @@ impl LiveView {
         let (Some(id), Some(site)) = (node.hello.node_id.clone(), node.hello.site.clone()) else {
             return;
         };
+        let silent = node.silence.span().max(if node.synced {
+            Duration::ZERO
+        } else {
+            node.silent_before
+        });
         if self.rooms.epoch(key).is_none() {
-            self.lost.insert(key, Lost::new(site, id, entry, now));
+            let fresh = silent <= FRESH;
+            self.lost
+                .insert(key, Lost::new(site, id, entry, now, fresh));
         }
     }
 
@@ -558,11 +574,13 @@ impl LiveView {
             return None;
         }
         node.attachment = None;
-        node.synced = false;
         node.load = None;
         let rooms = self.keys_of(uid);
         for key in &rooms {
             self.lose(uid, key, now);
+        }
+        if let Some(node) = self.nodes.get_mut(uid) {
+            node.synced = false;
         }
         Some(rooms)
     }

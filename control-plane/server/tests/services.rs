@@ -2,16 +2,25 @@
 //! The real gRPC server with mTLS, spoken to as the operator and media nodes do: who may say what, what a publication does, where rooms
 //! go, and what follows from the loss of a node.
 
+#[path = "services/chaos.rs"]
+mod chaos;
 #[path = "services/cluster.rs"]
 mod cluster;
 #[path = "services/drain.rs"]
 mod drain;
+#[path = "services/drain.rs"]
+mod drain;
+#[path = "services/health.rs"]
+mod health;
 #[path = "services/loss.rs"]
 mod loss;
 #[path = "services/network.rs"]
 mod network;
 #[path = "services/outage.rs"]
 mod outage;
+mod redis;
+#[path = "services/redis_outage.rs"]
+mod redis_outage;
 #[path = "services/replicas.rs"]
 mod replicas;
 mod world;

@@ -88,6 +88,8 @@ pub(super) struct Rooms {
 
 impl Rooms {
     pub(super) fn entry(&self, uid: &Uid, key: &RoomKey) -> Option<&Entry> {
+        #[cfg(test)]
+        LOOKS.with(|looks| looks.set(looks.get() + 1));
         self.claims.get(key)?.by_node.get(uid)
     }
 
@@ -225,7 +227,15 @@ impl Rooms {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Rooms looked at so far.
+    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn best<'a>(by_node: &'a BTreeMap<Uid, Entry>, nodes: &Nodes) -> Option<(&'a Uid, &'a Entry)> {
+    #[cfg(test)]
+    LOOKS.with(|looks| looks.set(looks.get() + 1));
     // Nearly every room is claimed once; then nothing has to be compared.
     if by_node.len() == 1 {
         return by_node

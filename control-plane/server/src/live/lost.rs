@@ -27,17 +27,26 @@ pub struct Lost {
     pub entry: Entry,
     /// Since when.
     pub since: Moment,
+    /// Was its node heard here until the end? Then nobody knows better what the room was.
+    pub fresh: bool,
     pause: Duration,
     at: Moment,
 }
 
 impl Lost {
-    pub(super) const fn new(site: Site, node: NodeId, entry: Entry, now: Moment) -> Self {
+    pub(super) const fn new(
+        site: Site,
+        node: NodeId,
+        entry: Entry,
+        now: Moment,
+        fresh: bool,
+    ) -> Self {
         Self {
             site,
             node,
             entry,
             since: now,
+            fresh,
             pause: AGAIN_FIRST,
             at: now,
         }

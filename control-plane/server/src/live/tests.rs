@@ -214,7 +214,7 @@ fn a_silent_node_is_suspect_and_then_dead_by_both_witnesses() {
     );
     assert_eq!(silence(&mut view, 1), [], "it is being dialled");
     assert!(!view.dialled(&first, Dialled::Refused));
-    let second = silence(&mut view, 1).remove(0);
+    let second = silence(&mut view, 2).remove(0);
     let judge = |view: &mut LiveView, lease, in_grace| view.judge(&uid("u1"), lease, in_grace, NOW);
     assert_eq!(
         judge(&mut view, LeaseWitness::Expired, false),
@@ -414,4 +414,56 @@ fn a_forgotten_node_leaves_its_rooms_to_others() {
             .is_none()
     );
     assert!(view.lost_room(&key("r")).is_some());
+}
+
+#[test]
+fn a_question_costs_what_it_answers_however_many_rooms_there_are() {
+    const NODES: u64 = 200;
+    const ROOMS: u64 = 100;
+    let mut view = LiveView::default();
+    let name = |number: u64| format!("u{number}");
+    let attachments: Vec<Attachment> = (0..NODES)
+        .map(|number| {
+            let attachment = view.attach(&uid(&name(number)), hello(&format!("n{number}")));
+            for room in 0..ROOMS {
+                let key = key(&format!("{number}.{room}"));
+                view.report(&uid(&name(number)), attachment, &key, entry(1, 1))
+                    .expect("taken");
+            }
+            view.end_of_rooms(&uid(&name(number)), attachment, NOW)
+                .expect("taken");
+            attachment
+        })
+        .collect();
+    let looks = |view: &mut LiveView, ask: &mut dyn FnMut(&mut LiveView)| {
+        let before = claims::LOOKS.with(std::cell::Cell::get);
+        ask(view);
+        claims::LOOKS.with(std::cell::Cell::get) - before
+    };
+    let at_rest = looks(&mut view, &mut |view| {
+        view.tick(Duration::from_millis(250));
+        assert_eq!(view.totals().rooms, 20_000);
+        assert_eq!(view.totals_of(&key("r").tenant).participants, 20_000);
+        assert!(view.doubles().is_empty() && view.lost_due(NOW).is_empty());
+    });
+    assert_eq!(at_rest, 0, "what is asked at every tick looks at no room");
+    let report = looks(&mut view, &mut |view| {
+        view.load(&uid("u7"), attachments[7], Load::default())
+            .expect("heard");
+        view.report(&uid("u7"), attachments[7], &key("7.7"), entry(1, 2))
+            .expect("taken");
+    });
+    assert!(report <= 2, "{report} for a report of one room");
+    let own = looks(&mut view, &mut |view| {
+        assert_eq!(view.keys_of(&uid("u7")).len(), 100);
+        assert_eq!(view.rooms_of(&uid("u7")).len(), 100);
+    });
+    assert!(own <= 200, "{own} for the rooms of one node, twice");
+    let again = looks(&mut view, &mut |view| {
+        let attachment = view.attach(&uid("u7"), hello("n7"));
+        view.end_of_rooms(&uid("u7"), attachment, NOW)
+            .expect("taken");
+    });
+    assert!(again <= 400, "{again} for the loss of all rooms of a node");
+    assert_eq!(view.lost_due(NOW).len(), 100);
 }

@@ -17,7 +17,7 @@ use crate::store::REPORT_AGAIN;
 
 /// Pace of the watch over nodes.
 const TICK: Duration = Duration::from_millis(250);
-/// A store that is away is asked this often.
+/// A store that is away is asked this often, and so often is a room looked for that runs twice.
 const PROBE: Duration = Duration::from_secs(1);
 /// After the store's return rooms are written once more after this time: by then every replica has seen the return and written its own,
 /// and of two owners the one who lost learns of it.
@@ -41,6 +41,7 @@ pub(super) type Kept = (RoomKey, Uid, Epoch);
 struct Watch {
     last: Instant,
     probe: Instant,
+    doubles: Instant,
     sample: Instant,
     portion: Instant,
     portions: u32,
@@ -61,6 +62,7 @@ impl Plane {
         let mut watch = Watch {
             last: now,
             probe: now,
+            doubles: now,
             sample: now,
             portion: now,
             portions: 0,
@@ -107,7 +109,10 @@ impl Plane {
             }
         }
         self.count_rooms();
-        self.fence_doubles();
+        if now >= watch.doubles {
+            watch.doubles = now + PROBE;
+            self.fence_doubles();
+        }
         if now >= watch.probe && self.0.store_away.load(Ordering::Acquire) {
             watch.probe = now + PROBE;
             let plane = self.clone();

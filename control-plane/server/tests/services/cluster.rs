@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use control_plane::clock::Clock;
-use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
-use plenum_proto::v1::NodeFacts;
+use control_plane::store::redis;
+use control_plane::store::{RoomRecord, Store};
 use plenum_proto::v1::publication::Item;
+use plenum_proto::v1::{NodeFacts, TenantRecord};
 
 use crate::accepting;
 use crate::world::flaky::Flaky;
@@ -17,7 +19,7 @@ use crate::world::net::{Line, Switch};
 use crate::world::node::Node;
 use crate::world::operator::{self, Publisher};
 use crate::world::pki::Ca;
-use crate::world::{Replica, Stop, key};
+use crate::world::{LIVENESS, Replica, Stop, key};
 
 pub(crate) struct Cluster {
     pub(crate) ca: Arc<Ca>,
@@ -32,7 +34,11 @@ pub(crate) struct Cluster {
     /// Lines by node and replica.
     lines: Vec<Vec<Switch>>,
     items: Vec<Item>,
+    way_to_store: WayToStore,
 }
+
+/// A replica's own way to what all of them share.
+type WayToStore = Arc<dyn Fn() -> Arc<dyn Store> + Send + Sync>;
 
 pub(crate) fn memory() -> Arc<dyn Store> {
     let clock = Clock::start();
@@ -41,7 +47,11 @@ pub(crate) fn memory() -> Arc<dyn Store> {
 
 /// What an operator publishes of these conferences and nodes.
 pub(crate) fn items(rooms: &[&str], nodes: &[NodeFacts]) -> Vec<Item> {
-    let mut items = vec![Item::Tenant(operator::tenant())];
+    let tenant = TenantRecord {
+        limits: None,
+        ..operator::tenant()
+    };
+    let mut items = vec![Item::Tenant(tenant)];
     let conferences = rooms.iter().map(|room| operator::conference(room));
     items.extend(conferences.map(Item::Conference));
     items.extend(nodes.iter().cloned().map(Item::Node));
@@ -54,10 +64,42 @@ impl Cluster {
         Self::start_with(replicas, items(rooms, &facts), nodes).await
     }
 
+    /// Over a store in Redis.
+    pub(crate) async fn start_on_redis(
+        url: &str,
+        replicas: usize,
+        nodes: &[&str],
+        rooms: &[&str],
+    ) -> Self {
+        let url = url.to_owned();
+        let connect: WayToStore = Arc::new(move || {
+            let options = redis::Options {
+                address: redis::address::Address::parse(&url).expect("an address"),
+                ca: None,
+                namespace: redis::keys::Namespace::parse("local").expect("a name"),
+                deadline: Duration::from_millis(250),
+            };
+            Arc::new(redis::RedisStore::start(options).expect("started"))
+        });
+        let facts: Vec<NodeFacts> = nodes.iter().map(|id| operator::node(id)).collect();
+        Self::start_over(connect, replicas, items(rooms, &facts), nodes).await
+    }
+
     pub(crate) async fn start_with(replicas: usize, items: Vec<Item>, nodes: &[&str]) -> Self {
+        let store = memory();
+        let share: WayToStore = Arc::new(move || Arc::clone(&store));
+        Self::start_over(share, replicas, items, nodes).await
+    }
+
+    async fn start_over(
+        way_to_store: WayToStore,
+        replicas: usize,
+        items: Vec<Item>,
+        nodes: &[&str],
+    ) -> Self {
         let mut cluster = Self {
             ca: Arc::new(Ca::new()),
-            store: memory(),
+            store: way_to_store(),
             replicas: Vec::new(),
             stops: Vec::new(),
             nodes: Vec::new(),
@@ -65,6 +107,7 @@ impl Cluster {
             away: Vec::new(),
             lines: Vec::new(),
             items,
+            way_to_store,
         };
         for _ in 0..replicas {
             cluster.add_replica(false).await;
@@ -78,8 +121,9 @@ impl Cluster {
     /// One more replica, with what the operator publishes; `away` if it cannot reach the store.
     pub(crate) async fn add_replica(&mut self, away: bool) {
         let away = Arc::new(AtomicBool::new(away));
-        let store = Flaky::over(Arc::clone(&self.store), Arc::clone(&away));
-        let (replica, stop) = Replica::start_apart(Arc::clone(&self.ca), store).await;
+        let (way, flag) = (Arc::clone(&self.way_to_store), Arc::clone(&away));
+        let connect = move || Flaky::over(way(), flag);
+        let (replica, stop) = Replica::start_apart(Arc::clone(&self.ca), connect).await;
         let mut publisher = Publisher::connect(&replica, 1).await;
         publisher.snapshot(self.items.clone()).await;
         for (node, lines) in self.nodes.iter_mut().zip(&mut self.lines) {
@@ -103,6 +147,16 @@ impl Cluster {
         }
         self.nodes.push(node);
         self.lines.push(lines);
+    }
+
+    /// A node's process ends and starts anew, with no memory and behind the same lines.
+    pub(crate) async fn restart_node(&mut self, node: usize) {
+        let id = self.nodes[node].id.clone();
+        let ways: Vec<(&Replica, &Switch)> = self.replicas.iter().zip(&self.lines[node]).collect();
+        // The former one is gone before the new one begins.
+        let place = Node::gone(&id);
+        drop(std::mem::replace(&mut self.nodes[node], place));
+        self.nodes[node] = Node::start_cut_off(&ways, &id).await;
     }
 
     pub(crate) fn line(&self, node: usize, replica: usize, line: Line) {
@@ -173,6 +227,33 @@ impl Cluster {
             .iter()
             .map(|replica| replica.plane.metrics().nodes_dead.get())
             .sum()
+    }
+
+    /// How often rooms were opened, on all nodes.
+    pub(crate) fn opens(&self) -> u32 {
+        self.nodes.iter().map(|node| node.opens()).sum()
+    }
+
+    /// Waits until the store keeps of a room what is wanted.
+    pub(crate) async fn kept(
+        &self,
+        room: &str,
+        wanted: impl Fn(Option<&RoomRecord>) -> bool,
+    ) -> Option<RoomRecord> {
+        let look = async {
+            loop {
+                // It may be on its way back.
+                if let Ok(record) = self.store.room(key(room)).await
+                    && wanted(record.as_ref())
+                {
+                    return record;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(LIVENESS, look)
+            .await
+            .expect("the store keeps what is so")
     }
 
     pub(crate) async fn stop(self) {

@@ -177,6 +177,44 @@ async fn without_the_store_two_replicas_choose_the_same_node() {
 }
 
 #[tokio::test]
+async fn what_a_room_told_last_outlives_a_store_that_did_not_hear_it() {
+    let mut cluster = Cluster::start(2, &["n1"], &["council"]).await;
+    place(&cluster.replicas[0].plane, "council").await;
+    cluster
+        .change(0, "council", |room| room.facts.opened = true)
+        .await;
+    cluster
+        .kept("council", |record| {
+            record.is_some_and(|record| record.facts.opened)
+        })
+        .await;
+    cluster.store_away(true);
+    cluster
+        .change(0, "council", |room| {
+            room.facts.metadata = "changed".into();
+            room.facts.locked = true;
+        })
+        .await;
+    drop(cluster.nodes.remove(0));
+    for replica in &cluster.replicas {
+        replica
+            .until("the room is lost", |plane| {
+                plane.room(&key("council")).filter(|room| !room.running)
+            })
+            .await;
+    }
+    // The store is back with what it knew before.
+    cluster.store_away(false);
+    cluster.add_node("n1").await;
+    let back = cluster.nodes[0]
+        .until("the room is back", |rooms, _| rooms.get("council").cloned())
+        .await;
+    assert!(back.facts.opened && back.facts.locked, "{back:?}");
+    assert_eq!(back.facts.metadata, "changed");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn what_ends_while_the_store_is_away_does_not_come_back_opened() {
     let cluster = Cluster::start(2, &["n1"], &["council"]).await;
     place(&cluster.replicas[0].plane, "council").await;

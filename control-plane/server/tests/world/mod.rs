@@ -89,7 +89,10 @@ impl Replica {
     }
 
     /// As [`Self::start_on`], in a thread of its own that can be stopped.
-    pub async fn start_apart(ca: Arc<Ca>, store: Arc<dyn Store>) -> (Self, Stop) {
+    pub async fn start_apart(
+        ca: Arc<Ca>,
+        store: impl FnOnce() -> Arc<dyn Store> + Send + 'static,
+    ) -> (Self, Stop) {
         let (ready, started) = tokio::sync::oneshot::channel();
         let (stops, mut stopped) = tokio::sync::mpsc::unbounded_channel::<Fate>();
         std::thread::spawn(move || {
@@ -98,7 +101,7 @@ impl Replica {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async move {
-                let replica = Self::start_on(ca, store).await;
+                let replica = Self::start_on(ca, store()).await;
                 let end = replica.stop.clone();
                 assert!(ready.send(replica).is_ok(), "the test waits");
                 loop {

@@ -60,6 +60,18 @@ struct Script {
 }
 
 impl Script {
+    fn new(rooms: BTreeMap<String, Room>) -> Self {
+        let state = State {
+            rooms,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            reports: broadcast::Sender::new(1_024),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
     fn with<T>(&self, run: impl FnOnce(&mut State) -> T) -> T {
         let result = run(&mut self.state.lock().expect("no panic in the script"));
         self.changed.send_modify(|version| *version += 1);
@@ -166,17 +178,18 @@ impl Node {
         rooms: BTreeMap<String, Room>,
         lines: bool,
     ) -> Self {
-        let uid = format!("u-{id}");
-        let tls = replicas[0].0.ca.node(&uid);
-        let state = State {
-            rooms,
-            ..State::default()
-        };
-        let script = Script {
-            state: Arc::new(Mutex::new(state)),
-            reports: broadcast::Sender::new(1_024),
-            changed: Arc::new(watch::Sender::new(0)),
-        };
+        let mut node = Self::listening(&replicas[0].0.ca, id, rooms).await;
+        for (replica, switch) in replicas {
+            node.go_to(replica, lines.then_some(*switch)).await;
+        }
+        node.attached_to_all().await;
+        node
+    }
+
+    /// Its RoomHost listens; no replica is known yet.
+    async fn listening(ca: &pki::Ca, id: &str, rooms: BTreeMap<String, Room>) -> Self {
+        let tls = ca.node(&format!("u-{id}"));
+        let script = Script::new(rooms);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let endpoint = listener.local_addr().expect("address").to_string();
         let mut tasks = JoinSet::new();
@@ -191,19 +204,35 @@ impl Node {
                 .await
                 .expect("served");
         });
-        let mut node = Self {
+        Self {
             id: id.into(),
             script,
             tasks,
             links: Vec::new(),
             endpoint,
             ways: 0,
-        };
-        for (replica, switch) in replicas {
-            node.go_to(replica, lines.then_some(*switch)).await;
         }
-        node.attached_to_all().await;
+    }
+
+    /// As [`Self::start_behind`], without waiting for any replica: the lines may be held.
+    pub async fn start_cut_off(replicas: &[(&Replica, &Switch)], id: &str) -> Self {
+        let mut node = Self::listening(&replicas[0].0.ca, id, BTreeMap::new()).await;
+        for (replica, switch) in replicas {
+            node.go_to(replica, Some(*switch)).await;
+        }
         node
+    }
+
+    /// Nothing: what is left of a node between its end and its next start.
+    pub fn gone(id: &str) -> Self {
+        Self {
+            id: id.into(),
+            script: Script::new(BTreeMap::new()),
+            tasks: JoinSet::new(),
+            links: Vec::new(),
+            endpoint: String::new(),
+            ways: 0,
+        }
     }
 
     /// Learns of one more replica, reached over a line that can fail.
@@ -279,6 +308,7 @@ impl Node {
         self.script.with(|state| state.rooms.get(name).cloned())
     }
 
+    /// Rooms opened so far, those that were only confirmed left out.
     pub fn opens(&self) -> u32 {
         self.script.with(|state| state.opens)
     }
@@ -468,13 +498,14 @@ impl RoomHost for Script {
             policy: request.policy.unwrap_or_default(),
         };
         self.with(|state| {
-            state.opens += 1;
-            let known = state
+            // Opened again under the same lease, it is only confirmed.
+            if state
                 .rooms
-                .entry(name.clone())
-                .or_insert_with(|| room.clone());
-            if known.epoch < request.epoch {
-                *known = room;
+                .get(&name)
+                .is_none_or(|known| known.epoch < request.epoch)
+            {
+                state.opens += 1;
+                state.rooms.insert(name.clone(), room);
             }
         });
         self.report(&name);

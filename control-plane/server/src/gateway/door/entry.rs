@@ -33,7 +33,7 @@ use super::credential::{Entrant, EntryBody, identify, waste};
 use super::{DOOR_BODY_BYTES_MAX, Found, find, parse, rfc_3339};
 use crate::auth::{self, Claims, OwnClaims, VideoGrant};
 use crate::metrics::Reason;
-use crate::plane::{LiveRoom, PlaceRequest};
+use crate::plane::{LiveRoom, PlaceRequest, RoomNews};
 
 /// A comment keeps the stream alive through proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -211,6 +211,13 @@ enum Step {
     Refuse(Refusal),
 }
 
+async fn changed(news: Option<&mut RoomNews>) -> bool {
+    match news {
+        Some(news) => news.changed().await,
+        None => false,
+    }
+}
+
 impl Wait {
     fn left(&self) -> impl Future<Output = ()> + use<> {
         let events = self.events.clone();
@@ -219,9 +226,18 @@ impl Wait {
 
     /// Until the door has decided; the label of how.
     async fn decide(&mut self) -> Result<&'static str, Left> {
-        let mut changed = self.gateway.0.plane.changed();
+        // Of this room and the directory: thousands may wait, and most of what changes is none of their business.
+        let mut news: Option<RoomNews> = None;
         loop {
-            changed.borrow_and_update();
+            if let Ok(found) = find(&self.gateway, &self.room_id) {
+                let key = found.conference.key();
+                news = news
+                    .filter(|news| *news.key() == key)
+                    .or_else(|| Some(self.gateway.0.plane.room_news(&key)));
+            }
+            if let Some(news) = &mut news {
+                news.seen();
+            }
             let (step, conference) = match find(&self.gateway, &self.room_id) {
                 Ok(found) => (self.look(&found).await?, Some(found.conference)),
                 Err(refusal) => (Step::Refuse(refusal), None),
@@ -267,7 +283,7 @@ impl Wait {
                     });
                     tokio::select! {
                         // The plane outlives its gateway; if it did not, the timers would still look again.
-                        news = changed.changed() => sleep(if news.is_ok() { GATHER } else { KEEP_ALIVE }).await,
+                        more = changed(news.as_mut()) => sleep(if more { GATHER } else { KEEP_ALIVE }).await,
                         () = async { match until { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
                     }
                 }
