@@ -419,16 +419,25 @@ impl<C: Crypto> Transport<C> {
         if self.ended {
             return;
         }
-        let mut index = 0;
+        let (mut index, mut nominee_lost) = (0, false);
         while index < self.paths.len() {
             if now.since(self.paths[index].last_check) >= CONSENT {
                 let lost = self.paths.swap_remove(index).path;
                 out.events.push_back(TransportEvent::PathLost(lost));
-                if self.nominated == Some(lost) {
-                    self.nominated = None;
-                }
+                nominee_lost |= self.nominated == Some(lost);
             } else {
                 index += 1;
+            }
+        }
+        if nominee_lost {
+            // Clients nominate several pairs and keep one: Firefox does after an ICE restart, and its later checks nominate nothing.
+            self.nominated = self
+                .paths
+                .iter()
+                .max_by_key(|proved| proved.last_check)
+                .map(|proved| proved.path);
+            if let Some(path) = self.nominated {
+                out.events.push_back(TransportEvent::PathNominated(path));
             }
         }
         if self.connected && self.paths.is_empty() {

@@ -371,6 +371,47 @@ fn an_ice_restart_keeps_the_old_path_until_the_first_nominated_check() {
 }
 
 #[test]
+fn when_the_nominated_path_falls_silent_one_that_lives_takes_its_place() {
+    // Firefox nominates several pairs after an ICE restart, keeps one of them, and its later checks nominate nothing.
+    let mut pair = Pair::new(true);
+    pair.run(Duration::from_secs(2), |_| false);
+    let kept = path(2000, 1000);
+    let check = |pair: &mut Pair, from: u16, nominates: bool| {
+        let check = stun::request::<AwsLc>(
+            [3; 12],
+            "00server:00client",
+            &credentials("server").password,
+            nominates,
+        );
+        let mut out = TransportOut::default();
+        pair.server.handle_stun(
+            pair.now,
+            &mut pair.server_crypto,
+            path(2000, from),
+            &check,
+            &mut out,
+        );
+        pair.server_events.extend(out.events);
+    };
+    check(&mut pair, 1005, true);
+    assert_eq!(pair.server.path(), Some(path(2000, 1005)));
+    pair.server_events.clear();
+    for _ in 0..10 {
+        check(&mut pair, 1000, false);
+        // The client itself is silent here: what it sends is lost.
+        pair.run(Duration::from_secs(2), |_| true);
+    }
+    assert_eq!(pair.server.path(), Some(kept));
+    assert!(
+        pair.server_events
+            .iter()
+            .any(|event| matches!(event, TransportEvent::PathNominated(path) if *path == kept)),
+        "who asks for the path is told: {:?}",
+        pair.server_events
+    );
+}
+
+#[test]
 fn a_handshake_before_the_nomination_knows_where_it_took_place() {
     let mut pair = Pair::new(true);
     pair.nominates = false;
