@@ -4,12 +4,29 @@
 
 #![allow(missing_docs)]
 
+/// Makes two tests of a claim: over the store in memory, and over a Redis.
+macro_rules! over_both {
+    ($($claim:ident($replicas:expr, $items:expr);)*) => {
+        mod in_memory {
+            use super::*;
+            $(#[tokio::test] async fn $claim() { super::$claim(crate::Town::start($replicas, $items).await).await; })*
+        }
+        mod on_redis {
+            use super::*;
+            $(#[tokio::test] async fn $claim() { super::$claim(crate::Town::start_on_redis($replicas, $items).await).await; })*
+        }
+    };
+}
+
 #[path = "placement/planned.rs"]
 mod planned;
 #[path = "placement/quota.rs"]
 mod quota;
 #[path = "placement/residency.rs"]
 mod residency;
+#[allow(dead_code)]
+#[path = "redis/mod.rs"]
+mod servers;
 #[path = "placement/trips.rs"]
 mod trips;
 #[path = "placement/watched.rs"]
@@ -25,9 +42,13 @@ use control_plane::clock::Clock;
 use control_plane::plane::{PlaceError, PlaceRequest, Placed, Plane};
 use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
+use control_plane::store::redis::address::Address;
+use control_plane::store::redis::keys::Namespace;
+use control_plane::store::redis::{Options, RedisStore};
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{NodeCapacity, NodeFacts};
 
+use servers::Server;
 use watched::Watched;
 use world::node::Node;
 use world::operator::{self, Publisher};
@@ -39,19 +60,52 @@ pub struct Town {
     pub replicas: Vec<Replica>,
     pub publishers: Vec<Publisher>,
     pub store: Arc<Watched>,
+    _server: Option<Server>,
 }
 
 impl Town {
-    /// So many replicas that know these.
+    /// So many replicas that know these, over one store in memory.
     pub async fn start(replicas: usize, items: Vec<Item>) -> Self {
         let clock = Clock::start();
         let memory = MemoryStore::new(Arc::new(move || clock.now()));
-        let store = Watched::over(Arc::new(memory));
+        Self::over(Arc::new(memory), None, replicas, items).await
+    }
+
+    /// The same over a Redis.
+    pub async fn start_on_redis(replicas: usize, items: Vec<Item>) -> Self {
+        let server = Server::start();
+        let options = Options {
+            address: Address::parse(&server.url()).expect("a URL"),
+            ca: None,
+            namespace: Namespace::parse("local").expect("a name"),
+            // A machine that compiles beside the tests is slow.
+            deadline: Duration::from_secs(10),
+        };
+        let store = RedisStore::start(options).expect("a client");
+        let answers = async {
+            while store.ping().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIVENESS, answers)
+            .await
+            .expect("the store answers");
+        Self::over(Arc::new(store), Some(server), replicas, items).await
+    }
+
+    async fn over(
+        store: Arc<dyn Store>,
+        server: Option<Server>,
+        replicas: usize,
+        items: Vec<Item>,
+    ) -> Self {
+        let store = Watched::over(store);
         let ca = Arc::new(Ca::new());
         let mut town = Self {
             replicas: Vec::new(),
             publishers: Vec::new(),
             store: Arc::clone(&store),
+            _server: server,
         };
         for _ in 0..replicas {
             let store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;

@@ -27,6 +27,10 @@ pub struct Random(u64);
 impl Random {
     /// By `PLENUM_SIM_SEED`, or by this number; printed.
     pub fn seeded(name: &str, default: u64) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a seed that was printed is repeated"
+        )]
         let seed = std::env::var("PLENUM_SIM_SEED")
             .ok()
             .and_then(|text| text.parse().ok())
@@ -255,10 +259,7 @@ impl World {
                 recent: &replica.recent,
                 seed,
             };
-            let list = match plan_join(&question, &replica.view) {
-                Ok(list) => list,
-                Err(none) => return Err(none),
-            };
+            let list = plan_join(&question, &replica.view)?;
             let chosen: Vec<Candidate> = list.choices.into_iter().cloned().collect();
             let offers: Vec<Offer<'_>> = chosen
                 .iter()

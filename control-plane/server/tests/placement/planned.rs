@@ -64,9 +64,7 @@ async fn shown(town: &Town, line: &str) {
         .unwrap_or_else(|_| panic!("never: {line}"));
 }
 
-#[tokio::test]
-async fn what_is_held_no_other_room_takes_until_it_is_retracted() {
-    let mut town = Town::start(1, directory(&[("n1", 100)], 60)).await;
+async fn what_is_held_no_other_room_takes_until_it_is_retracted(mut town: Town) {
     let _node = town.node("n1").await;
     shown(&town, HELD).await;
     let refusal = place(town.plane(0), people("a", 41))
@@ -132,9 +130,7 @@ async fn a_planned_room_opens_where_its_capacity_is_held_whoever_asks() {
     town.stop().await;
 }
 
-#[tokio::test]
-async fn what_cannot_be_held_is_shown_and_tried_again() {
-    let mut town = Town::start(2, directory(&[("n1", 100)], 400)).await;
+async fn what_cannot_be_held_is_shown_and_tried_again(mut town: Town) {
     let _small = town.node("n1").await;
     shown(&town, UNHELD).await;
     town.publish(Item::Node(node("n2", 10, 1_000))).await;
@@ -167,4 +163,9 @@ async fn another_replica_goes_on_holding_when_the_first_is_gone() {
         .expect_err("still held");
     assert_eq!(refusal.reason(), "NoCapacity");
     town.stop().await;
+}
+
+over_both! {
+    what_is_held_no_other_room_takes_until_it_is_retracted(1, directory(&[("n1", 100)], 60));
+    what_cannot_be_held_is_shown_and_tried_again(2, directory(&[("n1", 100)], 400));
 }

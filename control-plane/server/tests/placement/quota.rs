@@ -64,13 +64,7 @@ async fn enter(nodes: &[Node], inside: &[Placed]) {
     }
 }
 
-#[tokio::test]
-async fn hundreds_of_joins_at_once_fill_a_tenant_exactly() {
-    let limits = Limits {
-        participants: Some(150),
-        ..Limits::default()
-    };
-    let town = Town::start(2, directory(limits, 10)).await;
+async fn hundreds_of_joins_at_once_fill_a_tenant_exactly(town: Town) {
     let nodes = [
         town.node("n1").await,
         town.node("n2").await,
@@ -124,13 +118,7 @@ async fn hundreds_of_joins_at_once_fill_a_tenant_exactly() {
     town.stop().await;
 }
 
-#[tokio::test]
-async fn rooms_of_a_tenant_are_limited_exactly_and_each_has_one_node() {
-    let limits = Limits {
-        concurrent_rooms: Some(12),
-        ..Limits::default()
-    };
-    let town = Town::start(2, directory(limits, 40)).await;
+async fn rooms_of_a_tenant_are_limited_exactly_and_each_has_one_node(town: Town) {
     let nodes = [
         town.node("n1").await,
         town.node("n2").await,
@@ -159,13 +147,7 @@ async fn rooms_of_a_tenant_are_limited_exactly_and_each_has_one_node() {
     town.stop().await;
 }
 
-#[tokio::test]
-async fn what_nodes_take_is_filled_exactly_wherever_it_is_free() {
-    let mut items = vec![Item::Tenant(school())];
-    items.extend((0..300).map(|number| Item::Conference(operator::conference(&name(number)))));
-    items.push(Item::Node(node("n1", 300, 60)));
-    items.push(Item::Node(node("n2", 300, 140)));
-    let town = Town::start(2, items).await;
+async fn what_nodes_take_is_filled_exactly_wherever_it_is_free(town: Town) {
     let _nodes = [town.node("n1").await, town.node("n2").await];
     let (inside, refused) = joins(&town, (0..300).map(|number| request(&name(number)))).await;
     assert_eq!(inside.len(), 200, "{refused:?}");
@@ -248,4 +230,33 @@ async fn egress_and_publishers_of_a_tenant_are_limits_of_their_own() {
         .await
         .expect("publishers are counted from reports");
     town.stop().await;
+}
+
+/// Three hundred rooms for two nodes that take two hundred people.
+fn three_hundred() -> Vec<Item> {
+    let mut items = vec![Item::Tenant(school())];
+    items.extend((0..300).map(|number| Item::Conference(operator::conference(&name(number)))));
+    items.push(Item::Node(node("n1", 300, 60)));
+    items.push(Item::Node(node("n2", 300, 140)));
+    items
+}
+
+fn people(participants: u32) -> Limits {
+    Limits {
+        participants: Some(participants),
+        ..Limits::default()
+    }
+}
+
+fn of_rooms(rooms: u32) -> Limits {
+    Limits {
+        concurrent_rooms: Some(rooms),
+        ..Limits::default()
+    }
+}
+
+over_both! {
+    hundreds_of_joins_at_once_fill_a_tenant_exactly(2, directory(people(150), 10));
+    rooms_of_a_tenant_are_limited_exactly_and_each_has_one_node(2, directory(of_rooms(12), 40));
+    what_nodes_take_is_filled_exactly_wherever_it_is_free(2, three_hundred());
 }

@@ -28,9 +28,7 @@ fn directory(nodes: &[(&str, u32, u32)]) -> Vec<Item> {
     items
 }
 
-#[tokio::test]
-async fn a_new_room_and_a_join_to_a_running_one_ask_the_store_once_each() {
-    let town = Town::start(2, directory(&[("n1", 10, 100), ("n2", 10, 100)])).await;
+async fn a_new_room_and_a_join_to_a_running_one_ask_the_store_once_each(town: Town) {
     let (_one, _two) = (town.node("n1").await, town.node("n2").await);
     place(town.plane(0), request("a")).await.expect("placed");
     town.store.joins();
@@ -94,9 +92,7 @@ async fn a_join_asks_at_most_four_times_when_many_nodes_refuse() {
     town.stop().await;
 }
 
-#[tokio::test]
-async fn a_lost_answer_of_a_placement_is_asked_for_again_and_nothing_is_held_twice() {
-    let town = Town::start(1, directory(&[("n1", 10, 100), ("n2", 10, 100)])).await;
+async fn a_lost_answer_of_a_placement_is_asked_for_again_and_nothing_is_held_twice(town: Town) {
     let (_one, _two) = (town.node("n1").await, town.node("n2").await);
     place(town.plane(0), request("a")).await.expect("placed");
     town.store.joins();
@@ -136,9 +132,7 @@ async fn a_lost_answer_of_a_placement_is_asked_for_again_and_nothing_is_held_twi
     town.stop().await;
 }
 
-#[tokio::test]
-async fn two_replicas_that_place_one_room_at_once_give_it_one_node() {
-    let town = Town::start(2, directory(&[("n1", 10, 100), ("n2", 10, 100)])).await;
+async fn two_replicas_that_place_one_room_at_once_give_it_one_node(town: Town) {
     let (one, two) = (town.node("n1").await, town.node("n2").await);
     for room in ["a", "b", "c", "d"] {
         let mut joins = tokio::task::JoinSet::new();
@@ -162,4 +156,14 @@ async fn two_replicas_that_place_one_room_at_once_give_it_one_node() {
     };
     assert_eq!(running(&one) + running(&two), 4);
     town.stop().await;
+}
+
+fn two_nodes() -> Vec<Item> {
+    directory(&[("n1", 10, 100), ("n2", 10, 100)])
+}
+
+over_both! {
+    a_new_room_and_a_join_to_a_running_one_ask_the_store_once_each(2, two_nodes());
+    a_lost_answer_of_a_placement_is_asked_for_again_and_nothing_is_held_twice(1, two_nodes());
+    two_replicas_that_place_one_room_at_once_give_it_one_node(2, two_nodes());
 }

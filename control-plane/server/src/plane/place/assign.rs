@@ -88,12 +88,8 @@ impl Plane {
                 Err(error) => break last.unwrap_or(error),
                 Ok(Given::Lease(record, reservation)) => (*record, reservation),
                 Ok(Given::Held(record)) => {
-                    let free = self
-                        .take_found(&assignment, *record, publishers)
-                        .await
-                        .map_err(|error| (error, given));
-                    match free {
-                        Ok(Found::Placed(placed)) => return Ok((placed, How::Found)),
+                    match self.take_found(&assignment, *record, publishers).await {
+                        Ok(Found::Placed(placed)) => return Ok((*placed, How::Found)),
                         Ok(Found::Free(record)) if assignment.replaces.is_none() => {
                             // Nobody fills its lease any more: it begins where it ended.
                             assignment.replaces = Some(record.lease.epoch);
@@ -106,7 +102,7 @@ impl Plane {
                         Ok(Found::Free(_)) => {
                             break PlaceError::Contended(assignment.key.clone());
                         }
-                        Err((error, _)) => break error,
+                        Err(error) => break error,
                     }
                 }
             };
@@ -163,7 +159,7 @@ impl Plane {
             publishers,
         )
         .await?;
-        Ok(Found::Placed(placed))
+        Ok(Found::Placed(Box::new(placed)))
     }
 
     /// Opens a room on the node that got its lease, and looks who else is there.
@@ -409,7 +405,7 @@ impl Plane {
 /// A room that somebody else placed.
 enum Found {
     /// It runs.
-    Placed(Placed),
+    Placed(Box<Placed>),
     /// Its lease is left over.
     Free(Box<RoomRecord>),
 }
