@@ -47,6 +47,12 @@ impl Replicas {
     }
 }
 
+impl From<watch::Receiver<Arc<[String]>>> for Replicas {
+    fn from(list: watch::Receiver<Arc<[String]>>) -> Self {
+        Self(list)
+    }
+}
+
 impl From<Vec<String>> for Replicas {
     /// A list that does not change.
     fn from(list: Vec<String>) -> Self {

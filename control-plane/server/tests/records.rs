@@ -378,6 +378,64 @@ async fn of_several_replicas_one_writes_and_another_one_follows_it() {
     eventually("the other one writes", async || writes(&other) > 0).await;
 }
 
+/// Name of the lab as a replica shows it.
+fn lab_name(world: &World) -> String {
+    let view = world.plane.view();
+    let lab = view.tenant_of_key("lab-key").expect("the lab is known");
+    lab.display_name.clone()
+}
+
+fn renamed(revision: &str, name: &str) -> Item {
+    let mut record = lab();
+    record.revision = revision.into();
+    record.display_name = name.into();
+    Item::Tenant(record)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_its_operator_follows_those_that_have_one() {
+    let around = Around::new().sealed(&SEAL);
+    let first = written(&around, "first", Vec::new()).await;
+    let second = World::replica(&around, "second").await;
+    second.publish_all(vec![renamed("9", "second's own")]).await;
+    // What it knows last stays, though the store says otherwise: that was written before.
+    second.lose_operator();
+    eventually("the first one's publication holds there", async || {
+        first.publish(renamed("2", "Labor")).await;
+        lab_name(&second) == "Labor"
+    })
+    .await;
+    assert!(!second.plane.is_certain());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_later_publisher_writes_whoever_has_the_claim() {
+    let around = Around::new().sealed(&SEAL);
+    let first = written(&around, "first", Vec::new()).await;
+    // The new leader reaches the second replica alone.
+    let second = World::replica(&around, "second").await;
+    second
+        .publish_all_as(2, vec![renamed("2", "of the later leader")])
+        .await;
+    let third = World::replica(&around, "third").await;
+    eventually("the later leader's word is in the store", async || {
+        third.plane.is_loaded() && lab_name(&third) == "of the later leader"
+    })
+    .await;
+    // The older one goes on, and changes nothing there.
+    let fenced = |world: &World| {
+        let text = world.plane.metrics().encode();
+        !text.contains("plenum_control_store_records_fenced_total 0")
+    };
+    first.publish(renamed("3", "of the older leader")).await;
+    eventually("the older one's writes are fenced", async || fenced(&first)).await;
+    second.publish_as(2, renamed("4", "the last word")).await;
+    eventually("the later leader's word is in the store", async || {
+        lab_name(&third) == "the last word"
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_removed_ends_joins_and_refreshes_everywhere_and_a_new_one_works_at_once() {
     let around = Around::new().sealed(&SEAL);

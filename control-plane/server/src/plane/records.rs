@@ -15,6 +15,7 @@ use std::time::Duration;
 use control_core::directory::{DirectoryView, Origin};
 use control_core::ids::{Epoch, TenantName, Uid};
 use control_core::record::{Node, Record, RecordKind};
+use control_core::time::Moment;
 use futures::future::{join_all, ready};
 use plenum_proto::v1::Publication;
 use plenum_proto::v1::publication::Item;
@@ -111,7 +112,17 @@ struct Keeper {
     /// Highest epoch of what is in force.
     epoch: Epoch,
     claimed: bool,
-    fenced: bool,
+    /// When a later publication was met.
+    fenced: Option<Moment>,
+}
+
+/// Why a replica may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    /// It has the claim.
+    Claim,
+    /// Whoever has it has an older publisher.
+    LaterEpoch,
 }
 
 impl Plane {
@@ -126,7 +137,7 @@ impl Plane {
             seen: None,
             epoch: Epoch::default(),
             claimed: false,
-            fenced: false,
+            fenced: None,
         };
         loop {
             news.borrow_and_update();
@@ -169,12 +180,16 @@ impl Keeper {
         match published {
             Some(epoch) => {
                 self.epoch = epoch;
-                if self.claim().await? {
-                    self.write(&view).await
-                } else {
-                    self.seen = self.mark().await?.map(|mark| mark.value);
-                    Ok(())
+                if self.may_claim() && self.claim().await? {
+                    return self.write(&view, Right::Claim).await;
                 }
+                let mark = self.mark().await?;
+                // Who writes has an older publisher than this replica: its writes are fenced from the first of this one's on, and it lets go.
+                if mark.as_ref().is_some_and(|mark| mark.epoch < epoch.0) {
+                    return self.write(&view, Right::LaterEpoch).await;
+                }
+                self.seen = mark.map(|mark| mark.value);
+                Ok(())
             }
             None => self.follow(&view, origin).await,
         }
@@ -201,6 +216,20 @@ impl Keeper {
         Ok(claimed)
     }
 
+    /// Whether this replica may ask for the claim: one that was fenced leaves it to others for a while.
+    fn may_claim(&self) -> bool {
+        self.fenced
+            .is_none_or(|at| self.plane.0.clock.now().since(at) >= CLAIM)
+    }
+
+    /// Whether this replica goes on writing.
+    async fn still_writes(&mut self, right: Right) -> Result<bool, StoreError> {
+        match right {
+            Right::Claim => self.claim().await,
+            Right::LaterEpoch => Ok(true),
+        }
+    }
+
     async fn mark(&self) -> Result<Option<StoredRecord>, StoreError> {
         let Ok(uid) = Uid::parse(MARK_UID) else {
             return Ok(None);
@@ -209,8 +238,10 @@ impl Keeper {
     }
 
     /// Brings the store to what is in force.
-    async fn write(&mut self, view: &DirectoryView) -> Result<(), StoreError> {
-        let mark = self.mark().await?.map(|mark| mark.value);
+    async fn write(&mut self, view: &DirectoryView, right: Right) -> Result<(), StoreError> {
+        let mark = self.mark().await?;
+        let earlier = mark.as_ref().is_some_and(|mark| mark.epoch < self.epoch.0);
+        let mark = mark.map(|mark| mark.value);
         let mut written = match self.written.take() {
             Some(written) if written.mark == mark => written,
             // Not read yet, or somebody else wrote, or the store was flushed.
@@ -219,16 +250,16 @@ impl Keeper {
         let (puts, drops) = changes(view, &written.records);
         let changed = !puts.is_empty() || !drops.is_empty();
         for chunk in puts.chunks(CHUNK) {
-            if !self.put(chunk, &mut written).await? || !self.claim().await? {
+            if !self.put(chunk, &mut written).await? || !self.still_writes(right).await? {
                 return Ok(());
             }
         }
         for chunk in drops.chunks(CHUNK) {
-            if !self.drop(chunk, &mut written).await? || !self.claim().await? {
+            if !self.drop(chunk, &mut written).await? || !self.still_writes(right).await? {
                 return Ok(());
             }
         }
-        if changed || mark.is_none() || written.mark != mark {
+        if changed || earlier || mark.is_none() || written.mark != mark {
             let Some(mark) = self.put_mark(&written.digest()).await? else {
                 return Ok(());
             };
@@ -241,7 +272,7 @@ impl Keeper {
             }
             written.mark = Some(mark);
         }
-        self.fenced = false;
+        self.fenced = None;
         self.seen.clone_from(&written.mark);
         self.written = Some(written);
         Ok(())
@@ -282,7 +313,7 @@ impl Keeper {
                         .records
                         .insert((wanted.kind, wanted.uid.clone()), wanted.revision.clone());
                 }
-                Ok(RecordOutcome::Fenced(heard)) => return Ok(self.is_fenced(heard)),
+                Ok(RecordOutcome::Fenced(heard)) => return self.is_fenced(heard).await,
                 Err(StoreError::Away) => return Err(StoreError::Away),
                 Err(error) => {
                     // One record that does not fit keeps no other one out.
@@ -329,7 +360,7 @@ impl Keeper {
         for (key, outcome) in outcomes {
             match outcome? {
                 RecordOutcome::Taken => drop(written.records.remove(key)),
-                RecordOutcome::Fenced(heard) => return Ok(self.is_fenced(heard)),
+                RecordOutcome::Fenced(heard) => return self.is_fenced(heard).await,
             }
         }
         Ok(true)
@@ -357,18 +388,28 @@ impl Keeper {
         match self.plane.0.store.put_record(record).await? {
             RecordOutcome::Taken => Ok(Some(value)),
             RecordOutcome::Fenced(heard) => {
-                self.is_fenced(heard);
+                self.is_fenced(heard).await?;
                 Ok(None)
             }
         }
     }
 
-    fn is_fenced(&mut self, heard: u64) -> bool {
-        if !std::mem::replace(&mut self.fenced, true) {
+    /// A later publication writes: this replica lets go of the claim, so that whoever has that one can take it. Always false.
+    async fn is_fenced(&mut self, heard: u64) -> Result<bool, StoreError> {
+        let now = self.plane.0.clock.now();
+        if self.fenced.replace(now).is_none() {
             tracing::warn!(own = %self.epoch, heard, "a later publication writes the records; this one's wait");
         }
         self.plane.0.metrics.records_fenced.inc();
-        false
+        if std::mem::take(&mut self.claimed) {
+            let holder = self.replica.clone();
+            self.plane
+                .0
+                .store
+                .claim(ROLE.to_owned(), holder, Duration::ZERO)
+                .await?;
+        }
+        Ok(false)
     }
 
     /// Goes by the store, where it says more than is known here.
@@ -379,7 +420,7 @@ impl Keeper {
             self.seen = None;
             if origin != Origin::Nowhere && self.claim().await? {
                 tracing::info!("the store holds no records, they are written again");
-                return self.write(view).await;
+                return self.write(view, Right::Claim).await;
             }
             return Ok(());
         };

@@ -2,7 +2,7 @@
 //! One control plane with everything around it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use argon2::password_hash::PasswordHasher;
@@ -140,7 +140,7 @@ pub(crate) struct World {
     pki: Arc<Pki>,
     grpc: String,
     directory: DirectoryClient<Channel>,
-    publisher: mpsc::Sender<Publication>,
+    publisher: Mutex<Option<mpsc::Sender<Publication>>>,
     stop: CancellationToken,
 }
 
@@ -174,11 +174,16 @@ impl World {
 
     /// Publishes everything, and these besides.
     pub(crate) async fn publish_all(&self, more: Vec<Item>) {
+        self.publish_all_as(1, more).await;
+    }
+
+    /// The same, as the leader of an epoch.
+    pub(crate) async fn publish_all_as(&self, epoch: u64, more: Vec<Item>) {
         let world = self;
         for item in records().into_iter().chain(more) {
-            world.publish(item).await;
+            world.publish_as(epoch, item).await;
         }
-        world.publish(Item::EndOfSnapshot(true)).await;
+        world.publish_as(epoch, Item::EndOfSnapshot(true)).await;
         let address = world.http;
         eventually("the directory is loaded", async || {
             Request::new(address, "GET", &format!("/api/v1/c/{COUNCIL}"))
@@ -291,19 +296,32 @@ impl World {
             pki,
             grpc,
             directory,
-            publisher,
+            publisher: Mutex::new(Some(publisher)),
             stop,
         }
     }
 
     pub(crate) async fn publish(&self, item: Item) {
-        self.publisher
+        self.publish_as(1, item).await;
+    }
+
+    /// Publishes as the leader of an epoch.
+    pub(crate) async fn publish_as(&self, epoch: u64, item: Item) {
+        let publisher = self.publisher.lock().expect("lock").clone();
+        publisher
+            .expect("an operator")
             .send(Publication {
-                epoch: 1,
+                epoch,
                 item: Some(item),
             })
             .await
             .expect("published");
+    }
+
+    /// The operator's stream to this replica ends.
+    #[allow(dead_code, reason = "not every test takes the operator away")]
+    pub(crate) fn lose_operator(&self) {
+        drop(self.publisher.lock().expect("lock").take());
     }
 
     /// Enters by the door.
