@@ -27,6 +27,8 @@ pub const ATTRIBUTES_BYTES_MAX: usize = 64 * 1024;
 pub const ATTRIBUTES_MAX: usize = 256;
 /// Bytes of a room's metadata.
 pub const ROOM_METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a webhook event; a longer one goes without metadata, attributes and the list of tracks.
+pub const EVENT_BYTES_MAX: usize = 48 * 1024;
 /// Bytes of a track's name, cid and the like.
 pub const TRACK_TEXT_BYTES_MAX: usize = 256;
 /// Entries of lists in requests: SIDs, destinations, permissions.

@@ -146,6 +146,27 @@ fn nothing_is_told_of_the_tracks_of_somebody_who_never_came() {
 }
 
 #[test]
+fn whoever_writes_much_about_themselves_is_told_of_without_it() {
+    let mut script = Script::new(ad_hoc());
+    let mut long = start("anna", None);
+    // Each of these takes six bytes in JSON.
+    long.metadata = "\u{1}".repeat(60_000);
+    script.start(1, long);
+    script.answer(1);
+    connect(&mut script, Side::Subscriber);
+    leave(&mut script, 1);
+    assert_eq!(
+        names(&script),
+        ["room_started", "participant_joined", "participant_left"]
+    );
+    for event in &told(&script)[1..] {
+        let who = event.participant.as_ref().expect("who");
+        assert_eq!((who.identity.as_str(), who.metadata.as_str()), ("anna", ""));
+    }
+    assert!(script.events.iter().all(|event| event.3.len() < 4_096));
+}
+
+#[test]
 fn a_room_that_moves_keeps_its_sid_and_neither_finishes_nor_starts() {
     let mut first = Script::new(ad_hoc());
     first.start(1, start("anna", None));

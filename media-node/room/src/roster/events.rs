@@ -5,6 +5,7 @@ use livekit_protocol as proto;
 
 use super::{Context, Roster};
 use crate::api::Output;
+use crate::limits::EVENT_BYTES_MAX;
 
 impl Roster {
     fn end_reason(&self) -> proto::RoomEndReason {
@@ -23,7 +24,7 @@ impl Roster {
         participant: Option<&proto::ParticipantInfo>,
         track: Option<&proto::TrackInfo>,
     ) {
-        let event = proto::WebhookEvent {
+        let mut event = proto::WebhookEvent {
             event: name.to_owned(),
             room: Some(self.room_info()),
             participant: participant.cloned(),
@@ -35,7 +36,20 @@ impl Roster {
             },
             ..Default::default()
         };
-        match serde_json::to_vec(&event) {
+        let mut body = serde_json::to_vec(&event);
+        if body.as_ref().is_ok_and(|body| body.len() > EVENT_BYTES_MAX) {
+            // Whoever writes much about themselves does not thereby come and go unnoticed, nor push others' events out.
+            if let Some(participant) = &mut event.participant {
+                participant.metadata.clear();
+                participant.attributes.clear();
+                participant.tracks.clear();
+            }
+            if let Some(room) = &mut event.room {
+                room.metadata.clear();
+            }
+            body = serde_json::to_vec(&event);
+        }
+        match body {
             Ok(body) => {
                 self.events += 1;
                 context.out.push_back(Output::Event {
