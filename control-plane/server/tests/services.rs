@@ -8,8 +8,6 @@ mod chaos;
 mod cluster;
 #[path = "services/drain.rs"]
 mod drain;
-#[path = "services/drain.rs"]
-mod drain;
 #[path = "services/health.rs"]
 mod health;
 #[path = "services/loss.rs"]
