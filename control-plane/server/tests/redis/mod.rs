@@ -199,8 +199,14 @@ impl Server {
             command.env("LD_PRELOAD", library);
             command.env("PLENUM_TEST_CLOCK", &clock.path);
         }
-        self.child = Some(command.spawn().expect("redis-server"));
-        until("the server answers", || self.try_run(&["PING"]).is_ok());
+        let mut child = command.spawn().expect("redis-server");
+        until("the server answers", || {
+            if let Some(status) = child.try_wait().expect("its state") {
+                panic!("redis-server ended at once, {status}: {:?}", self.command);
+            }
+            self.try_run(&["PING"]).is_ok()
+        });
+        self.child = Some(child);
     }
 
     /// It is gone, from one moment to the next.

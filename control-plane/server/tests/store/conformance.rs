@@ -133,11 +133,11 @@ pub(crate) async fn everything_at_once<F: Future<Output = Harness>>(harness: imp
     the_store_answers(harness().await).await;
 }
 
-fn key(name: &str) -> RoomKey {
+pub(crate) fn key(name: &str) -> RoomKey {
     RoomKey::parse("t", name).expect("key")
 }
 
-fn node(name: &str) -> NodeId {
+pub(crate) fn node(name: &str) -> NodeId {
     NodeId::parse(name).expect("node id")
 }
 
@@ -145,7 +145,7 @@ fn site() -> Site {
     Site::parse("local").expect("site")
 }
 
-fn lease(name: &str, epoch: u64) -> RoomLease {
+pub(crate) fn lease(name: &str, epoch: u64) -> RoomLease {
     RoomLease {
         site: site(),
         node: node(name),
@@ -153,7 +153,7 @@ fn lease(name: &str, epoch: u64) -> RoomLease {
     }
 }
 
-fn policy() -> RoomPolicy {
+pub(crate) fn policy() -> RoomPolicy {
     RoomPolicy {
         declared: true,
         lobby: LobbyRule::Guests,
@@ -172,11 +172,11 @@ fn policy() -> RoomPolicy {
     }
 }
 
-fn request() -> RequestId {
+pub(crate) fn request() -> RequestId {
     RequestId::random().expect("random numbers")
 }
 
-fn choice(on: &str) -> Choice {
+pub(crate) fn choice(on: &str) -> Choice {
     Choice {
         site: site(),
         node: node(on),
@@ -184,13 +184,13 @@ fn choice(on: &str) -> Choice {
     }
 }
 
-const CAPACITY: Capacity = Capacity {
+pub(crate) const CAPACITY: Capacity = Capacity {
     rooms: 3,
     participants: 5,
     egress_mbps: 1_000,
 };
 
-fn command(room: &str, on: &str) -> PlaceCommand {
+pub(crate) fn command(room: &str, on: &str) -> PlaceCommand {
     PlaceCommand {
         request: request(),
         key: key(room),
@@ -207,7 +207,7 @@ fn command(room: &str, on: &str) -> PlaceCommand {
     }
 }
 
-fn report(room: &str, lease: RoomLease, participants: u32) -> RoomReport {
+pub(crate) fn report(room: &str, lease: RoomLease, participants: u32) -> RoomReport {
     let facts = RoomFacts {
         room_sid: "RM_1".into(),
         opened: true,
@@ -706,7 +706,7 @@ pub(crate) async fn a_refused_placement_leaves_nothing_behind(harness: Harness) 
     assert_eq!(used(store, "n1").await, Usage::default());
 }
 
-fn node_lease(epoch: u64) -> NodeLease {
+pub(crate) fn node_lease(epoch: u64) -> NodeLease {
     NodeLease {
         site: site(),
         node: node("n1"),
@@ -799,7 +799,7 @@ pub(crate) async fn failures_are_counted_and_forgotten(harness: Harness) {
     assert_eq!(store.failures(scope(1)).await.expect("answer").count, 1);
 }
 
-fn choices(on: &[&str]) -> Vec<Choice> {
+pub(crate) fn choices(on: &[&str]) -> Vec<Choice> {
     on.iter().map(|on| choice(on)).collect()
 }
 
@@ -961,7 +961,7 @@ pub(crate) async fn closed_and_full_choices_are_passed_over(harness: Harness) {
     );
 }
 
-fn hold(room: &str, on: &[&str], people: u32) -> HoldCommand {
+pub(crate) fn hold(room: &str, on: &[&str], people: u32) -> HoldCommand {
     HoldCommand {
         key: key(room),
         choices: choices(on),
@@ -1171,7 +1171,7 @@ pub(crate) async fn a_tenant_uses_what_its_rooms_use_everywhere(harness: Harness
     assert_eq!(store.tenant_usage(tenant("u")).await, Ok(Usage::default()));
 }
 
-fn record(kind: RecordKind, uid: &str, epoch: u64, value: &[u8]) -> StoredRecord {
+pub(crate) fn record(kind: RecordKind, uid: &str, epoch: u64, value: &[u8]) -> StoredRecord {
     StoredRecord {
         kind,
         uid: Uid::parse(uid).expect("uid"),
@@ -1278,14 +1278,14 @@ pub(crate) async fn one_replica_has_a_role(harness: Harness) {
     assert!(matches!(refused, Err(StoreError::Full { .. })));
 }
 
-fn queue(receiver: &str) -> EventQueue {
+pub(crate) fn queue(receiver: &str) -> EventQueue {
     EventQueue {
         tenant: tenant("t"),
         receiver: receiver.into(),
     }
 }
 
-fn event(id: &str, body: &[u8]) -> QueuedEvent {
+pub(crate) fn event(id: &str, body: &[u8]) -> QueuedEvent {
     QueuedEvent {
         id: id.into(),
         name: "room_started".into(),

@@ -5,14 +5,7 @@ use super::keys::Namespace;
 use super::scripts;
 
 /// Commands beside those of the scripts: running them, and finding one's way in a cluster.
-const OWN: [&str; 6] = [
-    "evalsha",
-    "eval",
-    "ping",
-    "select",
-    "client|setinfo",
-    "cluster|slots",
-];
+const OWN: [&str; 5] = ["evalsha", "eval", "ping", "select", "cluster|slots"];
 
 /// The rule, as `ACL SETUSER plenum …` and a line `user plenum …` of an ACL file take it; the password is to be added.
 #[must_use]

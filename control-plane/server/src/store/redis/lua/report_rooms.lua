@@ -101,9 +101,11 @@ local answers = {}
 for index = 4, #KEYS do
   local done, answer = pcall(report, KEYS[index], 4 + (index - 4) * 10)
   if not done then
-    local family = type(answer) == 'table' and string.match(answer.err or '', '^BROKEN (%S+)')
+    -- Servers differ in whether they hand on the table or its text.
+    local text = type(answer) == 'table' and answer.err or tostring(answer)
+    local family = string.match(text, '^BROKEN (%S+)')
     if not family then
-      error(answer)
+      error({ err = text })
     end
     answer = 'B' .. family
   end
