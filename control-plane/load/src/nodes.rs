@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use plenum_proto::v1::node_control_client::NodeControlClient;
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::{
-    NodeFacts, NodeHello, NodeLoad, NodeReport, RoomClosed, RoomFacts, RoomKey, RoomState,
+    NodeFacts, NodeHello, NodeLoad, NodeReport, RoomClosed, RoomFacts, RoomKey, RoomPolicy,
+    RoomState,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -45,7 +46,7 @@ pub(crate) struct Room {
     epoch: u64,
     participants: u32,
     facts: RoomFacts,
-    policy_revision: String,
+    policy: RoomPolicy,
 }
 
 /// One node.
@@ -245,7 +246,8 @@ impl Nodes {
             rooms,
             participants,
             egress_bps: u64::from(participants) * 1_500_000,
-            dropped_packets: 0,
+            unix_ms: now_unix_ms(),
+            ..NodeLoad::default()
         })
     }
 
@@ -326,6 +328,14 @@ async fn facts(orders: &mut Streaming<plenum_proto::v1::NodeOrder>) -> Result<No
     bail!("the replica ended the stream before it told the facts")
 }
 
+fn now_unix_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
 fn report(item: Report) -> NodeReport {
     NodeReport { item: Some(item) }
 }
@@ -345,7 +355,9 @@ fn state(key: &Key, room: &Room) -> Report {
         // As in a lesson: one speaks, the others listen.
         publishers: room.participants.min(1),
         facts: Some(room.facts.clone()),
-        policy_revision: room.policy_revision.clone(),
+        policy_revision: room.policy.revision.clone(),
+        // Ad-hoc rooms tell the rules that they were opened with.
+        policy: Some(room.policy.clone()),
         lobby: 0,
     })
 }

@@ -19,6 +19,9 @@ use control_plane::plane::Plane;
 use control_plane::rpc;
 use control_plane::store::Store;
 use control_plane::store::memory::MemoryStore;
+use control_plane::store::redis::address::Address;
+use control_plane::store::redis::keys::Namespace;
+use control_plane::store::redis::{Options, RedisStore};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -29,7 +32,7 @@ use crate::figures::{Spread, spread};
 use crate::nodes::Nodes;
 use crate::operator;
 use crate::pki::Pki;
-use crate::process::{Launch, Process, until_said};
+use crate::process::{Launch, Process, READY, until_said};
 use crate::redis_server::{self, Counts};
 use crate::target::{Arrivals, Person, backends};
 
@@ -37,6 +40,8 @@ use crate::target::{Arrivals, Person, backends};
 const ALONE: usize = 2_000;
 /// Joins under way at a time in the measurement of CPU time.
 const AT_A_TIME: usize = 64;
+/// A call that takes longer has failed; longer than in production, so that a busy machine is measured and not refused.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// Calls of the bare script.
 const BARE: usize = 20_000;
 
@@ -183,7 +188,23 @@ pub(crate) async fn run(args: PlanArgs) -> Result<()> {
 async fn store(redis_url: Option<&str>, clock: Clock) -> Result<Arc<dyn Store>> {
     match redis_url {
         None => Ok(Arc::new(MemoryStore::new(Arc::new(move || clock.now())))),
-        Some(url) => bail!("no store at {url}"),
+        Some(url) => {
+            let store = RedisStore::start(Options {
+                address: Address::parse(url)?,
+                ca: None,
+                namespace: Namespace::parse("plan").context("a name of a namespace")?,
+                deadline: DEADLINE,
+            })?;
+            // It connects in the background.
+            let end = tokio::time::Instant::now() + READY;
+            while store.ping().await.is_err() {
+                if tokio::time::Instant::now() > end {
+                    bail!("the store at {url} does not answer");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(Arc::new(store))
+        }
     }
 }
 

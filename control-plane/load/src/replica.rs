@@ -51,12 +51,21 @@ impl Replica {
         .map(str::to_owned)
         .into();
         if options.tls {
-            args.extend(["--http-tls-dir".to_owned(), folder]);
+            args.extend(["--http-tls-dir".to_owned(), folder.clone()]);
         }
         match options.redis_url {
             None => args.extend(["--store", "memory"].map(str::to_owned)),
             Some(url) => {
-                args.extend(["--store", "redis", "--redis-url", url].map(str::to_owned));
+                let seal = format!("{folder}/seal.key");
+                let redis = [
+                    "--store",
+                    "redis",
+                    "--redis-url",
+                    url,
+                    "--seal-key-file",
+                    &seal,
+                ];
+                args.extend(redis.map(str::to_owned));
             }
         }
         let mut process = Process::start(&Launch {

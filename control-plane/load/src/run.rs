@@ -218,6 +218,7 @@ impl System {
         let pki = Pki::new()?;
         pki.write(folder)?;
         std::fs::write(folder.join("installation.key"), [9; 32])?;
+        std::fs::write(folder.join("seal.key"), [8; 32])?;
         let redis = match args.store {
             StoreKind::Memory => None,
             StoreKind::Redis => Some(RedisServer::start(&args.redis_server, folder).await?),

@@ -228,7 +228,7 @@ impl RoomHost for Host {
             epoch: request.epoch,
             participants: 0,
             facts,
-            policy_revision: request.policy.unwrap_or_default().revision,
+            policy: request.policy.unwrap_or_default(),
         };
         let facts = self.0.open(node, &(key.tenant, key.name), room);
         Ok(Response::new(OpenResponse {
