@@ -231,6 +231,12 @@ fn a_silent_node_is_suspect_and_then_dead_by_both_witnesses() {
         "another replica hears it"
     );
     assert_eq!(
+        judge(&mut view, LeaseWitness::Expired, false),
+        None,
+        "a moment ago it did"
+    );
+    silence(&mut view, 3);
+    assert_eq!(
         judge(&mut view, LeaseWitness::Expired, true),
         None,
         "too early after the start"
