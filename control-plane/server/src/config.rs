@@ -536,6 +536,42 @@ mod tests {
     }
 
     #[test]
+    fn a_store_in_redis_is_checked_at_the_start() {
+        let key = key_file(32);
+        let file = key.to_str().expect("utf-8");
+        let with = |extra: &[&str]| {
+            let all = [&["--store", "redis", "--seal-key-file", file], extra].concat();
+            validate(&all, 32)
+        };
+        let config = with(&["--redis-url", "redis://u:hunter2@h"]).expect("valid");
+        assert!(matches!(config.store, StoreChoice::Redis(_)));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for (extra, text) in [
+            (&[][..], "--redis-url URL or PLENUM_REDIS_URL"),
+            (&["--redis-url", "http://u:hunter2@h"], "--redis-url begins"),
+            (
+                &["--redis-url", "redis://h", "--redis-ca", file],
+                "begin it with rediss",
+            ),
+            (
+                &["--redis-url", "rediss://h", "--redis-ca", file],
+                "no readable PEM file",
+            ),
+            (
+                &["--redis-url", "redis://h", "--redis-namespace", "A"],
+                "--redis-namespace",
+            ),
+        ] {
+            let error = with(extra).expect_err("refused");
+            assert!(
+                error.contains(text) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        std::fs::remove_file(key).expect("removed");
+    }
+
+    #[test]
     fn a_bind_to_every_address_needs_a_name_to_dial() {
         let key = key_file(32);
         let args = [

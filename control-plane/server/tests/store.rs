@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Every store does what the trait says.
 
+#[path = "store/binary.rs"]
+mod binary;
 #[path = "store/broken.rs"]
 mod broken;
 #[path = "store/conformance.rs"]

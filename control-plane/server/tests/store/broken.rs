@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::conformance::{
     CAPACITY, command, event, hold, key, lease, node, node_lease, queue, record, report, request,
 };
-use crate::redis_store::{options, ready};
+use crate::redis_store::{answers, options, ready};
 use crate::servers::Server;
 
 fn broken<T>(key_family: &'static str) -> Result<T, StoreError> {
@@ -352,12 +352,13 @@ fn no_garbage_under_any_key_is_more_than_a_refusal() {
     ];
     let spoilt = prop::collection::vec((prop::sample::select(keys.to_vec()), garbage()), 1..4);
     let mut runner = TestRunner::new(Config {
-        cases: 200,
+        cases: 300,
         failure_persistence: None,
         ..Config::default()
     });
     runner
         .run(&spoilt, |spoilt| {
+            runtime.block_on(answers(&store));
             server.flush();
             for (key, garbage) in &spoilt {
                 write(&server, key, garbage);

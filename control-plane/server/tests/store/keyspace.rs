@@ -345,9 +345,10 @@ async fn a_room_takes_few_bytes() {
     let server = Server::start();
     let store = ready(options(&server.url(), "local")).await;
     let bytes = || -> u64 {
-        let info: String =
-            redis::from_redis_value(server.run(&["INFO", "memory"])).expect("text");
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        let info: String = redis::from_redis_value(server.run(&["INFO", "memory"])).expect("text");
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory:"));
         line.expect("a figure").parse().expect("a number")
     };
     const ROOMS: u64 = 5_000;
@@ -360,10 +361,7 @@ async fn a_room_takes_few_bytes() {
                 ..report(&room, lease("n1", 1), 20)
             }
         });
-        store
-            .report_rooms(reports.collect())
-            .await
-            .expect("answer");
+        store.report_rooms(reports.collect()).await.expect("answer");
     }
     let each = (bytes() - before) / ROOMS;
     println!("a reported room takes {each} bytes");

@@ -32,8 +32,10 @@ pub const DEADLINE: Duration = Duration::from_millis(250);
 const FAILURES_MAX: u32 = 3;
 /// Time between probes.
 const PROBE: Duration = Duration::from_secs(1);
-/// Connecting may take this long.
-const CONNECT: Duration = Duration::from_secs(2);
+/// Connecting to one server may take this long.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Finding the right server among several may take this long.
+const SEEK: Duration = Duration::from_secs(5);
 
 /// Labels of calls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -327,7 +329,9 @@ impl Link {
         let call = async {
             let by_hash = command("EVALSHA", script.hash(), keys, args);
             match connection.request(&by_hash).await {
-                Err(error) if matches!(self.judge(&error), Failure::UnknownScript) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoScript)) =>
+                {
                     let by_text = command("EVAL", script.text(), keys, args);
                     connection.request(&by_text).await
                 }
@@ -341,7 +345,7 @@ impl Link {
             }
             Ok(Err(error)) => {
                 tracing::debug!(script = script.name, %error, "Redis refused a call");
-                self.judge(&error)
+                self.judge(script, &error)
             }
             Err(_) => Failure::Away,
         };
@@ -363,12 +367,21 @@ impl Link {
         Err(StoreError::Away)
     }
 
-    fn judge(&self, error: &RedisError) -> Failure {
+    fn judge(&self, script: &Script, error: &RedisError) -> Failure {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Failure::UnknownScript,
             ErrorKind::Server(
                 ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::Moved,
             ) => Failure::Gone,
+            // The script itself stumbled: over something under its keys that is none of Plenum's.
+            ErrorKind::Server(ServerErrorKind::ResponseError)
+                if error
+                    .detail()
+                    .is_some_and(|detail| detail.starts_with("user_script:")) =>
+            {
+                tracing::warn!(script = script.name, %error, "a script of the store stumbled");
+                Failure::Refused(self.counters.unread(script.family))
+            }
             ErrorKind::Server(_) => {
                 self.explain(error);
                 Failure::Away
@@ -434,7 +447,7 @@ impl Link {
     async fn probe(&self) {
         let connection = match self.connection() {
             Some(connection) => connection,
-            None => match timeout(CONNECT, self.connect()).await {
+            None => match timeout(SEEK, self.connect()).await {
                 Ok(Ok(connection)) => connection,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "Redis cannot be reached");

@@ -4,10 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use super::keys::Family;
+
 /// A script, known to the server by its hash.
 pub struct Script {
     /// As in traces and metrics.
     pub name: &'static str,
+    /// What it works on first of all.
+    pub(super) family: Family,
     text: LazyLock<Loaded>,
 }
 
@@ -40,10 +44,11 @@ fn load(parts: &[&str]) -> Loaded {
 }
 
 macro_rules! scripts {
-    ($($id:ident = $file:literal [$($shared:literal)*];)*) => {
+    ($($id:ident = $file:literal $family:ident [$($shared:literal)*];)*) => {
         $(
             pub(super) static $id: Script = Script {
                 name: $file,
+                family: Family::$family,
                 text: LazyLock::new(|| load(&[
                     include_str!("lua/lib.lua"),
                     $(include_str!(concat!("lua/", $shared, ".lua")),)*
@@ -61,28 +66,28 @@ macro_rules! scripts {
 }
 
 scripts! {
-    PLACE = "place" ["ledger"];
-    UNDO_PLACE = "undo_place" [];
-    RESERVE = "reserve" ["ledger"];
-    RELEASE = "release" ["ledger"];
-    HOLD = "hold" ["ledger"];
-    DROP_HOLD = "drop_hold" ["ledger"];
-    ROOM = "room" [];
-    REPORT_ROOMS = "report_rooms" ["ledger"];
-    CLOSE_ROOM = "close_room" ["ledger"];
-    USAGE = "usage" ["ledger"];
-    REFRESH_NODES = "refresh_nodes" [];
-    MARK_ACCEPTING = "mark_accepting" [];
-    NODE = "node" [];
-    FAILURES = "failures" [];
-    PUT_RECORD = "put_record" [];
-    RECORD = "record" [];
-    RECORDS = "records" [];
-    CLAIM = "claim" [];
-    PUSH_EVENT = "push_event" ["queue"];
-    EVENTS = "events" ["queue"];
-    EVENT_DONE = "event_done" ["queue"];
-    PING = "ping" [];
+    PLACE = "place" Room ["ledger"];
+    UNDO_PLACE = "undo_place" Room [];
+    RESERVE = "reserve" Seats ["ledger"];
+    RELEASE = "release" Seats ["ledger"];
+    HOLD = "hold" Seats ["ledger"];
+    DROP_HOLD = "drop_hold" Seats ["ledger"];
+    ROOM = "room" Room [];
+    REPORT_ROOMS = "report_rooms" Room ["ledger"];
+    CLOSE_ROOM = "close_room" Room ["ledger"];
+    USAGE = "usage" Use ["ledger"];
+    REFRESH_NODES = "refresh_nodes" Node [];
+    MARK_ACCEPTING = "mark_accepting" Closed [];
+    NODE = "node" Node [];
+    FAILURES = "failures" Failures [];
+    PUT_RECORD = "put_record" Records [];
+    RECORD = "record" Records [];
+    RECORDS = "records" Records [];
+    CLAIM = "claim" Claim [];
+    PUSH_EVENT = "push_event" Events ["queue"];
+    EVENTS = "events" Events ["queue"];
+    EVENT_DONE = "event_done" Events ["queue"];
+    PING = "ping" Seats [];
 }
 
 /// Commands that the scripts call, in lower case.

@@ -5,6 +5,10 @@
 local SEATS, DUE, USE = KEYS[1], KEYS[2], KEYS[3]
 local SWEEP, SLACK = 16, 60000
 
+local function tenant_of(room)
+  return string.match(room, '^([^/]*)/')
+end
+
 -- Is entry a list of `texts` texts and then `numbers` numbers?
 local function shaped(entry, texts, numbers)
   if type(entry) ~= 'table' then
@@ -16,7 +20,7 @@ local function shaped(entry, texts, numbers)
     end
   end
   for index = texts + 1, texts + numbers do
-    if type(entry[index]) ~= 'number' then
+    if not counted(entry[index]) then
       return false
     end
   end
@@ -80,6 +84,9 @@ end
 
 -- A room's seat as it is stored, with what it counts for, and as it is now.
 local function load_seat(room)
+  if not tenant_of(room) then
+    broken('seats')
+  end
   local stored = unpack_seat(call('seats', 'HGET', SEATS, room))
   local seat = {
     reported = alive(stored.reported, 1, 4),
@@ -121,18 +128,15 @@ local function parse_sum(text)
     return { 0, 0, 0, 0 }
   end
   local rooms, participants, publishers, egress = string.match(text, '^1 (%d+) (%d+) (%d+) (%d+)$')
-  if not rooms then
+  local sum = { counted(rooms), counted(participants), counted(publishers), counted(egress) }
+  if not (sum[1] and sum[2] and sum[3] and sum[4]) then
     broken('use')
   end
-  return { tonumber(rooms), tonumber(participants), tonumber(publishers), tonumber(egress) }
+  return sum
 end
 
 local function sum_of(field)
   return parse_sum(call('use', 'HGET', USE, field))
-end
-
-local function tenant_of(room)
-  return string.match(room, '^([^/]*)/')
 end
 
 local function last_of(seat)

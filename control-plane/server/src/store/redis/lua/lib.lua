@@ -20,6 +20,17 @@ end
 local time = call('clock', 'TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- A whole number from none to what Lua counts exactly; nil for anything else.
+local function counted(value)
+  if type(value) == 'string' then
+    value = string.match(value, '^%d+$') and tonumber(value)
+  end
+  if type(value) == 'number' and value >= 0 and value < 9007199254740992 and value == math.floor(value) then
+    return value
+  end
+  return nil
+end
+
 local function whole(number)
   return string.format('%.0f', number)
 end
@@ -50,7 +61,8 @@ local function read_room(key)
   end
   local epoch, site, node, given, life, request, pool =
     string.match(head, '^1 (%d+) (%S+) (%S+) (%d+) (%d+) (%S+) (%S+)$')
-  if not epoch or #epoch ~= 20 then
+  -- A life beyond ten digits of milliseconds is none that Plenum gives.
+  if not epoch or #epoch ~= 20 or not counted(given) or #life > 10 then
     broken('room')
   end
   return {
@@ -61,6 +73,20 @@ end
 local function write_head(key, room)
   local head = { '1', room.epoch, room.site, room.node, whole(room.given), whole(room.life), room.request, room.pool }
   call('room', 'HSET', key, 'head', table.concat(head, ' '))
+end
+
+-- A record's epoch, revision and value, or nil.
+local function read_record(raw)
+  local read, value = pcall(cmsgpack.unpack, raw or '')
+  if not read or type(value) ~= 'table' or value[1] ~= 1 then
+    return nil
+  end
+  for index = 2, 4 do
+    if type(value[index]) ~= 'string' then
+      return nil
+    end
+  end
+  return { value[2], value[3], value[4] }
 end
 
 -- A room as it is answered: epoch, site, node, age, pool, policy, facts.

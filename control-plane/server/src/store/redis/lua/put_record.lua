@@ -10,7 +10,7 @@ if highest and highest > ARGV[1] then
   return { 'Fenced', highest }
 end
 local keeps, id = ARGV[3] == '1', ARGV[4]
-local total = tonumber(call('records', 'HGET', KEYS[3], '') or '0')
+local total = counted(call('records', 'HGET', KEYS[3], '') or '0')
 local before = call('records', 'HSTRLEN', KEYS[3], id)
 local known = call('records', 'ZSCORE', KEYS[2], id)
 if not total then

@@ -5,14 +5,19 @@ local ORDER, EVENTS = KEYS[1], KEYS[2]
 local function read_event(id)
   local raw = call('events', 'HGET', EVENTS, id)
   local read, value = pcall(cmsgpack.unpack, raw or '')
-  if not read or type(value) ~= 'table' or value[1] ~= 1 or type(value[4]) ~= 'string' or type(value[5]) ~= 'number' then
+  if not read or type(value) ~= 'table' or value[1] ~= 1 or not counted(value[5]) then
     broken('events')
+  end
+  for index = 2, 4 do
+    if type(value[index]) ~= 'string' then
+      broken('events')
+    end
   end
   return { name = value[2], queued = value[3], body = value[4], at = value[5] }
 end
 
 local function bytes_of_all()
-  local bytes = tonumber(call('events', 'HGET', EVENTS, '') or '0')
+  local bytes = counted(call('events', 'HGET', EVENTS, '') or '0')
   if not bytes then
     broken('events')
   end

@@ -4,8 +4,8 @@ local raw = call('records', 'HGET', KEYS[1], ARGV[1])
 if not raw then
   return false
 end
-local read, value = pcall(cmsgpack.unpack, raw)
-if not read or type(value) ~= 'table' or value[1] ~= 1 or type(value[4]) ~= 'string' then
+local record = read_record(raw)
+if not record then
   broken('records')
 end
-return { value[2], value[3], value[4] }
+return record

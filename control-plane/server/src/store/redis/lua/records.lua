@@ -5,12 +5,8 @@ local ids = call('records', 'ZRANGE', KEYS[1], from, '+', 'BYLEX', 'LIMIT', 0, A
 local page, bytes = {}, 0
 for _, id in ipairs(ids) do
   local raw = call('records', 'HGET', KEYS[2], id)
-  local read, value = pcall(cmsgpack.unpack, raw or '')
-  if read and type(value) == 'table' and value[1] == 1 and type(value[4]) == 'string' then
-    page[#page + 1] = { id, value[2], value[3], value[4] }
-  else
-    page[#page + 1] = { id }
-  end
+  local record = read_record(raw)
+  page[#page + 1] = record and { id, record[1], record[2], record[3] } or { id }
   bytes = bytes + #(raw or '')
   if bytes >= tonumber(ARGV[3]) then
     break
