@@ -11,18 +11,22 @@ use control_core::lease::Dialled;
 use plenum_proto::v1::room_host_client::RoomHostClient;
 use plenum_proto::v1::{
     AdminRequest, AdminResponse, KnockRequest, KnockUpdate, OpenRequest, OpenResponse, SessionDown,
-    SessionUp,
+    SessionStart,
 };
 use plenum_shell::trace;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tracing::{Instrument, Span};
 
 use crate::config::is_endpoint;
 use crate::identity::{Tls, node_dns};
+
+mod lean;
+
+pub use lean::SessionSays;
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -142,6 +146,7 @@ pub struct Host {
     site: Site,
     node_id: NodeId,
     client: RoomHostClient<Channel>,
+    sessions: Grpc<Channel>,
 }
 
 impl std::fmt::Debug for Host {
@@ -171,21 +176,17 @@ impl Host {
         &self.node_id
     }
 
-    /// Attaches one participant's signalling. The first message of `up` is `start` and should be in the channel already.
+    /// Attaches one participant's signalling.
     ///
     /// # Errors
     /// [`HostError`].
     pub async fn session(
         &self,
-        up: mpsc::Receiver<SessionUp>,
+        start: SessionStart,
+        says: mpsc::Receiver<SessionSays>,
     ) -> Result<Streaming<SessionDown>, HostError> {
         let span = self.span("session");
-        let call = async {
-            self.client
-                .clone()
-                .session(traced(ReceiverStream::new(up)))
-                .await
-        };
+        let call = async { lean::session(&mut self.sessions.clone(), start, says).await };
         self.within(call).instrument(span).await
     }
 
@@ -277,6 +278,9 @@ impl Hosts {
             return Some(known.host.clone());
         }
         let channel = self.endpoint(uid, endpoint)?.connect_lazy();
+        let sessions = Grpc::new(channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let client = RoomHostClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -285,6 +289,7 @@ impl Hosts {
             site: site.clone(),
             node_id: node_id.clone(),
             client,
+            sessions,
         };
         open.insert(
             uid.clone(),

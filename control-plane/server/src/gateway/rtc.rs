@@ -11,8 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use control_core::ids::RoomKey;
 use plenum_proto::v1::session_down::Item as Down;
-use plenum_proto::v1::session_up::Item as Up;
-use plenum_proto::v1::{Frame, SessionDown, SessionRefused, SessionStart, SessionUp, TokenFacts};
+use plenum_proto::v1::{Frame, SessionDown, SessionRefused, SessionStart, TokenFacts};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Streaming};
@@ -23,7 +22,7 @@ use super::client::ConnectQuery;
 use super::listen::Via;
 use super::refusal::Refusal;
 use crate::auth::{RoleName, Token};
-use crate::hosts::{Host, HostError};
+use crate::hosts::{Host, HostError, SessionSays};
 use crate::metrics::Reason;
 
 mod refresh;
@@ -44,7 +43,7 @@ const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A session whose first frame has come.
 struct Attached {
-    up: mpsc::Sender<SessionUp>,
+    up: mpsc::Sender<SessionSays>,
     down: Streaming<SessionDown>,
     first: Frame,
     facts: Option<TokenFacts>,
@@ -290,11 +289,7 @@ async fn attach(host: &Host, start: SessionStart) -> Result<Attached, AttachErro
         .client
         .as_ref()
         .is_some_and(|client| !client.publish_only_suffix.is_empty());
-    up.try_send(SessionUp {
-        item: Some(Up::Start(start)),
-    })
-    .map_err(|_| AttachError::Refused(Refusal::Internal))?;
-    let mut down = match host.session(queue).await {
+    let mut down = match host.session(start, queue).await {
         Ok(down) => down,
         Err(HostError::WrongRoom { .. }) => return Err(AttachError::Elsewhere),
         Err(error) => return Err(AttachError::Refused(error.into())),

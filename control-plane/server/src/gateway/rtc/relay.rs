@@ -14,15 +14,14 @@ use livekit_protocol::{DisconnectReason, LeaveRequest, SignalResponse};
 use plenum_proto::v1::admin_request::Call;
 use plenum_proto::v1::frame::Kind;
 use plenum_proto::v1::session_down::Item as Down;
-use plenum_proto::v1::session_up::Item as Up;
-use plenum_proto::v1::{AdminRequest, Frame, SessionDown, SessionEnd, SessionUp};
+use plenum_proto::v1::{AdminRequest, Frame, SessionDown};
 use prost::Message as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::super::Gateway;
 use super::{Attached, refresh};
 use crate::auth::Token;
-use crate::hosts::{Host, HostError};
+use crate::hosts::{Host, HostError, SessionSays};
 use crate::metrics::Reason;
 
 /// Pace of WebSocket pings.
@@ -123,9 +122,7 @@ impl Relay {
         }
         let clean = end == End::ClientClosed;
         let Attached { up, mut down, .. } = self.attached;
-        let _ = up.try_send(SessionUp {
-            item: Some(Up::End(SessionEnd { clean })),
-        });
+        let _ = up.try_send(SessionSays::End { clean });
         drop(up);
         if end != End::StreamBroke {
             // Dropped at once, the stream would be reset before the node has read how it ended.
@@ -188,7 +185,7 @@ impl Relay {
                         (Ok(permit), Some(Ok(message))) => match self.frame_of(message) {
                             Ok(Some(frame)) => {
                                 self.gateway.0.metrics.frames_up.inc();
-                                permit.send(SessionUp { item: Some(Up::Frame(frame)) });
+                                permit.send(SessionSays::Frame(frame));
                                 Ok(())
                             }
                             Ok(None) => Ok(()),
