@@ -60,7 +60,7 @@ pub struct Town {
     pub replicas: Vec<Replica>,
     pub publishers: Vec<Publisher>,
     pub store: Arc<Watched>,
-    _server: Option<Server>,
+    pub server: Option<Server>,
 }
 
 impl Town {
@@ -105,7 +105,7 @@ impl Town {
             replicas: Vec::new(),
             publishers: Vec::new(),
             store: Arc::clone(&store),
-            _server: server,
+            server,
         };
         for _ in 0..replicas {
             let store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
@@ -148,6 +148,18 @@ impl Town {
         world::until(self.plane(replica), line, |plane| {
             let text = plane.metrics().encode();
             text.lines().any(|served| served == line).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a counter of a replica has come this far.
+    pub async fn metric_at_least(&self, replica: usize, name: &str, least: u64) {
+        world::until(self.plane(replica), name, |plane| {
+            let text = plane.metrics().encode();
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            value.filter(|value| *value >= least).map(drop)
         })
         .await;
     }

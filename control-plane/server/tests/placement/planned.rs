@@ -2,6 +2,7 @@
 //! Capacity that is held for planned conferences.
 
 use control_plane::plane::PlaceRequest;
+use control_plane::store::Store;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{ConferenceRecord, RecordKind};
 
@@ -162,6 +163,29 @@ async fn another_replica_goes_on_holding_when_the_first_is_gone() {
         .await
         .expect_err("still held");
     assert_eq!(refusal.reason(), "NoCapacity");
+    town.stop().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_everything_is_told_again_what_is_held() {
+    let mut town = Town::start_on_redis(1, directory(&[("n1", 100)], 60)).await;
+    let _node = town.node("n1").await;
+    shown(&town, HELD).await;
+    let server = town.server.as_mut().expect("a server");
+    server.kill();
+    town.metric_at_least(0, "plenum_control_store_failures_total", 1)
+        .await;
+    town.server.as_mut().expect("a server").restart();
+    let school = crate::world::key("lecture").tenant;
+    let held = async {
+        while !matches!(town.store.tenant_usage(school.clone()).await, Ok(used) if used.participants == 60)
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(crate::world::LIVENESS, held)
+        .await
+        .expect("it is held again");
     town.stop().await;
 }
 

@@ -181,7 +181,7 @@ impl Plane {
         let placed = match self.open(assignment.key, record, host).await {
             Ok(placed) => placed,
             Err(error) => {
-                tracing::info!(node = %uid, %error, "a room could not be opened, another node is tried");
+                tracing::info!(event = "RoomOpenFailed", node = %uid, %error, "a room could not be opened, another node is tried");
                 return Err(Failed {
                     node: Some(uid),
                     unfit: Unfit::NotAccepting,
@@ -192,7 +192,7 @@ impl Plane {
         // Two replicas may have chosen one empty node at once. The node reports rooms in the order of their opening, so whoever came
         // second sees it here, before anybody has entered.
         if self.is_shared_wrongly(view, assignment.tenant, &uid) {
-            tracing::info!(node = %uid, tenant = %assignment.tenant.name, "a room is taken back from a node that another tenant's rooms are kept apart on");
+            tracing::info!(event = "RoomTakenBack", node = %uid, tenant = %assignment.tenant.name, "a room is taken back from a node that another tenant's rooms are kept apart on");
             self.0.placing.metrics.kept_apart.inc();
             self.end_on(&placed).await;
             return Err(Failed {

@@ -18,7 +18,7 @@ use crate::plane::Plane;
 impl Plane {
     /// All published nodes as placement sees them. Not older than a tenth of a second, and true to this moment if `anew`.
     pub(super) fn candidates(&self, view: &Arc<DirectoryView>, anew: bool) -> Arc<Snapshot> {
-        let version = *self.changed().borrow();
+        let version = *self.0.changed.borrow();
         let known = self.0.placing.snapshot().clone();
         let usable = |snapshot: &Arc<Snapshot>| {
             snapshot.is_current(view, version) || (!anew && snapshot.is_fresh(view, version))

@@ -13,7 +13,7 @@ use control_core::ids::{NodeId, RoomKey};
 use control_core::placement::{Calendar, Hold, Strategy, Unfit};
 use control_core::time::Moment;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::list::{Asks, Tries};
@@ -56,6 +56,15 @@ struct Planned {
     states: BTreeMap<RoomKey, State>,
 }
 
+impl Planned {
+    /// Everything is asked for again at once.
+    fn ask_all(&mut self) {
+        for state in self.states.values_mut() {
+            state.at = Moment::ZERO;
+        }
+    }
+}
+
 impl Plane {
     /// Holds capacity for planned conferences until the token falls, and counts what tenants have in use above their limits.
     pub async fn hold_planned(self, stop: CancellationToken) {
@@ -65,14 +74,24 @@ impl Plane {
             store.claim(ROLE.to_owned(), holder.clone(), lifetime)
         };
         let mut planned = Planned::default();
+        let (mut seen, mut asked_all) = (self.0.metrics.store_failures.get(), Instant::now());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sleep(LOOK) => {}
             }
             self.count_over_limit();
-            if !self.is_loaded() || self.store_is_away() {
+            if !self.is_loaded() {
                 continue;
+            }
+            if self.store_is_away() {
+                continue;
+            }
+            // Whatever failed, the store may have been away meanwhile and have forgotten everything.
+            let failures = self.0.metrics.store_failures.get();
+            if failures != seen && asked_all.elapsed() >= AGAIN {
+                (seen, asked_all) = (failures, Instant::now());
+                planned.ask_all();
             }
             match claim(CLAIM).await {
                 Ok(true) => self.look_at_planned(&mut planned).await,
@@ -238,7 +257,7 @@ fn settle(state: &mut State, held: Option<Result<NodeId, PlaceError>>, now: Mome
     match held {
         Some(Ok(node)) => {
             if state.said {
-                tracing::info!(%tenant, %conference, "capacity is held for a planned conference after all");
+                tracing::info!(event = "HoldPlaced", %tenant, %conference, "capacity is held for a planned conference after all");
             } else if state.node.as_ref() != Some(&node) {
                 tracing::debug!(%tenant, %conference, %node, "capacity is held for a planned conference");
             }
@@ -248,7 +267,7 @@ fn settle(state: &mut State, held: Option<Result<NodeId, PlaceError>>, now: Mome
         }
         Some(Err(error)) => {
             if !state.said {
-                tracing::warn!(%tenant, %conference, %error, "capacity for a planned conference cannot be held; it is tried again");
+                tracing::warn!(event = "HoldRefused", %tenant, %conference, %error, "capacity for a planned conference cannot be held; it is tried again");
             }
             state.node = None;
             state.said = true;
