@@ -24,7 +24,6 @@ mod planned;
 mod quota;
 #[path = "placement/residency.rs"]
 mod residency;
-#[allow(dead_code)]
 #[path = "redis/mod.rs"]
 mod servers;
 #[path = "placement/trips.rs"]
