@@ -21,6 +21,7 @@ import type { Door, DoorDeps } from './door';
 import { PlenumError, reasonFor, type Reason } from './errors';
 import { Emitter } from './events';
 import { LOBBY_TOPIC, LobbyList } from './lobby';
+import { MOVE_TOPIC, MoveNotice } from './move';
 import { Moderation } from './moderation';
 import { PatientReconnect } from './retry';
 import { type ChatRule, parseChatRule, parseHand, parseRole, type Person, Roster, type Source, type TrackState } from './roster';
@@ -74,6 +75,7 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
   readonly stage = new Stage();
   readonly chat = new ChatLog();
   readonly lobby = new LobbyList();
+  readonly move = new MoveNotice();
   readonly moderation: Moderation;
   readonly #deps: CallDeps;
   readonly #room: Room;
@@ -267,6 +269,7 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
     room.on(RoomEvent.ConnectionStateChanged, (state) => {
       if (state !== ConnectionState.Connected) {
         this.roster.handleReconnecting();
+        this.move.handleReconnecting();
       }
       this.#wireEngine();
       this.#refresh();
@@ -287,9 +290,13 @@ export class Call extends Emitter<{ change: []; ended: [Reason]; failed: ['micro
       }
     });
     room.on(RoomEvent.DataReceived, (payload, participant, _kind, topic, _encryption, identity) => {
-      // Lobby packets come from the server: whatever a participant sends under this topic is not one.
-      if (topic === LOBBY_TOPIC && participant === undefined && (identity === undefined || identity === '')) {
+      // Some packets come from the server: whatever a participant sends under their topics is not one.
+      const server = participant === undefined && (identity === undefined || identity === '');
+      if (topic === LOBBY_TOPIC && server) {
         this.lobby.handlePacket(payload);
+      } else if (topic === MOVE_TOPIC && server) {
+        this.move.handlePacket(payload);
+        this.#refresh();
       } else if (topic === LEGACY_CHAT_TOPIC && participant) {
         this.#legacyChat(payload, participant);
       }

@@ -161,6 +161,8 @@ export const en = {
   'call.bar': 'Controls of the call',
   'call.reconnecting': 'The connection is interrupted. Reconnecting …',
   'call.reconnected': 'Connected again',
+  'call.moves': 'For maintenance, this conference moves to another server {when}. Picture and sound pause for a moment; you need not do anything.',
+  'call.movesNot': 'The conference does not move after all.',
   'call.startAudio': 'Your browser holds the sound back.',
   'call.startAudio.button': 'Turn sound on',
   'call.mic.on': 'Mute',

@@ -21,6 +21,7 @@ import { Sound, TileView } from './Tile';
 /** The conference itself. */
 export function CallView({ call, conference }: { readonly call: Call; readonly conference: Conference }): JSX.Element {
   const t = useT();
+  const { locale } = useApp();
   useChange(call);
   const [panel, setPanel] = useState<Panel | null>(null);
   const [settings, setSettings] = useState(false);
@@ -65,6 +66,11 @@ export function CallView({ call, conference }: { readonly call: Call; readonly c
             <p class="note note-warn" data-testid="reconnecting">
               <span class="spinner spinner-small" aria-hidden="true" />
               {t('call.reconnecting')}
+            </p>
+          )}
+          {call.move.movesAt !== null && !own.reconnecting && (
+            <p class="note" data-testid="moves">
+              {t('call.moves', { when: locale.moment(new Date(call.move.movesAt), new Date()) })}
             </p>
           )}
         </div>

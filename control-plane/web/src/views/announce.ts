@@ -85,6 +85,7 @@ export function useAnnouncements(call: Call): { readonly toasts: readonly Line[]
         }
         before.current.reconnecting = reconnecting;
       }),
+      call.move.on('calledOff', () => say(t('call.movesNot'))),
       call.on('mutedByOther', () => say(t('call.mutedByOther'))),
       call.roster.on('change', () => {
         const role = call.roster.me?.role ?? null;
