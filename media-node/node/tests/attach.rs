@@ -7,11 +7,13 @@ use media_core::io::Protocol;
 use plenum_load::headless::Source;
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
-use plenum_proto::v1::{AcceptingOrder, DropRoom, EventAck, MoveOrder, ReplicaList, RoomFacts};
+use plenum_proto::v1::{
+    AcceptingOrder, DropRoom, EventAck, MoveOrder, OpenRequest, ReplicaList, RoomFacts, RoomPolicy,
+};
 use tonic::Code;
 use world::{
     Call, ControlPlane, Pki, Role, Setting, UID, World, act_until, address, eventually, facts, key,
-    session_start, start_node,
+    policy, session_start, start_node,
 };
 
 fn reason(status: &tonic::Status) -> Option<&str> {
@@ -208,6 +210,34 @@ async fn a_room_with_a_higher_epoch_elsewhere_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ad_hoc_room_reports_the_rules_it_was_opened_with() {
+    let world = World::start(Setting::default()).await;
+    let mut call = world.call().await;
+    for (room, declared) in [("adhoc", false), ("declared", true)] {
+        let rules = RoomPolicy {
+            declared,
+            max_participants: 7,
+            ..policy()
+        };
+        let request = OpenRequest {
+            key: Some(key(room)),
+            epoch: 1,
+            policy: Some(rules.clone()),
+            facts: None,
+        };
+        call.client.open(request).await.expect("opened");
+        let wanted = (!declared).then_some(rules);
+        eventually("it is reported", async || {
+            world.plane.reports().iter().any(|report| {
+                matches!(report, Report::Room(state) if state.key == Some(key(room)) && state.policy == wanted)
+            })
+        })
+        .await;
+    }
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_repeated_until_they_are_acknowledged() {
     let mut world = World::start(Setting::default()).await;
     let call = world.call().await;
@@ -272,6 +302,20 @@ async fn events_are_repeated_until_they_are_acknowledged() {
     let said = hellos().await;
     eventually("the second order is obeyed", async || {
         hellos().await > said.min(1)
+    })
+    .await;
+    let first_again = || {
+        let reports = world.plane.reports();
+        let again = reports.iter().filter_map(|report| match report {
+            Report::Event(event) if event.again => Some(event.seq),
+            _ => None,
+        });
+        again.collect::<Vec<_>>()
+    };
+    assert_eq!(first_again(), [1]);
+    world.plane.order(Order::EventsAgain(true)).await;
+    eventually("a replica that asks is told the rest again", async || {
+        first_again() == [1, 2]
     })
     .await;
     world.plane = world.plane.restart(&world.pki, Some(facts(true))).await;

@@ -160,10 +160,7 @@ impl Plane {
         if let Some(placed) = self.running(key)? {
             return self.found(placed, tenant, &request).await;
         }
-        let lost = self
-            .live()
-            .lost_room(key)
-            .map(|lost| lost.entry.facts.clone());
+        let lost = self.live().lost_room(key).map(|lost| lost.entry.clone());
         // A room that had a node before is looked up first, because it goes on by its own rules; and nothing is placed that may run on a
         // node which has not reported yet. All others the placing itself finds, where they have a node.
         let mut trips = TRIPS_MAX;
@@ -197,9 +194,13 @@ impl Plane {
             None => Assignment {
                 key,
                 tenant,
-                policy: request.policy,
+                // A room that was lost goes on by the rules that it ran by.
+                policy: lost
+                    .as_ref()
+                    .and_then(|lost| lost.policy.as_deref().cloned())
+                    .unwrap_or(request.policy),
                 pool: request.pool,
-                facts: lost.unwrap_or_default(),
+                facts: lost.map(|lost| lost.facts).unwrap_or_default(),
                 floor: request.floor,
                 participants: request.participants,
                 replaces: None,

@@ -8,13 +8,14 @@ use std::time::Duration;
 use control_plane::plane::PlaceRequest;
 
 use crate::cluster::Cluster;
+use crate::redis::Server;
 use crate::world::net::Line;
 use crate::world::{LIVENESS, key, request};
 
 const REPLICAS: usize = 3;
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 const ROOMS: [&str; 8] = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7"];
-const STEPS: usize = 14;
+const STEPS: usize = 24;
 
 /// xorshift64*.
 struct Random(u64);
@@ -60,16 +61,23 @@ async fn open(cluster: &Cluster, replica: usize, room: &str) -> bool {
         .is_ok()
 }
 
-async fn something_fails(cluster: &mut Cluster, random: &mut Random) {
+async fn something_fails(cluster: &mut Cluster, server: &Server, random: &mut Random) {
     let (node, replica) = (random.below(NODES.len()), random.below(REPLICAS));
-    match random.below(9) {
+    match random.below(12) {
         0 | 1 => cluster.line(node, replica, Line::Held),
         2 => cluster.line(node, replica, Line::Broken),
         3 => cluster.all_lines_of_node(node, Line::Held),
         4 => cluster.all_lines(Line::Whole),
         5 => cluster.away[replica].store(true, std::sync::atomic::Ordering::SeqCst),
         6 => cluster.store_away(random.below(2) == 0),
-        7 => cluster.stops[replica].for_a_while(Duration::from_secs(3)),
+        7 => server.pause(),
+        8 => server.resume(),
+        9 => {
+            // It may stand still.
+            server.resume();
+            server.flush();
+        }
+        10 => cluster.stops[replica].for_a_while(Duration::from_secs(3)),
         _ => cluster.restart_node(node).await,
     }
 }
@@ -121,7 +129,10 @@ async fn contradictions(cluster: &Cluster, opened: &BTreeSet<&'static str>) -> V
                 ));
             }
         }
-        let kept = cluster.store.room(key(room)).await.expect("answers");
+        let Ok(kept) = cluster.store.room(key(room)).await else {
+            wrong.push("the store does not answer".into());
+            continue;
+        };
         let kept = kept.map(|kept| (kept.lease.node.to_string(), kept.lease.epoch.0));
         if kept.as_ref() != Some(&(node.clone(), *epoch)) {
             wrong.push(format!(
@@ -135,7 +146,8 @@ async fn contradictions(cluster: &Cluster, opened: &BTreeSet<&'static str>) -> V
 async fn survives(seed: u64) {
     println!("PLENUM_SEED={seed}");
     let mut random = Random(seed.max(1));
-    let mut cluster = Cluster::start(REPLICAS, &NODES, &ROOMS).await;
+    let server = Server::start();
+    let mut cluster = Cluster::start_on_redis(&server.url(), REPLICAS, &NODES, &ROOMS).await;
     let mut opened = BTreeSet::new();
     for step in 0..STEPS {
         if step % 2 == 0 {
@@ -145,12 +157,13 @@ async fn survives(seed: u64) {
                 opened.insert(room);
             }
         } else {
-            something_fails(&mut cluster, &mut random).await;
+            something_fails(&mut cluster, &server, &mut random).await;
         }
         let pause = 200 + random.below(1_800) as u64;
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     println!("opened: {opened:?}");
+    server.resume();
     all_is_whole(&cluster, &opened, seed).await;
     cluster.stop().await;
 }

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control_core::ids::Epoch;
+use control_core::record::RoomPolicy;
 use control_plane::plane::PlaceRequest;
 
 use crate::cluster::Cluster;
 use crate::place;
 use crate::world::net::Line;
-use crate::world::{LIVENESS, key, request};
+use crate::world::{LIVENESS, key, policy, request};
 
 /// Two replicas that cannot reach the store, each of which hears one node alone, have each opened the class.
 async fn doubled() -> Cluster {
@@ -212,6 +213,46 @@ async fn what_a_room_told_last_outlives_a_store_that_did_not_hear_it() {
     assert!(back.facts.opened && back.facts.locked, "{back:?}");
     assert_eq!(back.facts.metadata, "changed");
     cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_rules_of_an_ad_hoc_room_outlive_its_node_and_the_store() {
+    let mut cluster = Cluster::start(1, &["n1", "n2"], &[]).await;
+    let own = RoomPolicy {
+        declared: false,
+        max_participants: 7,
+        revision: "own".into(),
+        ..policy()
+    };
+    let wish = PlaceRequest {
+        policy: own,
+        ..request("adhoc")
+    };
+    let placed = cluster.replicas[0].plane.place(wish).await.expect("placed");
+    let home = cluster.index(placed.node_id.as_str());
+    cluster
+        .change(home, "adhoc", |room| room.facts.opened = true)
+        .await;
+    let before = cluster.nodes[home].room("adhoc").expect("runs");
+    cluster.store_away(true);
+    // A replica that never saw the store, nor the room's beginning.
+    cluster.add_replica(true).await;
+    cluster.replicas[1]
+        .until("it is heard", |plane| plane.room(&key("adhoc")))
+        .await;
+    cluster.stops[0].for_a_while(Duration::from_secs(3_600));
+    drop(cluster.nodes.remove(home));
+    let back = cluster.nodes[0]
+        .until("the room is back", |rooms, _| rooms.get("adhoc").cloned())
+        .await;
+    assert_eq!(back.policy, before.policy);
+    assert_eq!(back.policy.max_participants, 7);
+    assert_eq!(back.facts, before.facts);
+    let mut replicas = cluster.replicas.into_iter();
+    drop(replicas.next());
+    for replica in replicas {
+        replica.stop().await;
+    }
 }
 
 #[tokio::test]
