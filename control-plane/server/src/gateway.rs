@@ -103,7 +103,7 @@ impl Serving {
             if let Err(error) = ended
                 && error.is_panic()
             {
-                tracing::error!(%error, "a listener ended by a bug");
+                tracing::error!(event = "ListenerFailed", %error, "a listener ended by a bug");
             }
         }
     }

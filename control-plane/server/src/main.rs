@@ -59,7 +59,11 @@ fn main() -> ExitCode {
     let config = match args.validate() {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("{:#}", anyhow::Error::from(error));
+            tracing::error!(
+                event = "ConfigurationRefused",
+                "{:#}",
+                anyhow::Error::from(error)
+            );
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -68,7 +72,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!(event = "ReplicaFailed", "{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -96,7 +100,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = match config.store {
         StoreChoice::Memory => Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),
         StoreChoice::Redis(options) => {
-            tracing::info!(address = %options.address, namespace = ?options.namespace, "the store is in Redis");
+            tracing::info!(event = "StoreChosen", address = %options.address, namespace = ?options.namespace, "the store is in Redis");
             Arc::clone(redis.insert(Arc::new(RedisStore::start(options)?))) as Arc<dyn Store>
         }
     };
@@ -147,7 +151,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         insecure_dev_keys: config.insecure_dev_keys,
     };
     let serving = gateway::start(plane.clone(), settings, supervisor.token()).await?;
-    tracing::info!(replica = config.replica_id, http = ?serving.addresses, %grpc, "control plane listens");
+    tracing::info!(event = "ReplicaStarted", replica = config.replica_id, http = ?serving.addresses, %grpc, "control plane listens");
     supervisor.spawn("gateway", async move {
         serving.stopped().await;
         Ok(())
@@ -165,7 +169,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     supervisor
         .run(either(&mut terminate, &mut interrupt))
         .await?;
-    tracing::info!("control plane stopped");
+    tracing::info!(event = "ReplicaStopped", "control plane stopped");
     Ok(())
 }
 

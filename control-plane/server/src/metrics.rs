@@ -137,7 +137,7 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a String fails only if a metric's own encoding does.
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
-            tracing::warn!(%error, "metrics are incomplete");
+            tracing::warn!(event = "MetricsIncomplete", %error, "metrics are incomplete");
         }
         text
     }

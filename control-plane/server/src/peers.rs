@@ -103,12 +103,13 @@ impl Peers {
                     // Once per failure, not every five seconds.
                     Ok(Err(error)) => {
                         if failing.insert(name.clone()) {
-                            tracing::warn!(name, %error, "the name of a replica does not resolve; its last addresses stay");
+                            tracing::warn!(event = "PeerNameUnresolved", name, %error, "the name of a replica does not resolve; its last addresses stay");
                         }
                     }
                     Err(_) => {
                         if failing.insert(name.clone()) {
                             tracing::warn!(
+                                event = "NameServerSilent",
                                 name,
                                 "no name server answers for a replica; its last addresses stay"
                             );
@@ -126,6 +127,7 @@ impl Peers {
             });
             if changed {
                 tracing::info!(
+                    event = "PeersFound",
                     replicas = self.found.borrow().len(),
                     "other replicas are found"
                 );

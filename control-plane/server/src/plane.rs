@@ -372,6 +372,7 @@ impl Plane {
         tracing::debug!(%error, "a call to the store failed");
         if error == StoreError::Away && !self.0.store_away.swap(true, Ordering::AcqRel) {
             tracing::warn!(
+                event = "StoreAway",
                 "the store is away; running rooms go on, new ones are placed without it"
             );
         }

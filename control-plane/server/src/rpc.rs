@@ -49,7 +49,7 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a stream ended by a bug");
+        tracing::error!(event = "StreamFailed", %error, "a stream ended by a bug");
     }
 }
 
@@ -104,7 +104,7 @@ pub async fn serve(
         }
     };
     if tokio::time::timeout(STOP, all).await.is_err() {
-        tracing::warn!("streams did not end in time");
+        tracing::warn!(event = "StreamsLate", "streams did not end in time");
     }
     result
 }

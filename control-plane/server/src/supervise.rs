@@ -79,14 +79,16 @@ impl Supervisor {
                 match ended {
                     Ok((_, Ok(()))) => {}
                     Ok((name, Err(error))) => {
-                        tracing::warn!(name, error = %format!("{error:#}"), "a task did not stop in good order")
+                        tracing::warn!(event = "TaskFailed", name, error = %format!("{error:#}"), "a task did not stop in good order")
                     }
-                    Err(error) => tracing::error!(%error, "a task panicked while stopping"),
+                    Err(error) => {
+                        tracing::error!(event = "TaskPanicked", %error, "a task panicked while stopping")
+                    }
                 }
             }
         };
         if tokio::time::timeout(STOP, rest).await.is_err() {
-            tracing::warn!("not all tasks stopped in time");
+            tracing::warn!(event = "TasksLate", "not all tasks stopped in time");
         }
         result
     }

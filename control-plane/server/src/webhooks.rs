@@ -182,7 +182,7 @@ impl Webhooks {
                         Err(error) => error.id(),
                     };
                     if let Err(error) = ended && error.is_panic() {
-                        tracing::error!(%error, "a delivery of webhooks ended by a bug");
+                        tracing::error!(event = "WebhookDeliveryFailed", %error, "a delivery of webhooks ended by a bug");
                     }
                     // What was queued while it ended is delivered by the next.
                     let ended: Vec<EventQueue> = running.extract_if(|_, (other, _)| *other == id)
@@ -276,7 +276,9 @@ impl Webhooks {
             let due = entry.logged.is_none_or(|at| now.since(at) >= NAME_LOSSES);
             if due && entry.count > 0 {
                 tracing::warn!(
-                    name: "webhook_events_lost",
+
+                    event = "WebhookEventsLost",
+
                     tenant = %queue.tenant,
                     receiver = %queue.receiver,
                     reason = loss.reason(),

@@ -179,7 +179,7 @@ impl UdpSocket {
                 }
                 Ok(Err(Refusal::Run)) => {}
                 Ok(Err(Refusal::Socket)) => {
-                    tracing::warn!(local = %self.local, "the kernel refuses UDP segmentation here; datagrams are sent one by one");
+                    tracing::warn!(event = "SegmentationRefused", local = %self.local, "the kernel refuses UDP segmentation here; datagrams are sent one by one");
                     self.segmentation = false;
                 }
                 Err(_) => return Sent::default(),

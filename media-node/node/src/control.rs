@@ -142,7 +142,7 @@ pub async fn watch_replicas(control: Arc<Control>, named: Vec<String>) {
             () = news.notified() => {}
             _ = looks.tick() => {}
             Some(ended) = tasks.join_next() => if let Err(error) = ended && error.is_panic() {
-                tracing::error!("a control stream's task panicked, it is started again");
+                tracing::error!(event = "ControlStreamFailed", "a control stream's task panicked, it is started again");
             },
         }
     }
@@ -188,7 +188,7 @@ async fn dial(control: Arc<Control>, at: SocketAddr, replicas: Arc<Replicas>, ne
         if std::mem::replace(&mut complained, true) {
             tracing::debug!(%endpoint, error = &end as &dyn std::error::Error, "control stream ended again");
         } else {
-            tracing::info!(%endpoint, error = &end as &dyn std::error::Error, "control stream ended, dialled until it stands again");
+            tracing::info!(event = "ControlStreamEnded", %endpoint, error = &end as &dyn std::error::Error, "control stream ended, dialled until it stands again");
         }
         sleep(wait).await;
         wait = (wait * 2).min(BACK_OFF_MAX);
@@ -264,7 +264,7 @@ async fn stream(
     *attached = true;
     control.state.attach(endpoint);
     about.replicas.attached(about.at);
-    tracing::info!(%endpoint, primary, "attached");
+    tracing::info!(event = "ControlStreamAttached", %endpoint, primary, "attached");
     changes.borrow_and_update();
     let (mut version, rooms) = control.reports.snapshot();
     for room in rooms {
@@ -382,7 +382,7 @@ fn obey(control: &Control, endpoint: &str, about: &Orders<'_>, order: Order) {
         Order::Facts(facts) => control.state.apply_facts(facts).err(),
         Order::Accepting(order) => control.state.apply_accepting(&order).err(),
         Order::Move(order) if order.node_uid == control.state.uid() => {
-            tracing::info!(%endpoint, rooms = control.rooms.counts().0, "moving all rooms away");
+            tracing::info!(event = "NodeMoving", %endpoint, rooms = control.rooms.counts().0, "moving all rooms away");
             let left = u64::try_from(order.deadline_unix_ms)
                 .ok()
                 .filter(|at| *at > 0)
@@ -433,6 +433,6 @@ fn obey(control: &Control, endpoint: &str, about: &Orders<'_>, order: Order) {
         Order::EventsAgain(_) => None,
     };
     if let Some(refusal) = refused {
-        tracing::warn!(%endpoint, error = &refusal as &dyn std::error::Error, "order not obeyed");
+        tracing::warn!(event = "OrderRefused", %endpoint, error = &refusal as &dyn std::error::Error, "order not obeyed");
     }
 }

@@ -159,7 +159,7 @@ pub async fn run(
                     }
                     Offer::Missed => {
                         // A room that missed what must not be missed has no true picture any more: it ends, everybody rejoins.
-                        tracing::error!(room = room.0, shard = shard.id.0, "a room does not take its events, it is ended");
+                        tracing::error!(event = "RoomOverwhelmed", room = room.0, shard = shard.id.0, "a room does not take its events, it is ended");
                         rooms.remove(&room);
                     }
                 }

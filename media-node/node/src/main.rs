@@ -40,13 +40,17 @@ fn main() -> ExitCode {
         }
     };
     if let Err(error) = args.check() {
-        tracing::error!("{error}");
+        tracing::error!(event = "ArgumentsRefused", "{error}");
         return ExitCode::from(EXIT_CONFIG);
     }
     let tls = match Tls::read(&args.tls_dir) {
         Ok(tls) => tls,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "--tls-dir");
+            tracing::error!(
+                event = "CertificatesUnreadable",
+                error = &error as &dyn std::error::Error,
+                "--tls-dir"
+            );
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!(event = "NodeFailed", "{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -149,6 +149,7 @@ impl Node {
             .find(|buffers| buffers.are_short())
         {
             tracing::warn!(
+                event = "SocketBuffersSmall",
                 asked = short.asked,
                 receive = short.receive,
                 send = short.send,
@@ -229,6 +230,7 @@ impl Node {
         tasks.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(
+                    event = "RoomHostFailed",
                     error = &error as &dyn std::error::Error,
                     "the RoomHost service broke"
                 );
@@ -265,7 +267,7 @@ impl Node {
             streams.await;
             "the control streams"
         });
-        tracing::info!(uid = args.node_uid, %grpc, ?media, ?metrics, shards = args.shards, "media node runs");
+        tracing::info!(event = "NodeStarted", uid = args.node_uid, %grpc, ?media, ?metrics, shards = args.shards, "media node runs");
         Ok(Self {
             grpc,
             metrics,
@@ -326,7 +328,13 @@ impl Node {
         if rooms == 0 {
             return None;
         }
-        tracing::info!(rooms, people, seconds = patience.as_secs(), "the node leaves once its rooms have ended or moved");
+        tracing::info!(
+            event = "NodeLeaving",
+            rooms,
+            people,
+            seconds = patience.as_secs(),
+            "the node leaves once its rooms have ended or moved"
+        );
         let moves_at = begun + patience.saturating_sub(MOVE_WINDOW);
         self.rooms.announce(Some(self.clock.unix_ms(moves_at)));
         let rooms = self.rooms.clone();
@@ -337,7 +345,12 @@ impl Node {
                 return;
             }
             let (left, people) = rooms.counts();
-            tracing::warn!(rooms = left, people, "rooms found no other place in time; their people are told to come again");
+            tracing::warn!(
+                event = "NodeLeavingGivenUp",
+                rooms = left,
+                people,
+                "rooms found no other place in time; their people are told to come again"
+            );
             rooms.move_all(None);
             // Told one after the other; who does not go by then is told again when the node stops.
             let _ = timeout(rooms.time_to_move() + ROOMS_END, rooms.emptied()).await;
@@ -346,7 +359,7 @@ impl Node {
             part = self.failed() => Some(part),
             () = leave => None,
             () = hurry => {
-                tracing::info!("asked again: the rooms end at once");
+                tracing::info!(event = "NodeLeavingHurried", "asked again: the rooms end at once");
                 None
             }
         }
@@ -382,11 +395,11 @@ impl Node {
             tokio::task::spawn_blocking(|| threads.into_iter().all(|thread| thread.join().is_ok()));
         match timeout(STEP, ended).await {
             Ok(Ok(true)) => {}
-            Ok(_) => tracing::error!("a shard's thread ended by a bug"),
-            Err(_) => tracing::warn!("a shard's thread did not end in time"),
+            Ok(_) => tracing::error!(event = "ShardFailed", "a shard's thread ended by a bug"),
+            Err(_) => tracing::warn!(event = "ShardLate", "a shard's thread did not end in time"),
         }
         self.tasks.abort_all();
-        tracing::info!("media node stopped");
+        tracing::info!(event = "NodeStopped", "media node stopped");
     }
 }
 
@@ -440,6 +453,7 @@ async fn follow_facts(state: Arc<State>, rooms: Rooms, legacy: Arc<AtomicBool>) 
                 != facts.srtp_legacy_allowed
             {
                 tracing::warn!(
+                    event = "SrtpLegacyRuleChanged",
                     allowed = facts.srtp_legacy_allowed,
                     "the pool's rule on SRTP with SHA1 changed"
                 );

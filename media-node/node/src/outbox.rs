@@ -33,7 +33,9 @@ impl Outbox {
             // One line for each power of two: the log of a node that nobody listens to stays short.
             if self.lost.is_power_of_two() {
                 tracing::warn!(
-                    name: "room_events_lost",
+
+                    event = "RoomEventsLost",
+
                     tenant = lost.key.as_ref().map(|key| key.tenant.as_str()),
                     room = %lost.room_sid,
                     epoch = lost.epoch,

@@ -409,7 +409,7 @@ impl Rooms {
                 Ok(reason) => reason,
                 Err(error) => {
                     rooms.0.panics.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(room = room.index.0, %error, "a room ended by a bug; the others go on");
+                    tracing::error!(event = "RoomPanicked", room = room.index.0, %error, "a room ended by a bug; the others go on");
                     "Panicked"
                 }
             };
@@ -430,6 +430,7 @@ impl Rooms {
             });
             rooms.tasks().remove(&room.index);
             tracing::info!(
+                event = "RoomEnded",
                 room = room.index.0,
                 epoch = room.epoch,
                 reason,
@@ -521,7 +522,7 @@ impl Rooms {
             }
         };
         if timeout(limit, all).await.is_err() {
-            tracing::warn!("not all rooms ended in time");
+            tracing::warn!(event = "RoomsLate", "not all rooms ended in time");
         }
     }
 

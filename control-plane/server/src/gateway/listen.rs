@@ -66,6 +66,7 @@ pub(super) fn raise_descriptors() -> usize {
     });
     if connections < CONNECTIONS_MAX {
         tracing::warn!(
+            event = "OpenFilesLimited",
             connections,
             "the limit of open files (ulimit -n) allows fewer connections than {CONNECTIONS_MAX}"
         );

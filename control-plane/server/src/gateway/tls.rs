@@ -123,12 +123,13 @@ impl TlsFiles {
                 Ok(Ok(changed)) => {
                     reported = false;
                     if changed {
-                        tracing::info!(directory = %self.directory.display(), "certificate replaced");
+                        tracing::info!(event = "CertificateReplaced", directory = %self.directory.display(), "certificate replaced");
                     }
                 }
                 Ok(Err(error)) if !reported => {
                     reported = true;
                     tracing::warn!(
+                        event = "CertificateUnusable",
                         error = &error as &dyn std::error::Error,
                         "the certificate on disk cannot be used, the former one stays"
                     );

@@ -41,21 +41,24 @@ impl Plane {
 
 fn say(verdict: Verdict) {
     match verdict {
-        Verdict::Agreed => tracing::info!("the clocks agree again"),
+        Verdict::Agreed => tracing::info!(event = "ClockAgrees", "the clocks agree again"),
         Verdict::Held(ms) => {
             tracing::warn!(
+                event = "ClockJumped",
                 offset_ms = ms,
                 "the machine's clock has jumped and is not followed"
             );
         }
         Verdict::Taken(ms) => {
             tracing::warn!(
+                event = "ClockTakenOver",
                 offset_ms = ms,
                 "the machine's clock is taken over, most nodes agree with it"
             );
         }
         Verdict::Doubted(ms) => {
             tracing::warn!(
+                event = "ClockDiffers",
                 offset_ms = ms,
                 "most nodes have another time than this machine; set its clock or theirs"
             );

@@ -163,7 +163,7 @@ impl Plane {
     /// A node takes rooms again: whatever was to move stays.
     pub(super) fn call_off_drain(&self, uid: &Uid) {
         if self.0.drains.known().remove(uid).is_some() {
-            tracing::info!(node = %uid, "the drain is called off");
+            tracing::info!(event = "DrainCancelled", node = %uid, "the drain is called off");
             self.notice(uid, 0);
         }
     }
@@ -174,6 +174,7 @@ impl Plane {
             return;
         };
         tracing::info!(
+            event = "DrainStarted",
             node = %uid,
             seconds = plan.ends_at.saturating_duration_since(Instant::now()).as_secs(),
             "the node is emptied"
@@ -191,7 +192,7 @@ impl Plane {
             let now = Instant::now();
             let rooms = self.live().rooms_of(uid);
             if rooms.is_empty() && now >= plan.moves_at {
-                return tracing::info!(node = %uid, "the node is empty");
+                return tracing::info!(event = "DrainDone", node = %uid, "the node is empty");
             }
             if !rooms.is_empty() && self.leads_drains(uid).await {
                 let due = plan.order.is_some() && now + plan.announce_before >= plan.moves_at;
@@ -206,7 +207,7 @@ impl Plane {
                 if Instant::now() >= plan.ends_at {
                     let left = self.live().rooms_of(uid).len();
                     if left > 0 && plan.order.is_some() {
-                        tracing::warn!(node = %uid, rooms = left, "rooms found no place in time, the node gives them up");
+                        tracing::warn!(event = "DrainGivenUp", node = %uid, rooms = left, "rooms found no place in time, the node gives them up");
                         self.give_up(uid);
                     }
                     return;
@@ -261,7 +262,7 @@ impl Plane {
             let waits = match self.move_room(key, uid, &busy).await {
                 // The report from the new node, with a higher epoch, makes the old one drop the room.
                 Ok(placed) => {
-                    tracing::info!(tenant = %key.tenant, to = %placed.host.uid(), epoch = %placed.epoch, people, "a room moved");
+                    tracing::info!(event = "RoomMoved", tenant = %key.tenant, to = %placed.host.uid(), epoch = %placed.epoch, people, "a room moved");
                     pace.arrived(placed.host.uid(), people, Instant::now());
                     return true;
                 }

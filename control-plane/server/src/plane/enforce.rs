@@ -69,7 +69,11 @@ impl Plane {
             let live = self.live();
             live.rooms()
                 .filter_map(|(key, _, entry)| {
-                    Some((key.clone(), entry.epoch, due(&view, whole, key, entry, now)?))
+                    Some((
+                        key.clone(),
+                        entry.epoch,
+                        due(&view, whole, key, entry, now)?,
+                    ))
                 })
                 .collect()
         };
@@ -109,7 +113,7 @@ impl Plane {
             match placed.host.admin(request).await {
                 Ok(answer) if answer.refused.is_empty() => {
                     if ends {
-                        tracing::info!(tenant = %key.tenant, "a room ends: its conference is gone, suspended or over");
+                        tracing::info!(event = "RoomForbidden", tenant = %key.tenant, "a room ends: its conference is gone, suspended or over");
                     }
                 }
                 Ok(answer) => {

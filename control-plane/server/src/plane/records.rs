@@ -205,6 +205,7 @@ impl Keeper {
             .await?;
         if claimed && !self.claimed {
             tracing::info!(
+                event = "RecordsWriter",
                 replica = self.replica,
                 "this replica writes the published records into the store"
             );
@@ -317,7 +318,7 @@ impl Keeper {
                 Err(StoreError::Away) => return Err(StoreError::Away),
                 Err(error) => {
                     // One record that does not fit keeps no other one out.
-                    tracing::warn!(kind = wanted.kind.as_str(), uid = %wanted.uid, %error, "a record is not kept");
+                    tracing::warn!(event = "RecordNotKept", kind = wanted.kind.as_str(), uid = %wanted.uid, %error, "a record is not kept");
                     self.count_unreadable("NotKept");
                 }
             }
@@ -398,7 +399,7 @@ impl Keeper {
     async fn is_fenced(&mut self, heard: u64) -> Result<bool, StoreError> {
         let now = self.plane.0.clock.now();
         if self.fenced.replace(now).is_none() {
-            tracing::warn!(own = %self.epoch, heard, "a later publication writes the records; this one's wait");
+            tracing::warn!(event = "RecordsFenced", own = %self.epoch, heard, "a later publication writes the records; this one's wait");
         }
         self.plane.0.metrics.records_fenced.inc();
         if std::mem::take(&mut self.claimed) {
@@ -419,7 +420,10 @@ impl Keeper {
             // Nothing is kept: never was, or the store was flushed. Whoever holds records gives them back.
             self.seen = None;
             if origin != Origin::Nowhere && self.claim().await? {
-                tracing::info!("the store holds no records, they are written again");
+                tracing::info!(
+                    event = "RecordsMissing",
+                    "the store holds no records, they are written again"
+                );
                 return self.write(view, Right::Claim).await;
             }
             return Ok(());
@@ -429,7 +433,7 @@ impl Keeper {
         }
         let first = self.seen.is_none();
         if let Err(error) = self.open_mark(&mark) {
-            tracing::warn!(%error, "the records in the store are not taken");
+            tracing::warn!(event = "RecordsUnread", %error, "the records in the store are not taken");
             self.count_unreadable(error.reason());
             self.seen = Some(mark.value);
             return Ok(());
@@ -446,6 +450,7 @@ impl Keeper {
             self.epoch = self.epoch.max(Epoch(mark.epoch));
             if origin == Origin::Nowhere {
                 tracing::info!(
+                    event = "RecordsFromStore",
                     records = count,
                     "no publisher has come, the records of the store hold"
                 );
@@ -474,7 +479,7 @@ impl Keeper {
             match read(&self.seal, &stored) {
                 Ok(record) => records.push(record),
                 Err(error) => {
-                    tracing::warn!(kind = stored.kind.as_str(), uid = %stored.uid, %error, "a record of the store is refused");
+                    tracing::warn!(event = "RecordRefused", kind = stored.kind.as_str(), uid = %stored.uid, %error, "a record of the store is refused");
                     self.count_unreadable(error.reason());
                 }
             }

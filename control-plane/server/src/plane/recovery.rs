@@ -78,7 +78,7 @@ impl Plane {
                 if let Err(error) = ended
                     && error.is_panic()
                 {
-                    tracing::error!(%error, "the look at a silent node ended by a bug");
+                    tracing::error!(event = "NodeWatchFailed", %error, "the look at a silent node ended by a bug");
                 }
             }
             // Nothing here waits for a node or the store: while they were waited for, nobody would be listened to.
@@ -91,6 +91,7 @@ impl Plane {
         let since = now - std::mem::replace(&mut watch.last, now);
         if lease::was_stopped(since) {
             tracing::warn!(
+                event = "ReplicaStoodStill",
                 seconds = since.as_secs_f32(),
                 "this replica stood still; it begins to listen anew"
             );
@@ -150,7 +151,10 @@ impl Plane {
         if self.0.store.ping().await.is_err() || !self.0.store_away.swap(false, Ordering::AcqRel) {
             return;
         }
-        tracing::info!("the store is back, leases are written to it");
+        tracing::info!(
+            event = "StoreBack",
+            "the store is back, leases are written to it"
+        );
         self.begin_grace();
         self.0.store_returned.store(true, Ordering::Release);
         self.0.writes.more.notify_one();
@@ -169,7 +173,10 @@ impl Plane {
                 sleep(SAMPLE_AGAIN).await;
                 *self.kept() = None;
                 if self.keeps(&sample).await == Some(false) {
-                    tracing::warn!("the store has lost what it kept, it is written again");
+                    tracing::warn!(
+                        event = "StoreEmptied",
+                        "the store has lost what it kept, it is written again"
+                    );
                     self.begin_grace();
                     self.0.store_returned.store(true, Ordering::Release);
                 }
@@ -254,7 +261,7 @@ impl Plane {
         let Some(rooms) = self.live().judge(uid, lease, in_grace, now) else {
             return;
         };
-        tracing::warn!(node = %uid, rooms = rooms.len(), "media node is dead, its rooms are placed anew");
+        tracing::warn!(event = "NodeDead", node = %uid, rooms = rooms.len(), "media node is dead, its rooms are placed anew");
         self.0.metrics.nodes_dead.inc();
         self.0.hosts.forget(uid);
         self.rooms_are_lost(uid, &rooms, id.as_ref());
@@ -316,7 +323,7 @@ impl Plane {
         }
         match self.restore_room(&key, &lost.entry).await {
             Ok(placed) => {
-                tracing::info!(tenant = %key.tenant, node = %placed.host.uid(), epoch = %placed.epoch, "a room is placed anew");
+                tracing::info!(event = "RoomRestored", tenant = %key.tenant, node = %placed.host.uid(), epoch = %placed.epoch, "a room is placed anew");
                 self.live().forget_lost(&key);
                 self.bump_room(&key);
             }
@@ -340,7 +347,6 @@ impl Plane {
         let empty = own.or_else(|| self.policy_of(key).map(|policy| policy.empty_timeout));
         empty.unwrap_or_default().max(LOST_MIN)
     }
-
 }
 
 /// Portion in which a node's rooms are written again.

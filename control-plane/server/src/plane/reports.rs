@@ -141,7 +141,7 @@ impl Plane {
     }
 
     fn fence(&self, key: &RoomKey, loser: &Loser) {
-        tracing::info!(node = %loser.uid, room = %key.tenant, epoch_below = %loser.epoch_below, "a room lives elsewhere, the node drops it");
+        tracing::info!(event = "RoomFenced", node = %loser.uid, room = %key.tenant, epoch_below = %loser.epoch_below, "a room lives elsewhere, the node drops it");
         self.0.metrics.rooms_fenced.inc();
         let drop = DropRoom {
             key: Some(convert::room_key_out(key)),
@@ -254,7 +254,7 @@ impl Plane {
             )
         };
         if !gone.is_empty() {
-            tracing::info!(node = %uid, rooms = gone.len(), "a node came back without its rooms");
+            tracing::info!(event = "NodeCameBackEmpty", node = %uid, rooms = gone.len(), "a node came back without its rooms");
             self.rooms_are_lost(uid, &gone, id.as_ref());
         }
         self.bump();

@@ -92,7 +92,7 @@ impl Directory for DirectoryService {
             };
             publisher.gone();
             if let Err(status) = end {
-                tracing::info!(%status, "publication ended");
+                tracing::info!(event = "PublicationEnded", %status, "publication ended");
                 // The publisher may be gone; then nobody is left to be told.
                 let _ = acks.send(Err(status)).await;
             }
@@ -258,7 +258,7 @@ impl Publisher {
         reason: &'static str,
         error: &dyn std::error::Error,
     ) {
-        tracing::warn!(kind = ack.kind, uid = ack.uid, reason, error = %error, "a published item is refused");
+        tracing::warn!(event = "PublicationRefused", kind = ack.kind, uid = ack.uid, reason, error = %error, "a published item is refused");
         self.shared
             .plane
             .metrics()

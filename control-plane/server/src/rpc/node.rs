@@ -22,8 +22,8 @@ use crate::convert::{self, ConvertError};
 use crate::identity::{Peer, peer_of};
 use crate::live::{Attachment, Entry, Hello, Load, ReportRefusal};
 use crate::metrics::Reason;
-use crate::plane::DrainPlan;
 use crate::peers::Replicas;
+use crate::plane::DrainPlan;
 use crate::webhooks::Offered;
 
 /// A node's first message comes at once, or not at all.
@@ -78,7 +78,7 @@ impl NodeControl for NodeControlService {
         let (orders, out) = mpsc::channel(ORDERS);
         let hello = self.hello(&uid, hello)?;
         let attachment = self.shared.plane.attach(&uid, hello, orders.clone());
-        tracing::info!(node = %uid, "media node attached");
+        tracing::info!(event = "NodeAttached", node = %uid, "media node attached");
         let stream = NodeStream {
             shared: self.shared.clone(),
             uid,
@@ -192,7 +192,7 @@ impl NodeStream {
             }
         };
         self.shared.plane.detach(&self.uid, self.attachment);
-        tracing::info!(node = %self.uid, reason = end.message(), "media node detached");
+        tracing::info!(event = "NodeDetached", node = %self.uid, reason = end.message(), "media node detached");
         end
     }
 
@@ -246,7 +246,7 @@ impl NodeStream {
             }
             Err(error) => {
                 // One report is dropped, the node goes on: it carries many rooms.
-                tracing::warn!(node = %self.uid, %error, "a report is dropped");
+                tracing::warn!(event = "ReportDropped", node = %self.uid, %error, "a report is dropped");
                 self.shared
                     .plane
                     .metrics()
@@ -289,7 +289,10 @@ impl NodeStream {
                 plane.hear_load(uid, attachment, load)?;
                 if !leaving.is_zero() {
                     let plan = DrainPlan::of_leaving(leaving, Instant::now());
-                    let empties = plane.clone().empty_node(uid.clone(), plan, self.shared.stop.clone());
+                    let empties =
+                        plane
+                            .clone()
+                            .empty_node(uid.clone(), plan, self.shared.stop.clone());
                     self.shared.spawn(empties);
                 }
             }

@@ -319,14 +319,14 @@ impl Deliverer {
             metrics.delivered(&self.queue);
             self.hooks.told(&self.queue, sent.told);
             if std::mem::take(&mut self.failing) {
-                tracing::info!(name: "webhook_receiver_back", tenant = %self.queue.tenant, receiver = %self.queue.receiver, "a webhook's receiver takes events again");
+                tracing::info!( event = "WebhookReceiverBack", tenant = %self.queue.tenant, receiver = %self.queue.receiver, "a webhook's receiver takes events again");
             }
         } else {
             metrics.failed(&self.queue, reason);
             if !std::mem::replace(&mut self.failing, true) {
                 let status = sent.result.as_ref().map_or(0, |answer| answer.status);
                 let error = sent.result.as_ref().err().map(ToString::to_string);
-                tracing::warn!(name: "webhook_receiver_failing", tenant = %self.queue.tenant, receiver = %self.queue.receiver, reason, status, error, "a webhook's receiver does not take events");
+                tracing::warn!( event = "WebhookReceiverFailing", tenant = %self.queue.tenant, receiver = %self.queue.receiver, reason, status, error, "a webhook's receiver does not take events");
             }
         }
         let now = self.now();

@@ -146,7 +146,9 @@ impl Webhooks {
             waiting.refused.insert(node.clone(), false);
             self.0.metrics.refused.inc();
             tracing::warn!(
-                name: "webhook_intake_full",
+
+                event = "WebhookIntakeFull",
+
                 %node,
                 "more events wait for the store than this replica keeps; they stay with the node"
             );
@@ -268,7 +270,7 @@ impl Webhooks {
             }
             Err(StoreError::Away) => Err(StoreError::Away),
             Err(error) => {
-                tracing::warn!(%error, receiver = %queue.receiver, tenant = %queue.tenant, "an event cannot be queued");
+                tracing::warn!(event = "WebhookEventUnqueued", %error, receiver = %queue.receiver, tenant = %queue.tenant, "an event cannot be queued");
                 self.lose(queue, Loss::QueueFull, 1, &event.id);
                 Ok(())
             }

@@ -270,7 +270,10 @@ fn refusal_of(error: &PasswordError) -> Refusal {
     match error {
         PasswordError::Busy => Refusal::Busy,
         PasswordError::Unusable => {
-            tracing::error!("a conference's password hash cannot be used");
+            tracing::error!(
+                event = "PasswordHashUnusable",
+                "a conference's password hash cannot be used"
+            );
             Refusal::Internal
         }
     }

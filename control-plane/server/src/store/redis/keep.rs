@@ -139,7 +139,7 @@ impl RedisStore {
                     Some(record) => records.push(record),
                     None => {
                         let _ = self.link.counters.unread(Family::Records);
-                        tracing::warn!(record = ?id, "a record in the store cannot be read and is left out");
+                        tracing::warn!(event = "StoredRecordUnreadable", record = ?id, "a record in the store cannot be read and is left out");
                     }
                 }
                 last = Some(id.to_owned());

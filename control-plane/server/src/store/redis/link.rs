@@ -379,7 +379,7 @@ impl Link {
                     .detail()
                     .is_some_and(|detail| detail.starts_with("user_script:")) =>
             {
-                tracing::warn!(script = script.name, %error, "a script of the store stumbled");
+                tracing::warn!(event = "StoreScriptFailed", script = script.name, %error, "a script of the store stumbled");
                 Failure::Refused(self.counters.unread(script.family))
             }
             ErrorKind::Server(_) => {
@@ -409,7 +409,7 @@ impl Link {
     fn explain(&self, error: &RedisError) {
         if self.failures.load(Ordering::Acquire) == 0 {
             let code = error.code().unwrap_or_default();
-            tracing::warn!(code, %error, "Redis refuses to serve the store");
+            tracing::warn!(event = "StoreRefused", code, %error, "Redis refuses to serve the store");
         }
     }
 
