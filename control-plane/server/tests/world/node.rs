@@ -129,6 +129,7 @@ fn room_state(name: &str, room: &Room) -> Report {
         participants: room.participants,
         facts: Some(room.facts.clone()),
         policy_revision: room.policy.revision.clone(),
+        policy: (!room.policy.declared).then(|| room.policy.clone()),
         ..Default::default()
     })
 }
