@@ -204,9 +204,11 @@ impl Sentinel {
     async fn primary(&self, config: &AsyncConnectionConfig) -> Result<Client, RedisError> {
         let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no Sentinel answers"));
         for sentinel in &self.sentinels {
-            match self.ask(sentinel, config).await {
-                Ok(client) => return Ok(client),
-                Err(error) => last = error,
+            match timeout(CONNECT, self.ask(sentinel, config)).await {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => last = error,
+                // This one is silent; another one may not be.
+                Err(_) => {}
             }
         }
         Err(last)
@@ -483,9 +485,10 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, RedisError> {
+        // Each call has its own deadline.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(CONNECT));
+            .set_response_timeout(None);
         let connection = match &self.target {
             Target::Single(client) => Connection::One(
                 client

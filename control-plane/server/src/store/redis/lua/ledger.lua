@@ -135,8 +135,16 @@ local function parse_sum(text)
   return sum
 end
 
+local known_sums = {}
+
+-- Asked for once, however often a step needs it.
 local function sum_of(field)
-  return parse_sum(call('use', 'HGET', USE, field))
+  local sum = known_sums[field]
+  if not sum then
+    sum = parse_sum(call('use', 'HGET', USE, field))
+    known_sums[field] = sum
+  end
+  return sum
 end
 
 local function last_of(seat)
@@ -154,15 +162,14 @@ local function last_of(seat)
 end
 
 -- All three keys outlive the latest part of any room: none of them runs out while another still counts on it.
-local function keep_until(latest)
-  local keys, short, deadline = { SEATS, DUE, USE }, false, latest + SLACK
-  for _, key in ipairs(keys) do
-    local until_now = call('ledger', 'PEXPIRETIME', key)
-    short = short or until_now == -1 or (until_now >= 0 and until_now < latest)
-    deadline = math.max(deadline, until_now)
-  end
+local function keep_until(latest, fresh)
+  local deadline = call('seats', 'PEXPIRETIME', SEATS)
+  local short = deadline < latest
   if short then
-    for _, key in ipairs(keys) do
+    deadline = latest + SLACK
+  end
+  if short or (fresh and call('use', 'PEXPIRETIME', USE) == -1) then
+    for _, key in ipairs({ SEATS, DUE, USE }) do
       call('ledger', 'PEXPIREAT', key, whole(deadline))
     end
   end
@@ -173,9 +180,9 @@ local function save_seat(seat)
   local room, after, changes, tenant = seat.room, uses(seat), {}, { 0, 0, 0, 0 }
   local function change(field, by)
     if by[1] ~= 0 or by[2] ~= 0 or by[3] ~= 0 or by[4] ~= 0 then
-      local sum = sum_of(field)
-      for index = 1, 4 do
-        sum[index] = math.max(0, sum[index] + by[index])
+      local sum = {}
+      for index, amount in ipairs(sum_of(field)) do
+        sum[index] = math.max(0, amount + by[index])
       end
       changes[#changes + 1] = { field, sum }
     end
@@ -199,25 +206,27 @@ local function save_seat(seat)
   end
   change('t:' .. tenant_of(room), tenant)
   change('reservations', { #seat.reserved - seat.reservations, 0, 0, 0 })
-  local due, latest = due_of(seat), 0
+  local due, fresh = due_of(seat), false
   if due then
     call('seats', 'HSET', SEATS, room, cmsgpack.pack({ 1, seat.reported, seat.reserved, seat.held }))
     call('due', 'ZADD', DUE, whole(due), room)
-    latest = last_of(seat)
   else
     call('seats', 'HDEL', SEATS, room)
     call('due', 'ZREM', DUE, room)
   end
   for _, one in ipairs(changes) do
     local field, sum = one[1], one[2]
+    known_sums[field] = sum
     if sum[1] == 0 and sum[2] == 0 and sum[3] == 0 and sum[4] == 0 then
       call('use', 'HDEL', USE, field)
     else
       local text = { '1', whole(sum[1]), whole(sum[2]), whole(sum[3]), whole(sum[4]) }
-      call('use', 'HSET', USE, field, table.concat(text, ' '))
+      fresh = call('use', 'HSET', USE, field, table.concat(text, ' ')) == 1 or fresh
     end
   end
-  keep_until(latest)
+  if due then
+    keep_until(last_of(seat), fresh)
+  end
   seat.before, seat.reservations = after, #seat.reserved
 end
 
