@@ -115,6 +115,23 @@ fn ten_thousand_rooms_in_a_minute_run_no_node_over() {
 }
 
 #[test]
+fn the_simulation_tells_a_herd_from_none() {
+    let mut random = Random::seeded("rooms to whatever node seems emptiest", 0x5eed_0007);
+    let moments = arrivals(&mut random, ROOMS);
+    let hosts = (0..NODES).map(|number| host(number, LARGE)).collect();
+    let mut world = World::new(hosts, REPLICAS, LATE, random);
+    let begin = world.now;
+    for (number, at) in moments.into_iter().enumerate() {
+        world.run_to(begin + at);
+        world.arrive_where_it_seems_emptiest(key(number), &room(1));
+    }
+    print_course(60, &world.hosts);
+    let rooms = |host: &Host| host.truth.rooms;
+    let most = world.hosts.iter().map(rooms).max().expect("hosts");
+    assert!(f64::from(most) > 1.15 * ROOMS as f64 / NODES as f64);
+}
+
+#[test]
 fn rooms_that_arrive_with_many_people_are_balanced_by_what_is_scarcest() {
     let mut random = Random::seeded("rooms of 5 to 30 on 200 equal nodes", 0x5eed_0002);
     let moments = arrivals(&mut random, ROOMS);

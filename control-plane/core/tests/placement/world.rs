@@ -8,7 +8,7 @@ use std::time::Duration;
 use control_core::ids::{NodeId, Pool, RoomKey, Site, Uid};
 use control_core::lease::Standing;
 use control_core::placement::{
-    Candidate, NoNode, Occupants, Question, Recent, Strategy, Unfit, Wish, plan_join,
+    Candidate, NoNode, Occupants, Question, Recent, Strategy, Unfit, Wish, load, plan_join,
 };
 use control_core::quota::{
     Limit, NoChoice, Offer, QuotaLedger, QuotaRefusal, ReservationId, Usage,
@@ -311,6 +311,17 @@ impl World {
             }
         }
         Err(last)
+    }
+
+    /// The same by the load that the replica has heard of, alone: the node that seems emptiest.
+    pub fn arrive_where_it_seems_emptiest(&mut self, key: RoomKey, wish: &Wish) -> usize {
+        let replica = self.random.within(0, self.replicas.len() as u64) as usize;
+        let seen = &self.replicas[replica].view;
+        let node = (0..seen.len())
+            .min_by_key(|node| load(&seen[*node].capacity, seen[*node].used))
+            .expect("hosts");
+        self.open(key, node, wish.amount);
+        node
     }
 
     fn open(&mut self, key: RoomKey, node: usize, amount: Usage) {
