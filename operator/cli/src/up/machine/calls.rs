@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What `plenum get`, `describe`, `drain` and `down` ask.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -112,6 +112,11 @@ impl Machine {
             self.note(name, "Undrained", "it takes new rooms again");
             return Answer::Done(json!({ "node": name, "accepting": true }));
         }
+        if asked.is_none()
+            && let Some(left) = self.left_of_drain(&uid)
+        {
+            return self.draining(name, &uid, left);
+        }
         // The order before the facts: what is asked last of a control plane that was away is what holds.
         let patience = self.empty(&uid, asked, false, "Manual").await;
         let seconds = patience.as_secs();
@@ -121,13 +126,23 @@ impl Machine {
             format!("its rooms may go on for {seconds} s, then they move"),
         );
         self.publish().await;
-        let load = load_on(&self.replicas, &uid).unwrap_or_default();
+        self.draining(name, &uid, patience)
+    }
+
+    /// Time that the rooms of a node have that is drained already: asked again, it goes on.
+    fn left_of_drain(&self, uid: &str) -> Option<Duration> {
+        let emptying = self.nodes.get(uid).filter(|node| node.drained)?.emptying?;
+        Some(emptying.left(Instant::now()).0)
+    }
+
+    fn draining(&self, name: &str, uid: &str, left: Duration) -> Answer {
+        let load = load_on(&self.replicas, uid).unwrap_or_default();
         Answer::Done(json!({
             "node": name,
             "accepting": false,
             "rooms": load.rooms,
             "participants": load.participants,
-            "seconds": seconds,
+            "seconds": left.as_secs(),
         }))
     }
 }
