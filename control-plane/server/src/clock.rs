@@ -21,6 +21,8 @@ use steer::{Reading, Steering, Verdict};
 const WITNESS: Duration = Duration::from_secs(10);
 /// Witnesses heard at a time; more nodes add nothing.
 const WITNESSES_MAX: usize = 64;
+/// Longest name of a machine.
+const MACHINE_BYTES_MAX: usize = 64;
 /// The clocks are compared this often.
 pub const COMPARE: Duration = Duration::from_secs(1);
 
@@ -38,13 +40,16 @@ struct Wall {
     base: AtomicI64,
     /// Where the counter stood then.
     counted_from: i64,
+    /// Which machine this is; empty where the kernel does not say.
+    machine: String,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     steering: Option<Steering>,
-    witnesses: BTreeMap<Uid, Witness>,
+    /// By machine: one has one clock, however many nodes it runs.
+    witnesses: BTreeMap<String, Witness>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +79,12 @@ fn counter() -> i64 {
         .saturating_add(time.tv_nsec / 1_000_000)
 }
 
+/// Which machine this is, as its kernel names its boot.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// The machine's clock.
 fn system() -> i64 {
     let since = SystemTime::now()
@@ -89,6 +100,7 @@ impl Clock {
         let wall = Box::leak(Box::new(Wall {
             base: AtomicI64::new(system()),
             counted_from: counter(),
+            machine: machine(),
             state: Mutex::default(),
         }));
         Self {
@@ -110,15 +122,23 @@ impl Clock {
         UnixMillis(base.saturating_add(self.wall.counted()))
     }
 
-    /// What a node says its machine's clock shows.
-    pub fn hear(&self, witness: &Uid, unix_ms: i64) {
+    /// What a node says its machine's clock shows. One on this replica's own machine knows no more than the replica does.
+    pub fn hear(&self, node: &Uid, machine: &str, unix_ms: i64) {
+        if !machine.is_empty() && machine == self.wall.machine {
+            return;
+        }
+        let machine = if machine.is_empty() || machine.len() > MACHINE_BYTES_MAX {
+            node.to_string()
+        } else {
+            machine.to_owned()
+        };
         let heard = self.wall.counted();
         let mut state = self.wall.state();
-        if state.witnesses.len() >= WITNESSES_MAX && !state.witnesses.contains_key(witness) {
+        if state.witnesses.len() >= WITNESSES_MAX && !state.witnesses.contains_key(&machine) {
             return;
         }
         state.witnesses.insert(
-            witness.clone(),
+            machine,
             Witness {
                 base: unix_ms.saturating_sub(heard),
                 heard,
@@ -176,15 +196,27 @@ mod tests {
     fn a_witness_that_is_not_heard_any_more_does_not_count() {
         let clock = Clock::start();
         let uid = Uid::parse("n1").expect("uid");
-        clock.hear(&uid, system());
-        clock
-            .wall
-            .state()
-            .witnesses
-            .get_mut(&uid)
-            .expect("heard")
-            .heard -= 60_000;
+        clock.hear(&uid, "elsewhere", system());
+        let aged = |clock: &Clock| {
+            let mut state = clock.wall.state();
+            state.witnesses.get_mut("elsewhere").expect("heard").heard -= 60_000;
+        };
+        aged(&clock);
         let _ = clock.compare_with(system());
         assert!(clock.wall.state().witnesses.is_empty());
+    }
+
+    #[test]
+    fn a_machine_is_one_witness_and_this_one_is_none() {
+        let clock = Clock::start();
+        let node = |name: &str| Uid::parse(name).expect("uid");
+        for name in ["n1", "n2"] {
+            clock.hear(&node(name), "elsewhere", system());
+            clock.hear(&node(name), "", system());
+            clock.hear(&node(name), &machine(), system() + 3_600_000);
+        }
+        let state = clock.wall.state();
+        let names: Vec<&str> = state.witnesses.keys().map(String::as_str).collect();
+        assert_eq!(names, ["elsewhere", "n1", "n2"]);
     }
 }

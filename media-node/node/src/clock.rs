@@ -38,6 +38,13 @@ impl Clock {
         i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)
     }
 
+    /// Which machine this is, as its kernel names its boot; empty where it does not say.
+    #[must_use]
+    pub fn machine() -> String {
+        let name = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        name.trim().to_owned()
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -288,6 +288,7 @@ async fn stream(
     let mut last = (Instant::now(), (control.load)());
     let mut egress_bps = 0;
     let mut accepting = None;
+    let machine = Clock::machine();
     loop {
         let mut load_due = false;
         let mut last_words = false;
@@ -362,6 +363,7 @@ async fn stream(
                 dropped_packets: counters.dropped_packets,
                 leaving_ms: control.state.standing().leaves_in(control.clock.now()),
                 unix_ms: Clock::machine_unix_ms(),
+                machine: machine.clone(),
             }))
             .await?;
         }

@@ -11,8 +11,8 @@ use crate::clock::steer::Verdict;
 
 impl Plane {
     /// What a node's machine shows.
-    pub(crate) fn hear_clock(&self, node: &Uid, unix_ms: i64) {
-        self.0.clock.hear(node, unix_ms);
+    pub(crate) fn hear_clock(&self, node: &Uid, machine: &str, unix_ms: i64) {
+        self.0.clock.hear(node, machine, unix_ms);
     }
 
     /// Compares clocks until the token falls.

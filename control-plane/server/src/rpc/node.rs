@@ -277,7 +277,7 @@ impl NodeStream {
             Report::Load(load) => {
                 let leaving = Duration::from_millis(load.leaving_ms);
                 if load.unix_ms > 0 {
-                    plane.hear_clock(uid, load.unix_ms);
+                    plane.hear_clock(uid, &load.machine, load.unix_ms);
                 }
                 let load = Load {
                     accepting: load.accepting,
