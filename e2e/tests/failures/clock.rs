@@ -80,10 +80,13 @@ async fn noticed(lab: &Lab, jump: &str) -> Result<()> {
             .lines()
             .rfind(|line| line.contains("::clocks"))
             .context("it said nothing of clocks")?;
-        let offset = match last.split_once("is not followed offset_ms=") {
-            Some((_, offset)) => offset.trim().parse::<i64>()? / 1_000,
-            None if last.ends_with("the clocks agree again") => 0,
-            None => bail!("it said last: {last}"),
+        let offset = match last.split_once("offset_ms=") {
+            Some((said, offset)) if said.contains("is not followed") => {
+                let digits = offset.split_whitespace().next().unwrap_or_default();
+                digits.parse::<i64>()? / 1_000
+            }
+            None if last.contains("the clocks agree again") => 0,
+            _ => bail!("it said last: {last}"),
         };
         ensure!(
             (offset - wanted).abs() < 60,
