@@ -137,6 +137,62 @@ async fn sigterm_sends_everybody_elsewhere_and_ends_well() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_patience_says_how_long_it_stays_and_a_second_signal_hurries_it() {
+    let pki = Pki::new();
+    let directory = Directory::new("patience");
+    pki.write(Role::Node, &directory.0);
+    let patient = plenum_proto::v1::NodeFacts {
+        drain_timeout_ms: 3_600_000,
+        ..facts(true)
+    };
+    let plane = ControlPlane::start(&pki, Some(patient)).await;
+    let setting = Setting {
+        control_planes: vec![plane.endpoint()],
+        ..Setting::default()
+    };
+    let mut process = Process::start(&setting.line(directory.text()));
+    plane.wait_accepting().await;
+    let node = plane
+        .hello()
+        .expect("hello")
+        .grpc_endpoint
+        .parse()
+        .expect("an address");
+    let call = Call::connect(&pki, node, Role::ControlPlane).await;
+    call.open("a", 1, None).await.expect("opened");
+    process.terminate();
+    eventually("it says that it leaves within the hour", async || {
+        plane.reports().iter().any(|report| {
+            matches!(report, Report::Load(load)
+                if !load.accepting && (3_000_000..=3_600_000).contains(&load.leaving_ms))
+        })
+    })
+    .await;
+    assert!(
+        call.open("b", 1, None).await.is_err(),
+        "it takes no more rooms"
+    );
+    assert_eq!(process.0.try_wait().expect("own child"), None, "it stays");
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+
+    // Without a room there is nothing to wait for.
+    let patient = plenum_proto::v1::NodeFacts {
+        drain_timeout_ms: 3_600_000,
+        ..facts(true)
+    };
+    let plane = ControlPlane::start(&pki, Some(patient)).await;
+    let setting = Setting {
+        control_planes: vec![plane.endpoint()],
+        ..Setting::default()
+    };
+    let mut process = Process::start(&setting.line(directory.text()));
+    plane.wait_accepting().await;
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+}
+
 #[tokio::test]
 async fn a_wrong_command_line_ends_with_2_and_a_taken_port_with_1() {
     let pki = Pki::new();

@@ -532,6 +532,73 @@ fn reliable_messages_wait_for_a_channel_that_opens_and_lossy_ones_do_not() {
     assert_eq!(sent(&script), 3, "in order, once");
 }
 
+/// What everybody was told of a move, and how many of them.
+fn notices(script: &Script) -> Vec<(String, usize)> {
+    let told = script.commands.iter().filter_map(|command| match command {
+        Command::SendData {
+            transports,
+            payload,
+            ..
+        } => Some((transports.len(), payload)),
+        _ => None,
+    });
+    told.filter_map(|(count, payload)| {
+        let packet = proto::DataPacket::decode(&payload[..]).ok()?;
+        match packet.value? {
+            proto::data_packet::Value::User(user)
+                if user.topic.as_deref() == Some("plenum.move") =>
+            {
+                Some((String::from_utf8(user.payload).ok()?, count))
+            }
+            _ => None,
+        }
+    })
+    .collect()
+}
+
+fn with_open_channel(script: &mut Script, session: u64, identity: &str, place: usize) {
+    script.start(session, start(identity, Some(Role::Guest)));
+    script.answer(session);
+    let transport = script.transports(Side::Subscriber)[place];
+    script.connected(transport);
+    script.media(Event::ChannelOpen {
+        transport: TransportId(transport),
+        channel: Channel::Reliable,
+    });
+}
+
+#[test]
+fn people_are_told_once_that_the_room_moves_and_those_who_come_later_too() {
+    let mut script = Script::with_facts(
+        declared(LobbyRule::Off),
+        Facts {
+            opened: true,
+            ..Facts::default()
+        },
+    );
+    with_open_channel(&mut script, 1, "g_anna", 0);
+    let notice = |script: &mut Script, at| script.input("notice", Input::Notice(at));
+    notice(&mut script, None);
+    assert_eq!(notices(&script), [], "nothing was to move");
+    notice(&mut script, Some(1_800_000_060_000));
+    notice(&mut script, Some(1_800_000_060_000));
+    let told = r#"{"movesAt":1800000060000}"#.to_owned();
+    assert_eq!(
+        notices(&script),
+        [(told.clone(), 1)],
+        "told again by another replica"
+    );
+    with_open_channel(&mut script, 2, "g_ben", 1);
+    assert_eq!(notices(&script), [(told.clone(), 1), (told, 1)]);
+    notice(&mut script, None);
+    let off = r#"{"movesAt":null}"#.to_owned();
+    assert_eq!(
+        notices(&script).last(),
+        Some(&(off, 2)),
+        "both, that it is off"
+    );
+}
+
 #[test]
 fn a_removed_person_is_refused_on_the_next_node_too() {
     let mut script = Script::new(declared(LobbyRule::Off));
