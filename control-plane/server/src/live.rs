@@ -252,6 +252,11 @@ impl LiveView {
         self.lost.until(key, at);
     }
 
+    /// A room was dropped because it goes on under a higher epoch where this replica may not hear it yet.
+    pub fn lost_runs_elsewhere(&mut self, key: &RoomKey) {
+        self.lost.runs_elsewhere(key);
+    }
+
     /// A room does not wait any more.
     pub fn forget_lost(&mut self, key: &RoomKey) {
         self.lost.remove(key);

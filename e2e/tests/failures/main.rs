@@ -8,6 +8,7 @@ mod clock;
 mod lab;
 mod nodes;
 mod replicas;
+mod split;
 mod store;
 
 use std::fs::File;
@@ -68,6 +69,10 @@ const CASES: &[Case] = &[
     (
         "five_seconds_without_a_word_between_nodes_and_replicas_move_nothing",
         nodes::glitch,
+    ),
+    (
+        "two_rooms_of_one_name_become_one_when_their_sides_hear_each_other",
+        split::doubles,
     ),
     (
         "without_half_of_the_nodes_capacity_is_refused_honestly",

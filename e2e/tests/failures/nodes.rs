@@ -37,21 +37,23 @@ fn three_nodes() -> Setup {
 }
 
 /// A media node as `plenum get nodes` shows it.
-struct Node {
+pub(crate) struct Node {
     name: String,
     id: String,
     pid: i32,
-    port: u64,
+    pub(crate) port: u64,
     grpc: String,
 }
 
 impl Node {
-    fn grpc_port(&self) -> Result<&str> {
+    /// Port of its own service.
+    pub(crate) fn grpc_port(&self) -> Result<&str> {
         self.grpc.rsplit(':').next().context("a port")
     }
 }
 
-fn nodes(lab: &Lab) -> Result<Vec<Node>> {
+/// All nodes.
+pub(crate) fn nodes(lab: &Lab) -> Result<Vec<Node>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     lab.system
         .get("nodes")?
@@ -358,37 +360,36 @@ pub(crate) fn frozen(name: &'static str) -> Result<()> {
     })
 }
 
-/// Gives each media node a user of its own, by which its packets are told: the number of its media port.
-fn own_users(name: &str) -> Result<Held> {
+/// Gives each process of a program a group of its own, by which its packets are told: the number of the port in that option.
+pub(crate) fn own_groups(name: &str, of: &str, option: &str) -> Result<Held> {
     let real = folder(name).join("bin");
     std::fs::create_dir_all(&real)?;
-    let (node, copy) = (program("media-node")?, real.join("media-node"));
+    let (original, copy) = (program(of)?, real.join(of));
     std::fs::File::create(&copy)?;
-    mount(&node, &copy)?;
-    let script = real.join("as-own-user");
+    mount(&original, &copy)?;
+    let script = real.join(format!("{of}-in-own-group"));
     std::fs::write(
         &script,
         format!(
-            "#!/bin/sh\nprevious=\nfor word in \"$@\"; do\n  [ \"$previous\" = --media-port ] && user=$word\n  previous=$word\ndone\n\
-             exec setpriv --reuid=\"$user\" --inh-caps={caps} --ambient-caps={caps} {} \"$@\"\n",
+            "#!/bin/sh\nprevious=\nfor word in \"$@\"; do\n  [ \"$previous\" = --{option} ] && group=${{word##*:}}\n  previous=$word\ndone\n\
+             exec setpriv --regid=\"$group\" --clear-groups {} \"$@\"\n",
             copy.display(),
-            caps = "+dac_override,+dac_read_search,+net_admin",
         ),
     )?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
-    Held::replaced(&node, &script)
+    Held::replaced(&original, &script)
 }
 
 /// Nothing gets from the node to anybody, or from anybody to it.
 pub(crate) fn cut_off(name: &'static str) -> Result<()> {
-    let _wrapped = own_users(name)?;
+    let _wrapped = own_groups(name, "media-node", "media-port")?;
     run(name, three_nodes(), people(), async |lab| {
         lost(
             lab,
             async |lab, node| {
                 nft(&format!(
                     "table inet cut {{
-  chain o {{ type filter hook output priority 5; policy accept; meta skuid {port} drop; }}
+  chain o {{ type filter hook output priority 5; policy accept; meta skgid {port} drop; }}
   chain i {{ type filter hook input priority 5; policy accept; udp dport {port} drop; tcp dport {{ {port}, {grpc} }} drop; }}
 }}",
                     port = node.port,
@@ -404,7 +405,7 @@ pub(crate) fn cut_off(name: &'static str) -> Result<()> {
 
 /// All nodes and all replicas cannot hear each other for five seconds; media have other ways.
 pub(crate) fn glitch(name: &'static str) -> Result<()> {
-    let _wrapped = own_users(name)?;
+    let _wrapped = own_groups(name, "media-node", "media-port")?;
     run(name, three_nodes(), people(), async |lab| {
         let from = lab.crowd.now();
         let mut rules = String::from(
@@ -413,7 +414,7 @@ pub(crate) fn glitch(name: &'static str) -> Result<()> {
         for node in nodes(lab)? {
             let (port, grpc) = (node.port, node.grpc_port()?);
             rules.push_str(&format!(
-                "    meta skuid {port} meta l4proto tcp drop;\n    tcp dport {grpc} drop;\n"
+                "    meta skgid {port} meta l4proto tcp drop;\n    tcp dport {grpc} drop;\n"
             ));
         }
         rules.push_str("  }\n}");
@@ -435,7 +436,7 @@ pub(crate) fn glitch(name: &'static str) -> Result<()> {
     })
 }
 
-fn nft(rules: &str) -> Result<()> {
+pub(crate) fn nft(rules: &str) -> Result<()> {
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

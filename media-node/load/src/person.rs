@@ -375,24 +375,23 @@ impl Life {
         self.record().connected = false;
     }
 
+    /// A connection failed or fell silent. Whoever took it away may say so in a moment by signalling: that is listened to until the
+    /// resume is dialled.
     fn media_lost(&mut self) {
+        if !matches!(self.line, Line::Stands) {
+            // A resume is under way already, and its answer says whether the media can be saved.
+            return;
+        }
         let now = Instant::now();
         self.note(Happened::MediaLost);
         // A resume whose media did not come back ends in a join, as in the SDKs.
         let want = if self.want == Want::Resume {
+            self.driver = None;
             Want::Join
         } else {
             Want::Resume
         };
-        if want == Want::Join {
-            self.driver = None;
-        }
-        self.media_patience = now + MEDIA_SILENCE;
-        if matches!(self.line, Line::Stands | Line::Open(_)) {
-            self.breaks(now, want);
-        } else {
-            self.want = want;
-        }
+        self.breaks(now, want);
     }
 
     /// The line is gone: when is it tried again?

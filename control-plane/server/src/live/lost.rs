@@ -16,6 +16,9 @@ const AGAIN_FIRST: Duration = Duration::from_secs(1);
 /// The longest of these pauses.
 const AGAIN_MAX: Duration = Duration::from_secs(16);
 
+/// So long a room that goes on elsewhere is waited for: nodes that can be heard again are heard within it.
+const ELSEWHERE: Duration = Duration::from_secs(3);
+
 /// A room whose node was lost, or gave it up; to be placed anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -29,6 +32,7 @@ pub struct Lost {
     pub since: Moment,
     /// Was its node heard here until the end? Then nobody knows better what the room was.
     pub fresh: bool,
+    elsewhere: bool,
     pause: Duration,
     at: Moment,
 }
@@ -47,9 +51,16 @@ impl Lost {
             entry,
             since: now,
             fresh,
+            elsewhere: false,
             pause: AGAIN_FIRST,
             at: now,
         }
+    }
+
+    /// Does it go on where somebody else hears it? Believed for a moment: who said so may be out of reach for long.
+    #[must_use]
+    pub fn runs_elsewhere(&self, now: Moment) -> bool {
+        self.elsewhere && now < self.since.after(ELSEWHERE)
     }
 }
 
@@ -76,6 +87,12 @@ impl LostRooms {
     pub(super) fn remove(&mut self, key: &RoomKey) {
         if let Some(lost) = self.rooms.remove(key) {
             self.by_time.remove(&(lost.at, key.clone()));
+        }
+    }
+
+    pub(super) fn runs_elsewhere(&mut self, key: &RoomKey) {
+        if let Some(lost) = self.rooms.get_mut(key) {
+            lost.elsewhere = true;
         }
     }
 

@@ -143,6 +143,23 @@ fn a_node_that_comes_back_without_a_room_has_lost_it() {
 }
 
 #[test]
+fn a_room_that_was_dropped_for_one_elsewhere_is_waited_for_a_moment() {
+    let mut view = LiveView::default();
+    attached(&mut view, "u1", "n1", &[("given-up", 1), ("fenced", 1)]);
+    for room in ["given-up", "fenced"] {
+        view.lose(&uid("u1"), &key(room), NOW);
+    }
+    view.lost_runs_elsewhere(&key("fenced"));
+    let waits = |room: &str, seconds: u64| {
+        let at = NOW.after(Duration::from_secs(seconds));
+        view.lost_room(&key(room)).expect("lost").runs_elsewhere(at)
+    };
+    assert!(waits("fenced", 0) && waits("fenced", 2));
+    assert!(!waits("fenced", 3), "who said so may be out of reach");
+    assert!(!waits("given-up", 0));
+}
+
+#[test]
 fn a_lost_room_that_is_reported_again_waits_no_more() {
     let mut view = LiveView::default();
     let first = attached(&mut view, "u1", "n1", &[("r", 4)]);

@@ -47,6 +47,14 @@ impl Plane {
             Ok(record) => record,
             Err(error) => {
                 self.store_failed(error);
+                let live = self.live();
+                // Begun here once more, it would have the higher epoch, and everybody would be moved to it.
+                if live
+                    .lost_room(key)
+                    .is_some_and(|lost| lost.runs_elsewhere(self.0.clock.now()))
+                {
+                    return Err(PlaceError::Settling(key.clone()));
+                }
                 None
             }
         };
