@@ -30,6 +30,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Other replicas queue events as well: the queue is read again after this, and less often the longer it stays empty.
 const READ: Duration = Duration::from_millis(250);
 const READ_MAX: Duration = Duration::from_secs(2);
+/// A queue of which enough is known is read at most this often, whoever queues how much.
+const READ_MIN: Duration = Duration::from_millis(100);
 /// A queue that stays empty for this long is given up.
 const IDLE: Duration = Duration::from_secs(10);
 /// What is under way when the process stops has this long.
@@ -66,6 +68,7 @@ pub(super) struct Deliverer {
     /// The head of the queue was read whole, and nothing left it since.
     more: bool,
     read_at: Moment,
+    last_read: Moment,
     read_pace: Duration,
     busy_at: Moment,
     failing: bool,
@@ -94,6 +97,7 @@ impl Deliverer {
             claimed: None,
             more: false,
             read_at: now,
+            last_read: now,
             read_pace: READ,
             busy_at: now,
             failing: false,
@@ -110,7 +114,12 @@ impl Deliverer {
                 Claim::Foreign if self.under_way.is_empty() && self.is_somebody_elses().await => {
                     break;
                 }
-                Claim::Foreign | Claim::Unknown => AGAIN,
+                Claim::Foreign => {
+                    // What was delivered before the claim was lost is not to be delivered again.
+                    self.flush_done().await;
+                    AGAIN
+                }
+                Claim::Unknown => AGAIN,
                 Claim::Held => match self.work().await {
                     Some(wait) => wait,
                     None => break,
@@ -121,9 +130,23 @@ impl Deliverer {
                 () = tokio::time::sleep(wait) => {}
                 () = self.wake.notify.notified() => {
                     self.read_pace = READ;
-                    self.read_at = self.now();
+                    self.read_at = if self.delivery.is_empty() {
+                        self.now()
+                    } else {
+                        self.last_read.after(READ_MIN)
+                    };
                 }
-                Some(sent) = self.under_way.join_next() => if let Ok(sent) = sent { self.answered(sent).await },
+                Some(sent) = self.under_way.join_next() => match sent {
+                    Ok(sent) => self.answered(sent).await,
+                    Err(error) => {
+                        if error.is_panic() {
+                            tracing::error!(event = "WebhookRequestFailed", %error, "a request to a webhook's receiver ended by a bug");
+                        }
+                        // Which event it was is not known: all begin anew.
+                        self.wake.again.store(true, Ordering::Release);
+                        break;
+                    }
+                },
             }
         }
         self.finish().await;
@@ -220,11 +243,14 @@ impl Deliverer {
         if !self.flush_done().await {
             return false;
         }
+        // Whoever queues from here on is read the next time.
+        self.wake.again.store(false, Ordering::Release);
         let store = Arc::clone(&self.hooks.0.store);
         let Ok(events) = store.events(self.queue.clone(), WEBHOOK_WINDOW).await else {
             return false;
         };
         let now = self.now();
+        self.last_read = now;
         self.more = events.len() >= WEBHOOK_WINDOW;
         self.hooks.0.metrics.queued(&self.queue, events.len());
         self.read_pace = if events.is_empty() {

@@ -24,8 +24,8 @@ const WAITING_MAX: usize = 20_000;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Ids that are remembered as queued: a node that did not hear the acknowledgement says them again.
 const RECENT_MAX: usize = 16_384;
-/// Events put into the store at once.
-const BATCH: usize = 128;
+/// Events put into the store at once, and acknowledged together: so many may be told twice when the replica dies in between.
+const BATCH: usize = 32;
 /// The store is asked again after this while it is away.
 const AWAY: Duration = Duration::from_millis(500);
 /// Acknowledgements that found no place are repeated at this pace.

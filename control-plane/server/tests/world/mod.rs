@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use control_core::ids::{Epoch, RoomKey, RoomName, TenantName};
 use control_core::record::{LobbyRule, RoomPolicy};
+use control_core::webhook::Network;
 use control_plane::clock::Clock;
 use control_plane::hosts::Hosts;
 use control_plane::plane::{PlaceRequest, Plane};
@@ -53,6 +54,11 @@ impl Replica {
 
     /// With the CA and the store of another replica.
     pub async fn start_on(ca: Arc<Ca>, store: Arc<dyn Store>) -> Self {
+        Self::start_calling(ca, store, Vec::new()).await
+    }
+
+    /// As [`Self::start_on`], with receivers of webhooks in these networks.
+    pub async fn start_calling(ca: Arc<Ca>, store: Arc<dyn Store>, networks: Vec<Network>) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
@@ -75,7 +81,7 @@ impl Replica {
         let (hooks, served, token) = (plane.webhooks().clone(), plane.clone(), stop.clone());
         let options = webhooks::Options {
             replica: plane.replica(),
-            allowed: Vec::new(),
+            allowed: networks,
         };
         tasks.spawn(async move { hooks.run(served, options, token).await });
         tasks.spawn(plane.clone().hold_planned(stop.clone()));
