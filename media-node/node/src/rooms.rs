@@ -101,6 +101,8 @@ struct Shared {
     facts: Mutex<Facts>,
     /// The rules it was opened with, where no conference declares them: they are reported, so that they outlive this node.
     own_rules: Option<RoomPolicy>,
+    /// It was fenced: it goes on somewhere already.
+    elsewhere: AtomicBool,
 }
 
 /// The room ended meanwhile.
@@ -329,6 +331,7 @@ impl Rooms {
                             participants: AtomicU32::new(0),
                             facts: Mutex::new(facts.clone()),
                             own_rules: rules.filter(|rules| !rules.declared),
+                            elsewhere: AtomicBool::new(false),
                         }),
                     };
                     map.insert(key.clone(), room.clone());
@@ -406,6 +409,7 @@ impl Rooms {
             let actor = Actor::new(&rooms, &room, link.clone(), config);
             let outcome = tokio::spawn(actor.run(receiver, event_queue, ready)).await;
             let reason = match outcome {
+                Ok("GivenUp") if room.shared.elsewhere.load(Ordering::Relaxed) => "Elsewhere",
                 Ok(reason) => reason,
                 Err(error) => {
                     rooms.0.panics.fetch_add(1, Ordering::Relaxed);
@@ -449,6 +453,7 @@ impl Rooms {
         if let Some(room) = self.find(key)
             && room.epoch < epoch_below
         {
+            room.shared.elsewhere.store(true, Ordering::Relaxed);
             room.give_up();
         }
     }

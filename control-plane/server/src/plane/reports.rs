@@ -21,7 +21,9 @@ use crate::store::{BATCH_MAX, ReportOutcome, RoomReport, StoreError};
 
 /// Reasons of `RoomClosed` after which the room is to be placed anew with its facts: its node could not go on with it. Every other
 /// reason is the room's own end.
-const GIVEN_UP: [&str; 2] = ["GivenUp", "Panicked"];
+const GIVEN_UP: [&str; 3] = ["GivenUp", "Panicked", ELSEWHERE];
+/// Among them: another replica knows where it goes on.
+const ELSEWHERE: &str = "Elsewhere";
 
 impl Plane {
     /// A node begins its stream; its orders go to `orders`.
@@ -222,6 +224,9 @@ impl Plane {
             let closed = entry.is_some();
             if again && let Some(entry) = entry {
                 live.mark_lost(uid, key, entry, self.0.clock.now());
+                if reason == ELSEWHERE {
+                    live.lost_runs_elsewhere(key);
+                }
             }
             (closed, live.entry(uid, key).is_some())
         };
