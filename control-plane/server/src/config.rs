@@ -531,6 +531,11 @@ mod tests {
         refuse(&["--public-url", "https://user@x"], "--public-url");
         refuse(&["--redis-url", "redis://h"], "--store redis");
         refuse(&["--redis-namespace", "a:b"], "--redis-namespace");
+        refuse(&["--peer", "nohost"], "--peer nohost: not of the form");
+        refuse(&["--peer", "a:1"].repeat(17), "--peer: at most 16");
+        refuse(&["--seal-key-file", "absent"], "--seal-key-file absent");
+        let redis = ["--store", "redis", "--redis-url", "redis://h"];
+        refuse(&redis, "--seal-key-file: is needed");
         let short = validate(&[], 31).expect_err("refused");
         assert!(short.contains("31 bytes"), "{short}");
     }
