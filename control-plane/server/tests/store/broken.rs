@@ -172,7 +172,8 @@ async fn a_broken_record_is_left_out_and_keeps_back_no_other() {
         let garbage = Garbage::Field(b"tenant/bad".to_vec(), value.to_vec());
         write(&server, values, &garbage);
         server.run(&["ZADD", "plenum:{local:records}:index", "0", "nothing"]);
-        assert_eq!(store.records().await.expect("answer"), [good.clone()]);
+        let left = store.records().await.expect("answer");
+        assert_eq!(left, std::slice::from_ref(&good));
         let bad = Uid::parse("bad").expect("uid");
         assert_eq!(
             store.record(RecordKind::Tenant, bad).await,

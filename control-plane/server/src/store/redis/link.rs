@@ -76,7 +76,7 @@ impl Counters {
 enum Target {
     Single(Client),
     Sentinel(Sentinel),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 /// Sentinels, and how to reach what they name.
@@ -194,7 +194,7 @@ fn target(
                 builder = builder.tls(TlsMode::Secure).certs(certificates.clone());
             }
             let client = builder.build().map_err(|error| setup(&error))?;
-            Ok(Target::Cluster(client))
+            Ok(Target::Cluster(Box::new(client)))
         }
     }
 }
