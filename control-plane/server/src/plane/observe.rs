@@ -80,24 +80,17 @@ impl Plane {
 
     /// States of all published tenants.
     pub(crate) fn tenant_states(&self, view: &DirectoryView) -> BTreeMap<TenantName, TenantState> {
-        let mut states: BTreeMap<TenantName, TenantState> = view
-            .tenants()
+        let live = self.live();
+        view.tenants()
             .map(|tenant| {
-                (
-                    tenant.name.clone(),
-                    TenantState {
-                        name: tenant.name.to_string(),
-                        ..TenantState::default()
-                    },
-                )
+                let totals = live.totals_of(&tenant.name);
+                let state = TenantState {
+                    name: tenant.name.to_string(),
+                    rooms: totals.rooms,
+                    participants: totals.participants,
+                };
+                (tenant.name.clone(), state)
             })
-            .collect();
-        for (key, _, entry) in self.live().rooms() {
-            if let Some(state) = states.get_mut(&key.tenant) {
-                state.rooms += 1;
-                state.participants = state.participants.saturating_add(entry.participants);
-            }
-        }
-        states
+            .collect()
     }
 }

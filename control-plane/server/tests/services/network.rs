@@ -326,3 +326,43 @@ async fn what_happens_while_a_nodes_primary_replica_dies_reaches_the_store_throu
         replica.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_replica_that_is_killed_takes_nothing_along() {
+    let cluster = Cluster::start(2, &["n1", "n2"], &["council", "class"]).await;
+    let placed = place(&cluster.replicas[0].plane, "council").await;
+    let home = cluster.index(placed.node_id.as_str());
+    cluster
+        .change(home, "council", |room| room.facts.opened = true)
+        .await;
+    let owners = cluster.owners("council");
+    cluster.stops[0].kill();
+    for node in &cluster.nodes {
+        let left = async {
+            while node.attached() > 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::world::LIVENESS, left)
+            .await
+            .expect("its streams break");
+    }
+    let found = place(&cluster.replicas[1].plane, "council").await;
+    assert_eq!((found.node_id, found.epoch), (placed.node_id, placed.epoch));
+    place(&cluster.replicas[1].plane, "class").await;
+    // The leases that it refreshed are kept up by the one that is left.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    for id in ["n1", "n2"] {
+        let id = control_core::ids::NodeId::parse(id).expect("node id");
+        let lease = cluster.store.node(id).await.expect("answers");
+        assert!(lease.is_some());
+    }
+    assert_eq!(cluster.deaths(), 0);
+    assert_eq!(cluster.owners("council"), owners);
+    assert_eq!(cluster.opens(), 2);
+    let mut replicas = cluster.replicas.into_iter();
+    drop(replicas.next());
+    for replica in replicas {
+        replica.stop().await;
+    }
+}
