@@ -139,7 +139,13 @@ impl Host {
         let only = |item: SessionDown| -> Response<Items<SessionDown>> {
             Response::new(stream::iter([Ok(item)]).boxed())
         };
-        let room = match self.room(&key, epoch) {
+        // A replica that has just started knows a participant's node by its SID before the node has named its rooms to it.
+        let found = if start.reconnect && epoch == 0 {
+            self.rooms.find(&key).ok_or(Absent::Unknown)
+        } else {
+            self.room(&key, epoch)
+        };
+        let room = match found {
             Ok(room) => room,
             Err(Absent::WrongEpoch) => return Ok(only(join_refused(JoinRefusal::WrongEpoch))),
             Err(absent) => return Ok(only(refused(absent.reason(), absent.to_string(), true))),
