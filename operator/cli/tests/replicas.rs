@@ -2,6 +2,7 @@
 //! `plenum up` with several replicas of the control plane and a real Redis: shared address, restarts one after the other, a
 //! store that is not there.
 
+#[allow(dead_code, reason = "what the other tests need is more than these do")]
 mod common;
 
 use std::{
