@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -24,6 +25,8 @@ use plenum_shell::telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// A store that answers this soon after the start is not taken for one that is away.
+const STORE_WAIT: Duration = Duration::from_secs(1);
 /// Wrong command line or configuration, as the other binaries say it.
 const EXIT_CONFIG: u8 = 2;
 
@@ -101,7 +104,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         StoreChoice::Memory => Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),
         StoreChoice::Redis(options) => {
             tracing::info!(event = "StoreChosen", address = %options.address, namespace = ?options.namespace, "the store is in Redis");
-            Arc::clone(redis.insert(Arc::new(RedisStore::start(options)?))) as Arc<dyn Store>
+            let store = redis.insert(Arc::new(RedisStore::start(options)?));
+            store.wait(STORE_WAIT).await;
+            Arc::clone(store) as Arc<dyn Store>
         }
     };
     let plane = Plane::new(store, Hosts::new(tls.clone()), clock);

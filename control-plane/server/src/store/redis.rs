@@ -21,10 +21,10 @@ use self::keys::{Family, Namespace};
 use self::link::{Arg, Link};
 use self::scripts::Script;
 use super::{
-    Answer, BATCH_MAX, COUNT_LIFETIME, Choice, EventQueue, FailureScope, HOLD_MAX, HoldCommand,
-    HoldOutcome, MARK, PlaceCommand, PlaceOutcome, Pushed, QueuedEvent, ROOMS_MAX, RecordOutcome,
-    ReportOutcome, RequestId, RoomRecord, RoomReport, Store, StoreError, StoredRecord,
-    check_choices, check_name, room_lifetime,
+    Answer, COUNT_LIFETIME, Choice, EventQueue, FailureScope, HOLD_MAX, HoldCommand, HoldOutcome,
+    MARK, PlaceCommand, PlaceOutcome, Pushed, QueuedEvent, ROOMS_MAX, RecordOutcome, ReportOutcome,
+    RequestId, RoomRecord, RoomReport, Store, StoreError, StoredRecord, check_choices, check_name,
+    room_lifetime,
 };
 
 pub mod acl;
@@ -37,6 +37,8 @@ pub mod scripts;
 
 /// Longest rules or facts of a room.
 const ROOM_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+/// Rooms or nodes that one script takes: as long as it runs, Redis serves nobody else.
+const STEP_MAX: usize = 64;
 /// Nodes that are asked for at a time.
 const USAGE_MAX: usize = 1_000;
 
@@ -89,6 +91,18 @@ impl RedisStore {
             names: namespace,
             watch,
         })
+    }
+
+    /// Waits for the first answer, but not longer than this: a replica that starts beside a Redis that is well does not begin as if it
+    /// were away.
+    pub async fn wait(&self, longest: Duration) {
+        let answers = async {
+            while self.ping().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // One that is away is found later.
+        let _ = tokio::time::timeout(longest, answers).await;
     }
 
     /// Shows the store's counters.
@@ -493,7 +507,7 @@ impl Store for RedisStore {
     ) -> Answer<'_, Vec<Result<ReportOutcome, StoreError>>> {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(reports.len());
-            for batch in reports.chunks(BATCH_MAX) {
+            for batch in reports.chunks(STEP_MAX) {
                 outcomes.extend(self.reporting(batch).await?);
             }
             Ok(outcomes)
@@ -540,7 +554,7 @@ impl Store for RedisStore {
 
     fn refresh_nodes(&self, leases: Vec<NodeLease>) -> Answer<'_, ()> {
         Box::pin(async move {
-            for batch in leases.chunks(BATCH_MAX) {
+            for batch in leases.chunks(STEP_MAX) {
                 let keys: Vec<String> = batch
                     .iter()
                     .flat_map(|lease| {

@@ -224,14 +224,14 @@ async fn a_call_is_one_round_trip_once_the_server_knows_its_script() {
             .expect("answer")
             .expect("free");
         costs("reserve", 1);
-        let reports = (0..200).map(|number| report(&format!("{room}{number}"), lease("n9", 1), 1));
+        let reports = (0..64).map(|number| report(&format!("{room}{number}"), lease("n9", 1), 1));
         store.report_rooms(reports.collect()).await.expect("answer");
-        costs("reports of 200 rooms", 1);
+        costs("reports of 64 rooms", 1);
         store
-            .refresh_nodes((0..200).map(|_| node_lease(1)).collect())
+            .refresh_nodes((0..64).map(|_| node_lease(1)).collect())
             .await
             .expect("answer");
-        costs("leases of 200 nodes", 1);
+        costs("leases of 64 nodes", 1);
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use control_plane::store::Store;
 use control_plane::store::redis::address::Address;
 use control_plane::store::redis::keys::Namespace;
 use control_plane::store::redis::{Options, RedisStore, acl};
+use control_plane::store::{Store, StoreError};
 
 use crate::conformance::{self, Harness};
 use crate::servers::cluster::Cluster;
@@ -153,6 +153,26 @@ async fn the_store_is_the_same_in_a_cluster() {
     let cluster = Cluster::start();
     let url = cluster.url();
     conformance::everything_at_once(|| without_time(&url)).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_lost_a_node_is_away_until_it_is_back() {
+    let mut cluster = Cluster::start();
+    let store = ready(options(&cluster.url(), "local")).await;
+    let role = || store.claim("a".into(), "b".into(), Duration::from_secs(600));
+    assert_eq!(role().await, Ok(true));
+    let key = "plenum:{local}:claim:a";
+    let holder = cluster
+        .nodes
+        .iter()
+        .position(|node| node.keys() == [key])
+        .expect("one of them has it");
+    cluster.nodes[holder].kill();
+    assert_eq!(role().await, Err(StoreError::Away));
+    cluster.nodes[holder].restart();
+    answers(&store).await;
+    assert_eq!(role().await, Ok(true));
+    assert_eq!(cluster.nodes[holder].keys(), [key]);
 }
 
 #[tokio::test]
