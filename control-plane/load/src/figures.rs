@@ -61,6 +61,8 @@ pub(crate) struct JoinFigures {
     pub(crate) joins: usize,
     pub(crate) rooms: usize,
     pub(crate) failed: usize,
+    /// Took more than one try.
+    pub(crate) tried_again: usize,
     pub(crate) at_a_time: usize,
     /// Joins per second of the whole machine, this program included.
     pub(crate) per_second: f64,
@@ -82,6 +84,8 @@ pub(crate) struct HalfLoad {
     pub(crate) per_second: f64,
     pub(crate) seconds: f64,
     pub(crate) failed: usize,
+    /// Took more than one try.
+    pub(crate) tried_again: usize,
     pub(crate) took: Spread,
 }
 
@@ -249,8 +253,11 @@ impl Figures {
             "",
         )?;
         row(
-            "  joins per second of the machine; failed",
-            format!("{:.0}; {}", self.joins.per_second, self.joins.failed),
+            "  joins per second of the machine; failed; tried again",
+            format!(
+                "{:.0}; {}; {}",
+                self.joins.per_second, self.joins.failed, self.joins.tried_again
+            ),
             "",
         )?;
         row(

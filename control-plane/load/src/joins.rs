@@ -8,13 +8,16 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::people::{Backend, Gateway, Session};
 use crate::target::{Arrivals, Person};
 
 /// Progress is said this often.
 const SAY: Duration = Duration::from_secs(10);
+/// What cannot be done at the moment is tried again, as SDKs do; its time goes on.
+const TRIES: u32 = 4;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Joins under way at a given pace; beyond it the pace is not held.
 const UNDER_WAY_MAX: usize = 2_000;
 
@@ -36,6 +39,8 @@ pub(crate) struct Outcome {
     pub(crate) took: Vec<Duration>,
     /// How many failed.
     pub(crate) failed: usize,
+    /// How many took more than one try.
+    pub(crate) tried_again: usize,
     /// Why the first ones did.
     pub(crate) why: Vec<String>,
     /// All of it.
@@ -58,11 +63,12 @@ impl Outcome {
         Ok(())
     }
 
-    fn add(&mut self, result: Result<(Duration, usize)>) {
+    fn add(&mut self, result: Result<Joined>) {
         match result {
-            Ok((took, bytes)) => {
-                self.took.push(took);
-                self.first_bytes += bytes;
+            Ok(joined) => {
+                self.took.push(joined.took);
+                self.first_bytes += joined.first_bytes;
+                self.tried_again += usize::from(joined.tries > 1);
             }
             Err(error) => {
                 self.failed += 1;
@@ -74,15 +80,36 @@ impl Outcome {
     }
 }
 
+/// One join.
+struct Joined {
+    took: Duration,
+    first_bytes: usize,
+    tries: u32,
+}
+
 impl Joins {
-    async fn one(&self, turn: usize, arrivals: Arrivals) -> Result<(Session, Duration)> {
+    /// Joins, and leaves again; the time runs from `since` to the first frame.
+    async fn one(&self, turn: usize, arrivals: Arrivals, since: Instant) -> Result<Joined> {
         let (room, number) = arrivals.at(turn);
         let person = Person::of(self.prefix, room, number);
         let token = person.token(&self.backends);
-        let gateway = &self.gateways[turn % self.gateways.len()];
-        let session = Session::join(gateway, &token, turn as u32).await?;
-        let took = session.took;
-        Ok((session, took))
+        for tries in 1.. {
+            let gateway = &self.gateways[(turn + tries as usize) % self.gateways.len()];
+            match Session::join(gateway, &token, turn as u32).await {
+                Ok(session) => {
+                    let joined = Joined {
+                        took: since.elapsed(),
+                        first_bytes: session.first_bytes,
+                        tries,
+                    };
+                    session.leave().await;
+                    return Ok(joined);
+                }
+                Err(error) if tries >= TRIES => return Err(error),
+                Err(_) => sleep(TRY_AGAIN).await,
+            }
+        }
+        bail!("nobody tries for ever")
     }
 
     /// Everybody, `at_a_time`.
@@ -105,13 +132,7 @@ impl Joins {
                     if turn >= people {
                         return outcome;
                     }
-                    match joins.one(turn, arrivals).await {
-                        Ok((session, took)) => {
-                            outcome.add(Ok((took, session.first_bytes)));
-                            session.leave().await;
-                        }
-                        Err(error) => outcome.add(Err(error)),
-                    }
+                    outcome.add(joins.one(turn, arrivals, Instant::now()).await);
                 }
             });
         }
@@ -124,6 +145,7 @@ impl Joins {
                         let outcome = outcome?;
                         all.took.extend(outcome.took);
                         all.failed += outcome.failed;
+                        all.tried_again += outcome.tried_again;
                         all.first_bytes += outcome.first_bytes;
                         all.why.extend(outcome.why);
                         all.why.truncate(5);
@@ -164,17 +186,7 @@ impl Joins {
             let permit = Arc::clone(&under_way).acquire_owned().await?;
             let (joins, done) = (self.clone(), done.clone());
             tokio::spawn(async move {
-                let result = joins.one(turn, arrivals).await;
-                let result = match result {
-                    Ok((session, _)) => {
-                        let took = at.elapsed();
-                        let bytes = session.first_bytes;
-                        session.leave().await;
-                        Ok((took, bytes))
-                    }
-                    Err(error) => Err(error),
-                };
-                let _ = done.send(result).await;
+                let _ = done.send(joins.one(turn, arrivals, at).await).await;
                 drop(permit);
             });
         }

@@ -354,6 +354,7 @@ impl System {
             per_second: rate,
             seconds: half.wall.as_secs_f64(),
             failed: half.failed,
+            tried_again: half.tried_again,
             took: spread(&half.took),
         };
         let counters = self.nodes.counters();
@@ -540,6 +541,7 @@ fn join_figures(
         joins: outcome.took.len(),
         rooms: size.rooms,
         failed: outcome.failed,
+        tried_again: outcome.tried_again,
         at_a_time: size.at_a_time,
         per_second: joins / wall,
         replica_cpu_micros: cpu.replicas.as_secs_f64() * 1e6 / joins,

@@ -37,15 +37,15 @@ fn a_small_run_on_a_real_redis_measures_everything() {
     assert_eq!(number(&figures, "/joins/failed"), 0.0);
     assert_eq!(number(&figures, "/sessions/open"), 20.0);
     assert_eq!(number(&figures, "/half_load/failed"), 0.0);
-    // Rounds trips are counts, not times: they are the same on every machine.
+    // Round trips are counts, not times. What nodes report meanwhile is among them, so the bounds have room for that.
     let new = number(&figures, "/plan/new_room_round_trips");
     assert!(
-        new > 0.0 && new <= 4.0,
+        (1.0..=4.0).contains(&new),
         "a join that opens a room makes {new} round trips"
     );
     let running = number(&figures, "/plan/running_room_round_trips");
     assert!(
-        running <= 1.1,
+        (1.0..=1.5).contains(&running),
         "a join to a room that runs makes {running} round trips"
     );
     assert!(number(&figures, "/key_space/keys") >= 20.0);
