@@ -465,13 +465,13 @@ async fn a_full_queue_loses_the_oldest_counts_them_and_tells_the_receiver() {
     }
     teller.until_acknowledged().await;
     let line = "plenum_control_webhook_dropped_total{tenant=\"school\",receiver=\"down\",reason=\"QueueFull\"}";
-    let lost = replica.metric(line);
+    let (lost, newest) = (replica.metric(line), most.to_string());
     assert!(lost >= 30, "{lost}");
     down.come_back().await;
     let got = down
         .until("the newer ones arrive", |got, _| {
             got.last()
-                .is_some_and(|got| got.body["createdAt"] == most.to_string())
+                .is_some_and(|got| got.body["createdAt"] == newest.as_str())
         })
         .await;
     assert_eq!(by_room(&got)["RM_a"], (lost + 1..=most).collect::<Vec<_>>());

@@ -26,7 +26,7 @@ use crate::world::LIVENESS;
 
 /// What a receiver does with a request.
 #[derive(Clone, Debug)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Takes it, after this time.
     Take(Duration),
     /// Answers with a status.
@@ -41,12 +41,12 @@ pub enum Manner {
 
 /// An event that was taken.
 #[derive(Clone, Debug)]
-pub struct Got {
-    pub key: String,
-    pub event: String,
-    pub id: String,
-    pub room: String,
-    pub body: Value,
+pub(crate) struct Got {
+    pub(crate) key: String,
+    pub(crate) event: String,
+    pub(crate) id: String,
+    pub(crate) room: String,
+    pub(crate) body: Value,
 }
 
 #[derive(Default)]
@@ -66,9 +66,9 @@ struct Shared {
 }
 
 /// The receiver; its port stays reserved while it is away.
-pub struct Receiver {
-    pub address: SocketAddr,
-    pub ca_pem: String,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    pub(crate) ca_pem: String,
     acceptor: TlsAcceptor,
     shared: Arc<Shared>,
     server: JoinSet<()>,
@@ -76,14 +76,14 @@ pub struct Receiver {
 
 impl Receiver {
     /// Knows a key of the tenant.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut receiver = Self::away();
         receiver.come_back().await;
         receiver
     }
 
     /// Has an address where nobody listens yet.
-    pub fn away() -> Self {
+    pub(crate) fn away() -> Self {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let address = socket.local_addr().expect("address");
         let (acceptor, ca_pem) = identity();
@@ -102,11 +102,11 @@ impl Receiver {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}/hook?from=plenum", self.address.port())
     }
 
-    pub async fn come_back(&mut self) {
+    pub(crate) async fn come_back(&mut self) {
         let listener = TcpListener::bind(self.address).await.expect("still free");
         let (acceptor, shared) = (self.acceptor.clone(), Arc::clone(&self.shared));
         self.server.spawn(async move {
@@ -124,27 +124,31 @@ impl Receiver {
         });
     }
 
-    pub fn manner(&self, manner: Manner) {
+    pub(crate) fn manner(&self, manner: Manner) {
         *self.shared.manner.lock().expect("no panic") = manner;
     }
 
-    pub fn knows(&self, key: &str, secret: &[u8]) {
+    pub(crate) fn knows(&self, key: &str, secret: &[u8]) {
         let mut secrets = self.shared.secrets.lock().expect("no panic");
         secrets.push((key.into(), secret.to_vec()));
     }
 
-    pub fn got(&self) -> Vec<Got> {
+    pub(crate) fn got(&self) -> Vec<Got> {
         let state = self.shared.state.lock().expect("no panic");
         assert!(state.wrong.is_empty(), "{:?}", state.wrong);
         state.got.clone()
     }
 
-    pub fn asked(&self) -> u32 {
+    pub(crate) fn asked(&self) -> u32 {
         self.shared.state.lock().expect("no panic").asked
     }
 
     /// Waits until it has been asked, or has got something, so that this holds.
-    pub async fn until(&self, what: &str, mut look: impl FnMut(&[Got], u32) -> bool) -> Vec<Got> {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&[Got], u32) -> bool,
+    ) -> Vec<Got> {
         let mut changed = self.shared.changed.subscribe();
         let found = async {
             loop {
@@ -162,7 +166,7 @@ impl Receiver {
     }
 
     /// Ids of what was taken, each once, by room in order.
-    pub fn numbers(&self) -> Vec<(String, String)> {
+    pub(crate) fn numbers(&self) -> Vec<(String, String)> {
         self.got()
             .iter()
             .map(|got| (got.room.clone(), got.body["createdAt"].to_string()))

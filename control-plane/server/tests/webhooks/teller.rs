@@ -21,7 +21,7 @@ struct State {
 }
 
 /// The node.
-pub struct Teller {
+pub(crate) struct Teller {
     id: String,
     state: Arc<Mutex<State>>,
     changed: Arc<watch::Sender<u64>>,
@@ -29,7 +29,7 @@ pub struct Teller {
 }
 
 impl Teller {
-    pub async fn attach(replica: &Replica, id: &str) -> Self {
+    pub(crate) async fn attach(replica: &Replica, id: &str) -> Self {
         let mut teller = Self {
             id: id.into(),
             state: Arc::default(),
@@ -41,7 +41,7 @@ impl Teller {
     }
 
     /// Another replica is the primary one now.
-    pub async fn move_to(&mut self, replica: &Replica) {
+    pub(crate) async fn move_to(&mut self, replica: &Replica) {
         self.stream.shutdown().await;
         let uid = format!("u-{}", self.id);
         let tls = replica.ca.node(&uid);
@@ -105,12 +105,12 @@ impl Teller {
     }
 
     /// An event happens.
-    pub fn tell(&self, room: &str, sid: &str, seq: u64, name: &str) {
+    pub(crate) fn tell(&self, room: &str, sid: &str, seq: u64, name: &str) {
         self.tell_with(room, sid, seq, name, "");
     }
 
     /// An event with more to it.
-    pub fn tell_with(&self, room: &str, sid: &str, seq: u64, name: &str, metadata: &str) {
+    pub(crate) fn tell_with(&self, room: &str, sid: &str, seq: u64, name: &str, metadata: &str) {
         let body = serde_json::json!({
             "event": name,
             "room": { "sid": sid, "name": room, "metadata": metadata },
@@ -133,22 +133,22 @@ impl Teller {
     }
 
     /// Events that nobody acknowledged.
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.state.lock().expect("no panic").outbox.len()
     }
 
     /// How often it was asked to say everything again.
-    pub fn asked_again(&self) -> u32 {
+    pub(crate) fn asked_again(&self) -> u32 {
         self.state.lock().expect("no panic").asked_again
     }
 
     /// Waits until every event is acknowledged.
-    pub async fn until_acknowledged(&self) {
+    pub(crate) async fn until_acknowledged(&self) {
         self.until("everything is acknowledged", |teller| teller.kept() == 0)
             .await;
     }
 
-    pub async fn until(&self, what: &str, look: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, look: impl Fn(&Self) -> bool) {
         let mut changed = self.changed.subscribe();
         let done = async {
             while !look(self) {
