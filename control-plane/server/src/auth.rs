@@ -125,6 +125,26 @@ impl Source {
     }
 }
 
+/// Where a token stems from, and which secret of that key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stem {
+    /// Where.
+    pub source: Source,
+    /// As [`InstallationKey::print`] has it; empty for the door.
+    pub print: String,
+}
+
+impl Stem {
+    /// Given out at the door.
+    #[must_use]
+    pub const fn door() -> Self {
+        Self {
+            source: Source::Door,
+            print: String::new(),
+        }
+    }
+}
+
 /// A verified token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
@@ -147,6 +167,15 @@ pub struct Token {
 }
 
 impl Token {
+    /// What tokens made from this one stem from.
+    #[must_use]
+    pub fn stem(&self) -> Stem {
+        Stem {
+            source: self.source.clone(),
+            print: self.source_print.clone(),
+        }
+    }
+
     /// The grants, or none.
     #[must_use]
     pub fn video(&self) -> VideoGrant {
@@ -318,19 +347,20 @@ impl Verifier<'_> {
     }
 }
 
-/// Signs `claims` for `tenant` as an own token that stems from `source`, valid from `now_unix_s` for `valid_s`.
+/// Signs `claims` for `tenant` as an own token that stems from `stem`, valid from `now_unix_s` for `valid_s`.
 #[must_use]
 pub fn sign(
     installation: &InstallationKey,
     tenant: &str,
-    source: &Source,
+    stem: &Stem,
     claims: Claims,
     now_unix_s: i64,
     valid_s: i64,
 ) -> String {
     let claims = Claims {
         iss: format!("{OWN_ISSUER}{tenant}"),
-        src: source.to_claim(),
+        src: stem.source.to_claim(),
+        srcp: stem.print.clone(),
         iat: Some(claims::NumericDate(now_unix_s)),
         nbf: Some(claims::NumericDate(now_unix_s)),
         exp: Some(claims::NumericDate(now_unix_s.saturating_add(valid_s))),

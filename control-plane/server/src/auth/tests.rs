@@ -288,6 +288,13 @@ fn only_this_installation_says_who_is_an_opener() {
     );
 }
 
+fn of_key(key: &str, secret: &[u8]) -> Stem {
+    Stem {
+        source: Source::Key(key.to_owned()),
+        print: installation().print(key, secret),
+    }
+}
+
 #[test]
 fn own_tokens_live_as_long_as_the_key_they_stem_from() {
     let claims = Claims {
@@ -297,13 +304,12 @@ fn own_tokens_live_as_long_as_the_key_they_stem_from() {
             guest: false,
             opener: true,
         }),
-        srcp: installation().print("town", SECRET),
         ..Claims::default()
     };
     let refreshed = sign(
         &installation(),
         "musterstadt",
-        &Source::Key("town".to_owned()),
+        &of_key("town", SECRET),
         claims.clone(),
         NOW,
         600,
@@ -328,7 +334,7 @@ fn own_tokens_live_as_long_as_the_key_they_stem_from() {
     let door = sign(
         &installation(),
         "musterstadt",
-        &Source::Door,
+        &Stem::door(),
         claims,
         NOW,
         600,
@@ -358,11 +364,8 @@ fn published_keys_are_for_loopback() {
         let refreshed = sign(
             &installation(),
             "lab",
-            &Source::Key(key.to_owned()),
-            Claims {
-                srcp: installation().print(key, secret),
-                ..Claims::default()
-            },
+            &of_key(key, secret),
+            Claims::default(),
             NOW,
             600,
         );
@@ -413,7 +416,7 @@ proptest! {
     #[test]
     fn signed_claims_are_read_back(identity in "[a-z0-9@._-]{1,40}", name in "\\PC{0,40}", valid in 1_i64..100_000, guest: bool, opener: bool) {
         let claims = Claims { sub: identity.clone(), name: name.clone(), plenum: Some(OwnClaims { role: None, guest, opener }), ..Claims::default() };
-        let token = verify(&sign(&installation(), "t", &Source::Door, claims, NOW, valid)).expect("valid");
+        let token = verify(&sign(&installation(), "t", &Stem::door(), claims, NOW, valid)).expect("valid");
         prop_assert_eq!(token.identity, identity);
         prop_assert_eq!(token.claims.name.clone(), name);
         prop_assert_eq!(token.claims.plenum, Some(OwnClaims { role: None, guest, opener }));

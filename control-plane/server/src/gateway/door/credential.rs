@@ -11,7 +11,7 @@ use super::super::Gateway;
 use super::super::admission;
 use super::super::listen::Via;
 use super::super::refusal::Refusal;
-use crate::auth::{Source, Token};
+use crate::auth::{Stem, Token};
 use crate::password::{PasswordError, is_opener_key};
 use crate::plane::ThrottleScope;
 
@@ -44,7 +44,7 @@ pub(super) struct Entrant {
     pub(super) identity: String,
     pub(super) name: String,
     pub(super) standing: Standing,
-    pub(super) source: Source,
+    pub(super) stem: Stem,
 }
 
 impl EntryBody {
@@ -121,7 +121,7 @@ pub(super) async fn identify(
             identity: identity(gateway, conference, body, "o_"),
             name,
             standing,
-            source: Source::Door,
+            stem: Stem::door(),
         });
     }
     // Known before the password, so that nobody types one in vain.
@@ -142,7 +142,7 @@ pub(super) async fn identify(
         identity: identity(gateway, conference, body, "g_"),
         name,
         standing,
-        source: Source::Door,
+        stem: Stem::door(),
     })
 }
 
@@ -173,6 +173,7 @@ fn by_token(conference: &Conference, token: Token, body: &EntryBody) -> Result<E
         return Err(Refusal::NoIdentity);
     }
     let standing = admission::standing_of(&token, conference)?;
+    let stem = token.stem();
     let name = if token.claims.name.is_empty() {
         body.clean_name().unwrap_or_default()
     } else {
@@ -182,7 +183,7 @@ fn by_token(conference: &Conference, token: Token, body: &EntryBody) -> Result<E
         identity: token.identity,
         name,
         standing,
-        source: token.source,
+        stem,
     })
 }
 

@@ -433,7 +433,7 @@ impl Wait {
             identity,
             name,
             standing,
-            source,
+            stem,
         } = self.entrant.clone();
         let permission = conference.policy.permissions.get(&standing.role);
         let moderate = permission.is_some_and(|permission| permission.moderate);
@@ -467,7 +467,7 @@ impl Wait {
         let token = auth::sign(
             &self.gateway.0.installation,
             conference.tenant.as_str(),
-            &source,
+            &stem,
             claims,
             now,
             TOKEN_VALID_S,

@@ -40,7 +40,7 @@ pub(super) fn sign(
     Some(auth::sign(
         &gateway.0.installation,
         &token.tenant,
-        &token.source,
+        &token.stem(),
         claims(token, key, facts, publish_only),
         now,
         valid_s,
@@ -62,7 +62,6 @@ fn claims(token: &Token, key: &RoomKey, facts: &TokenFacts, publish_only: bool) 
         metadata: facts.metadata.clone(),
         attributes: without_server_attributes(&attributes),
         video: Some(VideoGrant::from_grants(&grants, key.name.as_str())),
-        srcp: token.source_print.clone(),
         plenum: Some(OwnClaims {
             role: role_of(facts),
             guest: facts.guest,
