@@ -192,6 +192,12 @@ impl Server {
 
     /// Starts it again, with nothing in it.
     pub fn restart(&mut self) {
+        self.spawn();
+        until("the server answers", || self.try_run(&["PING"]).is_ok());
+    }
+
+    /// Starts it again, and waits only until it takes connections.
+    pub fn spawn(&mut self) {
         self.kill();
         let mut command = bound_to_this_thread("redis-server");
         command.args(&self.command);
@@ -200,11 +206,11 @@ impl Server {
             command.env("PLENUM_TEST_CLOCK", &clock.path);
         }
         let mut child = command.spawn().expect("redis-server");
-        until("the server answers", || {
+        until("the server takes connections", || {
             if let Some(status) = child.try_wait().expect("its state") {
                 panic!("redis-server ended at once, {status}: {:?}", self.command);
             }
-            self.try_run(&["PING"]).is_ok()
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
         });
         self.child = Some(child);
     }

@@ -8,7 +8,7 @@ use control_plane::store::redis::{RedisStore, link};
 use control_plane::store::{Store, StoreError};
 
 use crate::redis_store::{answers, options, ready};
-use crate::servers::{Server, Setup, free_port};
+use crate::servers::{Server, Setup, free_port, until};
 
 async fn claims(store: &RedisStore) -> Result<bool, StoreError> {
     store
@@ -94,6 +94,35 @@ async fn a_read_only_server_counts_as_away() {
         ];
         refused_and_back(&server, &spoil, &[&["REPLICAOF", "NO", "ONE"]]).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_loads_counts_as_away_until_it_has_loaded() {
+    let slowly = [
+        "--key-load-delay",
+        "2000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    let mut server = Server::with(Setup {
+        options: slowly.map(str::to_owned).to_vec(),
+        ..Setup::default()
+    });
+    let store = ready(options(&server.url(), "local")).await;
+    assert_eq!(claims(&store).await, Ok(true));
+    let many =
+        "for number = 1, 4000 do redis.call('SET', 'key' .. number, string.rep('x', 64)) end";
+    server.run(&["EVAL", many, "0"]);
+    server.run(&["SAVE"]);
+    server.spawn();
+    until("the server loads", || {
+        let said = server.try_run(&["PING"]);
+        said.is_err_and(|error| error.to_string().contains("loading"))
+    });
+    assert_eq!(claims(&store).await, Err(StoreError::Away));
+    answers(&store).await;
+    let other = store.claim("a".into(), "c".into(), Duration::from_secs(1));
+    assert_eq!(other.await, Ok(false), "what was saved is known again");
 }
 
 #[tokio::test]
