@@ -237,7 +237,10 @@ pub fn load(capacity: &Capacity, used: Usage) -> u64 {
         (used, max) => used.saturating_mul(1_000_000) / max,
     };
     share(used.rooms.into(), capacity.rooms.into())
-        .max(share(used.participants.into(), capacity.participants.into()))
+        .max(share(
+            used.participants.into(),
+            capacity.participants.into(),
+        ))
         .max(share(
             used.egress_kbps,
             u64::from(capacity.egress_mbps) * 1_000,
