@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
 use control_core::record::RoomFacts;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -489,4 +490,97 @@ fn a_question_costs_what_it_answers_however_many_rooms_there_are() {
     });
     assert!(again <= 400, "{again} for the loss of all rooms of a node");
     assert_eq!(view.lost_due(NOW).len(), 100);
+}
+
+/// What happens to a view; numbers name nodes and rooms.
+#[derive(Clone, Debug)]
+enum Step {
+    Attach(u8),
+    Report(u8, u8, u64, u32),
+    Closed(u8, u8, u64),
+    EndOfRooms(u8),
+    Silence(u8),
+    Forget(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        1 => (0..4_u8).prop_map(Step::Attach),
+        6 => (0..4_u8, 0..5_u8, 1..4_u64, 0..3_u32)
+            .prop_map(|(node, room, epoch, people)| Step::Report(node, room, epoch, people)),
+        2 => (0..4_u8, 0..5_u8, 1..4_u64)
+            .prop_map(|(node, room, epoch)| Step::Closed(node, room, epoch)),
+        1 => (0..4_u8).prop_map(Step::EndOfRooms),
+        1 => (0..4_u8).prop_map(Step::Silence),
+        1 => (0..4_u8).prop_map(Step::Forget),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// Whatever is reported, ends or falls silent: what is kept by index is what a count over all rooms gives, a room that runs is not
+    /// lost, and of a room that runs twice all but one are told to end.
+    #[test]
+    fn indexes_say_what_a_count_over_all_rooms_says(steps in steps()) {
+        let mut view = LiveView::default();
+        let mut attached: BTreeMap<u8, Attachment> = BTreeMap::new();
+        let who = |node: u8| uid(&format!("u{node}"));
+        let room = |number: u8| key(&format!("r{number}"));
+        for step in steps {
+            match step {
+                Step::Attach(node) => {
+                    let attachment = view.attach(&who(node), hello(&format!("n{node}")));
+                    attached.insert(node, attachment);
+                }
+                Step::Report(node, number, epoch, people) => {
+                    if let Some(attachment) = attached.get(&node) {
+                        let _ = view.report(&who(node), *attachment, &room(number), entry(epoch, people));
+                    }
+                }
+                Step::Closed(node, number, epoch) => {
+                    if let Some(attachment) = attached.get(&node) {
+                        let _ = view.closed(&who(node), *attachment, &room(number), Epoch(epoch));
+                    }
+                }
+                Step::EndOfRooms(node) => {
+                    if let Some(attachment) = attached.get(&node) {
+                        let _ = view.end_of_rooms(&who(node), *attachment, NOW);
+                    }
+                }
+                Step::Silence(node) => {
+                    for _ in 0..30 {
+                        for silent in view.tick(Duration::from_millis(250)) {
+                            let dialled = if silent.uid == who(node) { Dialled::Refused } else { Dialled::Answered };
+                            view.dialled(&silent, dialled);
+                        }
+                    }
+                    view.judge(&who(node), LeaseWitness::Expired, false, NOW);
+                }
+                Step::Forget(node) => {
+                    view.forget(&who(node), NOW);
+                    attached.remove(&node);
+                }
+            }
+            let mut totals = Totals::default();
+            for (_, _, entry) in view.rooms() {
+                totals.rooms += 1;
+                totals.participants += entry.participants;
+                totals.publishers += entry.publishers;
+            }
+            prop_assert_eq!(view.totals(), totals);
+            prop_assert_eq!(view.totals_of(&key("r").tenant), totals);
+            let doubles: BTreeMap<RoomKey, Vec<Loser>> = view.doubles().into_iter().collect();
+            for number in 0..5 {
+                let key = room(number);
+                let owners: Vec<u8> = (0..4).filter(|node| view.keys_of(&who(*node)).contains(&key)).collect();
+                prop_assert_eq!(owners.len(), (0..4).filter(|node| view.entry(&who(*node), &key).is_some()).count());
+                prop_assert_eq!(view.room(&key).is_some(), !owners.is_empty());
+                prop_assert_eq!(doubles.get(&key).map_or(0, Vec::len), owners.len().saturating_sub(1));
+                let lost = view.lost_room(&key).map(|lost| lost.entry.epoch);
+                let held = view.room(&key).map(|(_, _, entry)| entry.epoch);
+                prop_assert!(lost.is_none() || held.is_none() || lost > held, "lost {lost:?}, held {held:?}");
+                prop_assert_eq!(view.lost_due(NOW).contains(&key), lost.is_some());
+            }
+        }
+    }
 }
