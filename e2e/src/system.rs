@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! `plenum up` on a copy of the quickstart, in namespaces of its own.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -93,6 +94,16 @@ pub struct Conference {
     pub opener_link: String,
 }
 
+/// A folder of one case. Short: the path of a Unix socket has a bound of 108 bytes. Cases run at once in process namespaces of their own,
+/// where process ids are the same.
+#[must_use]
+pub fn folder(name: &str) -> PathBuf {
+    let mut hasher = std::hash::DefaultHasher::new();
+    name.hash(&mut hasher);
+    let number = hasher.finish() as u32;
+    std::env::temp_dir().join(format!("plenum-{number:08x}-{}", std::process::id()))
+}
+
 /// What `plenum up` is given.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -126,8 +137,7 @@ impl System {
     /// As [`Self::start`].
     pub fn start_with(name: &str, setup: &Setup) -> Result<Self> {
         let binary = program("plenum")?;
-        // Short: the path of a Unix socket has a bound of 108 bytes.
-        let folder = std::env::temp_dir().join(format!("plenum-{name:.12}-{}", std::process::id()));
+        let folder = folder(name);
         let manifests = folder.join("manifests");
         std::fs::create_dir_all(&manifests)?;
         let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart");

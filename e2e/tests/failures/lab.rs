@@ -213,9 +213,9 @@ pub(crate) fn run_with(
     lab.system.stop()
 }
 
-/// A folder of a case.
+/// A folder of a case beside its system's own.
 pub(crate) fn folder(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("plenum-{name:.20}-{}", std::process::id()))
+    e2e::system::folder(name).with_extension("lab")
 }
 
 impl Lab {

@@ -20,10 +20,10 @@ use crate::lab::{
     COUNCIL, LIVENESS, Lab, MUSTERSTADT, folder, pool, run, shape, shared, some, token, until,
 };
 
-/// A hundred people in twenty rooms on three nodes.
+/// Sixty people in twelve rooms on three nodes.
 fn people() -> Shape {
     Shape {
-        rooms: 20,
+        rooms: 12,
         people: 5,
         ..shape()
     }
