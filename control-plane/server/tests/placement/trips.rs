@@ -3,13 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use control_core::ids::NodeId;
 use control_plane::store::Store;
+use plenum_proto::v1::node_control_client::NodeControlClient;
+use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::publication::Item;
+use plenum_proto::v1::{NodeHello, NodeReport};
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::world::operator;
 use crate::world::{key, request};
+use crate::world::{operator, pki};
 use crate::{Town, node, place, school};
 
 /// More than a join may ask.
@@ -155,6 +160,49 @@ async fn two_replicas_that_place_one_room_at_once_give_it_one_node(town: Town) {
             .count()
     };
     assert_eq!(running(&one) + running(&two), 4);
+    town.stop().await;
+}
+
+/// A replica that has just started, and a node that has not told its load yet.
+#[tokio::test]
+async fn a_node_that_has_not_said_everything_is_waited_for_after_a_start() {
+    let begin = Instant::now();
+    let town = Town::start(1, directory(&[("n1", 10, 100)])).await;
+    let replica = &town.replicas[0];
+    let channel = pki::dial(&replica.address, &replica.ca.node("u-n1"))
+        .await
+        .expect("dialled");
+    let (says, queue) = tokio::sync::mpsc::channel(8);
+    let say = async |item| {
+        says.send(NodeReport { item: Some(item) })
+            .await
+            .expect("heard");
+    };
+    say(Report::Hello(NodeHello {
+        uid: "u-n1".into(),
+        node_id: "n1".into(),
+        site: "local".into(),
+        epoch: 1,
+        grpc_endpoint: "127.0.0.1:9".into(),
+        ..NodeHello::default()
+    }))
+    .await;
+    let mut node = NodeControlClient::new(channel);
+    let attached = node.attach(ReceiverStream::new(queue)).await;
+    let _orders = attached.expect("attached").into_inner();
+    say(Report::EndOfRooms(true)).await;
+    // While a start is fresh, it is no lack of capacity. A slow machine may see less of that time.
+    while begin.elapsed() < Duration::from_secs(2) {
+        let refusal = town
+            .plane(0)
+            .place(request("a"))
+            .await
+            .expect_err("not ready");
+        if begin.elapsed() < Duration::from_secs(4) {
+            assert_eq!(refusal.reason(), "Settling", "{refusal}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     town.stop().await;
 }
 

@@ -261,14 +261,26 @@ impl Plane {
             ),
             strategy: conference.map_or_else(Strategy::default, |conference| conference.strategy),
         };
-        if !self.store_is_away() {
-            let given = self.give_by_store(view, assignment, conference, &asks, tries);
-            match given.await? {
-                Some(given) => return Ok(given),
-                None => tracing::debug!("the store does not answer, a room is placed without it"),
+        let given = if self.store_is_away() {
+            Ok(None)
+        } else {
+            self.give_by_store(view, assignment, conference, &asks, tries)
+                .await
+        };
+        let given = match given {
+            Ok(Some(given)) => Ok(given),
+            Ok(None) => self.give_alone(view, assignment, &asks.wish, tries),
+            Err(error) => Err(error),
+        };
+        given.map_err(|error| match error {
+            // Shortly after a start nodes are heard of before they have said what they take: that is no lack of capacity.
+            PlaceError::NoCapacity(none)
+                if none.not_ready > 0 && self.grace().lasts(|| false, self.0.clock.now()) =>
+            {
+                PlaceError::Settling(assignment.key.clone())
             }
-        }
-        self.give_alone(view, assignment, &asks.wish, tries)
+            error => error,
+        })
     }
 
     /// Offers lists of nodes to the store until one of them has the room. `None` = it does not answer.
