@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -54,6 +55,8 @@ const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
 const BODY: Duration = Duration::from_secs(15);
 /// After this time all nodes that live have attached and named their rooms (lease period and one re-dial).
 const SETTLE: Duration = Duration::from_secs(8);
+/// How often a replica that begins looks whether it knows enough.
+const INFORMED: Duration = Duration::from_millis(50);
 
 /// What the gateway is started with.
 #[derive(Clone, Debug)]
@@ -127,9 +130,11 @@ pub async fn start(
     for address in &settings.http_listen {
         listeners.push(Listener::bind(*address, tls.clone()).await?);
     }
-    for address in &settings.http_shared {
-        listeners.push(Listener::bind_shared(*address, tls.clone())?);
-    }
+    let shared: Vec<listen::Shared> = settings
+        .http_shared
+        .iter()
+        .map(|address| listen::Shared::claim(*address, tls.clone()))
+        .collect::<Result<_, _>>()?;
     let gateway = Gateway::new(plane, &settings, stop.clone())?;
     let web = gateway.0.web.clone();
     // Needed by the first visitor, not by the start.
@@ -142,6 +147,27 @@ pub async fn start(
         tasks.spawn(tls.watch(stop.clone()));
     }
     tasks.spawn(async move { draining.drained().await });
+    for address in shared {
+        let (gateway, router) = (gateway.clone(), router.clone());
+        let (connections, stop) = (Arc::clone(&connections), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = gateway.informed() => {}
+                () = stop.cancelled() => return,
+            }
+            match address.listen() {
+                Ok(listener) => {
+                    gateway.0.unshared.fetch_sub(1, Ordering::AcqRel);
+                    listener.serve(router, connections, stop).await;
+                }
+                Err(error) => tracing::error!(
+                    event = "SharedListenFailed",
+                    error = &error as &dyn std::error::Error,
+                    "the other replicas serve the shared address alone"
+                ),
+            }
+        });
+    }
     let addresses = listeners.iter().map(Listener::address).collect();
     for listener in listeners {
         tasks.spawn(listener.serve(router.clone(), Arc::clone(&connections), stop.clone()));
@@ -164,6 +190,8 @@ struct Shared {
     metrics: GatewayMetrics,
     waiting: door::Waiting,
     sessions: Arc<Semaphore>,
+    /// Shared addresses that this replica does not serve yet: it is not ready until then.
+    unshared: AtomicUsize,
     stop: CancellationToken,
 }
 
@@ -194,6 +222,7 @@ impl Gateway {
             metrics,
             waiting: door::Waiting::default(),
             sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
+            unshared: AtomicUsize::new(settings.http_shared.len()),
             stop,
         })))
     }
@@ -222,7 +251,7 @@ impl Gateway {
             .route("/c/{room_id}/", get(page))
             .route("/assets/{*path}", get(asset))
             .route("/livez", get(alive))
-            .route("/readyz", get(alive))
+            .route("/readyz", get(ready))
             .route("/metrics", get(scrape));
         for path in self.0.web.root_files() {
             own = own.route(&format!("/{path}"), get(root_file));
@@ -233,6 +262,20 @@ impl Gateway {
             .layer(map_response(sober))
             .layer(from_fn(traced))
             .with_state(self.clone())
+    }
+
+    /// Waits until this replica can answer for every room, or has waited long enough for those who could tell it. Others serve
+    /// the shared address meanwhile; the kernel would give this one its share of connections, and they would be refused.
+    async fn informed(&self) {
+        let left = SETTLE.saturating_sub(self.0.started.elapsed());
+        let knows = async {
+            let mut changed = self.0.plane.changed();
+            while !self.0.plane.is_informed() {
+                // What is expected of nodes runs out without a change.
+                let _ = tokio::time::timeout(INFORMED, changed.changed()).await;
+            }
+        };
+        let _ = tokio::time::timeout(left, knows).await;
     }
 
     /// After the order to stop, sessions have a moment to tell their clients.
@@ -354,6 +397,18 @@ async fn root_file(
 /// Serving is all that probes ask for; neither store nor nodes nor records are looked at.
 async fn alive() -> &'static str {
     "OK"
+}
+
+/// As [`alive`], once the addresses that this replica shares with others are served by it too.
+async fn ready(State(gateway): State<Gateway>) -> Response {
+    match gateway.0.unshared.load(Ordering::Acquire) {
+        0 => alive().await.into_response(),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not all addresses are served yet\n",
+        )
+            .into_response(),
+    }
 }
 
 async fn scrape(State(gateway): State<Gateway>, Extension(via): Extension<Via>) -> Response {

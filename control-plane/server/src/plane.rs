@@ -226,6 +226,12 @@ impl Plane {
         self.0.loaded.load(Ordering::Acquire)
     }
 
+    /// Does this replica know what is declared and which rooms run, as far as the nodes that are there can tell?
+    #[must_use]
+    pub fn is_informed(&self) -> bool {
+        self.is_loaded() && !self.settling()
+    }
+
     /// Is what is known the publisher's word? Otherwise it is what the store kept, which may lack something: nobody is refused for good on it.
     #[must_use]
     pub fn is_certain(&self) -> bool {
