@@ -140,7 +140,10 @@ async fn rooms_without_people_leave_before_the_time_and_people_are_told_of_it() 
             notices(orders).first().copied()
         })
         .await;
-    assert!((249_000..350_000).contains(&(told - before)), "{told} {before}");
+    assert!(
+        (249_000..350_000).contains(&(told - before)),
+        "{told} {before}"
+    );
     assert!(world.nodes["n2"].room("class").expect("moved").facts.opened);
 
     // Called off: everybody is told, and after the drain's time the room is where it was.
