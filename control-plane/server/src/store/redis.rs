@@ -114,6 +114,11 @@ impl RedisStore {
             counters.calls.clone(),
         );
         registry.register(
+            "store_call_seconds",
+            "How long calls to the store took",
+            counters.seconds.clone(),
+        );
+        registry.register(
             "store_values_broken",
             "Values of the store that cannot be read, by family of keys",
             counters.broken.clone(),

@@ -4,11 +4,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Metric;
+use prometheus_client::metrics::histogram::Histogram;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -37,6 +38,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Finding the right server among several may take this long.
 const SEEK: Duration = Duration::from_secs(5);
 
+/// Buckets of the duration of calls; the last is the deadline.
+const CALL_SECONDS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
+
 /// Labels of calls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Call {
@@ -51,14 +55,27 @@ pub struct Unread {
 }
 
 /// Counters of a store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counters {
     /// Calls by script and outcome.
     pub(super) calls: Metric<Call, Counter>,
+    /// How long calls took, those included that failed.
+    pub(super) seconds: Histogram,
     /// Values that cannot be read.
     pub(super) broken: Metric<Unread, Counter>,
     /// Connections made.
     pub(super) connections: Counter,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            calls: Metric::default(),
+            seconds: Histogram::new(CALL_SECONDS),
+            broken: Metric::default(),
+            connections: Counter::default(),
+        }
+    }
 }
 
 impl Counters {
@@ -290,7 +307,9 @@ impl Link {
         args: &[Arg<'_>],
     ) -> Result<Value, StoreError> {
         let span = tracing::debug_span!("store.call", script = script.name);
+        let asked = Instant::now();
         let answer = self.call_in_span(script, keys, args).instrument(span).await;
+        self.counters.seconds.observe(asked.elapsed().as_secs_f64());
         let outcome = match &answer {
             Ok(_) => "Done",
             Err(StoreError::Away) => "Away",
