@@ -310,27 +310,29 @@ pub(crate) fn kill(pid: u32) {
 
 /// Status and body of a plain HTTP request.
 pub(crate) fn http_get(url: &str) -> (u16, String) {
+    try_http_get(url).expect("an answer")
+}
+
+/// As [`http_get`], where nobody may answer.
+pub(crate) fn try_http_get(url: &str) -> std::io::Result<(u16, String)> {
     let rest = url.strip_prefix("http://").expect("plain HTTP");
     let (host, path) = rest.split_once('/').expect("a path");
-    let mut stream = TcpStream::connect(host).expect("a connection");
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a time limit");
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
         "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )
-    .expect("sent");
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    stream.read_to_string(&mut answer)?;
     let status = answer
         .split(' ')
         .nth(1)
         .and_then(|code| code.parse().ok())
-        .expect("a status");
+        .ok_or_else(|| std::io::Error::other("no status"))?;
     let body = answer
         .split_once("\r\n\r\n")
         .map(|(_, body)| body.to_owned())
         .unwrap_or_default();
-    (status, body)
+    Ok((status, body))
 }
