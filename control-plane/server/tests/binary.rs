@@ -88,7 +88,7 @@ async fn the_process_serves_and_stops_in_good_order() {
     let address = tokio::task::spawn_blocking(move || {
         log.lines().map_while(Result::ok).find_map(|line| {
             let line: serde_json::Value = serde_json::from_str(&line).expect("each line is JSON");
-            Some(line["fields"]["grpc"].as_str()?.to_owned())
+            Some(line["grpc"].as_str()?.to_owned())
         })
     });
     let address = tokio::time::timeout(LIVENESS, address)
