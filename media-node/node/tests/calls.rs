@@ -3,11 +3,15 @@
 
 mod world;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use media_core::io::Protocol;
 use plenum_load::headless::Source;
-use world::{Session, Setting, World, act_until, eventually, loopbacks, scrape, session_start};
+use world::{
+    Session, Setting, World, act_until, eventually, loopbacks, scrape, scrape_text, session_start,
+};
 
 /// Two people per shard and room; everybody hears and sees the other.
 async fn meet(ports: &str, shards: u8, ip: IpAddr, protocol: Protocol) {
@@ -135,4 +139,30 @@ async fn people_of_both_families_and_protocols_meet_in_one_room() {
     })
     .await;
     world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documentation_lists_every_metric_of_a_node() {
+    let world = World::start(Setting::default()).await;
+    let metrics = world.node.metrics_address().expect("metrics");
+    let served: BTreeMap<String, String> = scrape_text(metrics)
+        .await
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "))
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, help)| (name.to_owned(), help.trim_end_matches('.').to_owned()))
+        .collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let text = std::fs::read_to_string(path).expect("docs/metrics.md");
+    let documented: BTreeMap<String, String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `plenum_media_"))
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let name = cells[0].trim_end_matches('`');
+            (format!("plenum_media_{name}"), cells[2].to_owned())
+        })
+        .collect();
+    world.node.stop().await;
+    assert_eq!(documented, served);
 }

@@ -84,7 +84,10 @@ fn in_documentation() -> BTreeMap<String, (String, String)> {
         .filter_map(|line| line.strip_prefix("| `"))
         .map(|row| {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            assert!(cells.len() >= 4, "a row has event, part, level, meaning: {row}");
+            assert!(
+                cells.len() >= 4,
+                "a row has event, part, level, meaning: {row}"
+            );
             let event = cells[0].trim_end_matches('`').to_owned();
             (event, (cells[1].to_owned(), cells[2].to_owned()))
         })
@@ -111,5 +114,8 @@ fn the_documentation_lists_every_event() {
 
 #[test]
 fn an_argument_may_hold_parentheses_and_quotes() {
-    assert_eq!(arguments("a = f(1), \"x) \\\" y\"); rest"), "a = f(1), \"x) \\\" y\"");
+    assert_eq!(
+        arguments("a = f(1), \"x) \\\" y\"); rest"),
+        "a = f(1), \"x) \\\" y\""
+    );
 }

@@ -2,7 +2,7 @@
 //! `/rtc`: from a request to a room's first frame, all of it before the upgrade, so that a no is an HTTP status.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -79,6 +79,7 @@ pub(super) async fn connect(
     let seat = Arc::clone(&gateway.0.sessions)
         .try_acquire_owned()
         .map_err(|_| Refusal::Busy);
+    let asked = Instant::now();
     let begun = match seat {
         Ok(seat) => begin(&gateway, via, &pairs, &headers)
             .await
@@ -99,6 +100,11 @@ pub(super) async fn connect(
             refusal.into_text()
         }
         Ok((seat, (outcome, token, key))) => {
+            gateway
+                .0
+                .metrics
+                .begin
+                .observe(asked.elapsed().as_secs_f64());
             let upgrade = upgrade
                 .max_message_size(MESSAGE_BYTES_MAX)
                 .max_frame_size(MESSAGE_BYTES_MAX)
