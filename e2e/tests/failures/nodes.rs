@@ -380,7 +380,8 @@ pub(crate) fn own_groups(name: &str, of: &str, option: &str) -> Result<Held> {
     Held::replaced(&original, &script)
 }
 
-/// Nothing gets from the node to anybody, or from anybody to it.
+/// Nothing gets from the node to anybody, or from anybody to it. Its connections are marked, because a socket that a process has closed
+/// belongs to nobody and still delivers what it holds; what is dropped on its way out would not be remembered as a connection.
 pub(crate) fn cut_off(name: &'static str) -> Result<()> {
     let _wrapped = own_groups(name, "media-node", "media-port")?;
     run(name, three_nodes(), people(), async |lab| {
@@ -389,8 +390,8 @@ pub(crate) fn cut_off(name: &'static str) -> Result<()> {
             async |lab, node| {
                 nft(&format!(
                     "table inet cut {{
-  chain o {{ type filter hook output priority 5; policy accept; meta skgid {port} drop; }}
-  chain i {{ type filter hook input priority 5; policy accept; udp dport {port} drop; tcp dport {{ {port}, {grpc} }} drop; }}
+  chain o {{ type filter hook output priority 5; policy accept; meta skgid {port} ct mark set {port}; }}
+  chain i {{ type filter hook input priority 5; policy accept; ct mark {port} drop; udp dport {port} drop; tcp dport {{ {port}, {grpc} }} drop; }}
 }}",
                     port = node.port,
                     grpc = node.grpc_port()?,
@@ -408,16 +409,20 @@ pub(crate) fn glitch(name: &'static str) -> Result<()> {
     let _wrapped = own_groups(name, "media-node", "media-port")?;
     run(name, three_nodes(), people(), async |lab| {
         let from = lab.crowd.now();
-        let mut rules = String::from(
-            "table inet cut {\n  chain o { type filter hook output priority 5; policy accept;\n",
-        );
+        let (mut marks, mut drops) = (String::new(), String::new());
         for node in nodes(lab)? {
             let (port, grpc) = (node.port, node.grpc_port()?);
-            rules.push_str(&format!(
-                "    meta skgid {port} meta l4proto tcp drop;\n    tcp dport {grpc} drop;\n"
+            marks.push_str(&format!(
+                "    meta skgid {port} meta l4proto tcp ct mark set {port};\n"
+            ));
+            drops.push_str(&format!(
+                "    ct mark {port} meta l4proto tcp drop;\n    tcp dport {grpc} drop;\n"
             ));
         }
-        rules.push_str("  }\n}");
+        let rules = format!(
+            "table inet cut {{\n  chain o {{ type filter hook output priority 5; policy accept;\n{marks}  }}\n  \
+             chain i {{ type filter hook input priority 5; policy accept;\n{drops}  }}\n}}"
+        );
         nft(&rules)?;
         tokio::time::sleep(Duration::from_secs(5)).await;
         nft("delete table inet cut")?;
