@@ -95,7 +95,9 @@ fn one_trace_runs_from_the_request_to_the_shard() -> Result<()> {
         );
         anyhow::Ok(())
     })?;
-    let redis = Redis::start(&std::env::temp_dir().join(format!("plenum-telemetry-{}", std::process::id())))?;
+    let redis = Redis::start(
+        &std::env::temp_dir().join(format!("plenum-telemetry-{}", std::process::id())),
+    )?;
     let setup = Setup {
         redis: Some(redis.url()),
         ..Setup::default()

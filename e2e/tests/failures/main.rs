@@ -176,6 +176,7 @@ fn isolated(name: &'static str) -> Result<()> {
     };
     let said = std::fs::read_to_string(&path)?;
     std::fs::remove_file(&path)?;
+    clear(name)?;
     if status.is_some_and(|status| status.success()) {
         let figures: Vec<&str> = said
             .lines()
@@ -192,4 +193,20 @@ fn isolated(name: &'static str) -> Result<()> {
             "did not end"
         }
     )
+}
+
+/// Removes the folders of a case. Its process id in there is not known here, and files that lay under others can be removed only now that
+/// the namespaces are gone.
+fn clear(name: &str) -> Result<()> {
+    let folder = e2e::system::folder(name);
+    let own = folder.file_name().and_then(|own| own.to_str());
+    let Some((prefix, _)) = own.and_then(|own| own.rsplit_once('-')) else {
+        return Ok(());
+    };
+    for entry in std::fs::read_dir(std::env::temp_dir())?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
