@@ -2,8 +2,8 @@
 //! Who calls this replica, and the certificates it shows.
 
 use control_core::ids::Uid;
-pub use plenum_shell::identity::{Tls, TlsError};
 use plenum_shell::identity::{self, Peer as Part};
+pub use plenum_shell::identity::{Tls, TlsError};
 use tonic::{Request, Status};
 
 /// DNS name in the certificate of a node.

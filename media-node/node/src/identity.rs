@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Who may call this node, and the certificates it shows.
 
-use plenum_shell::identity::{Peer, peer_of};
 pub use plenum_shell::identity::{CONTROL_PLANE_DNS, Tls, TlsError};
+use plenum_shell::identity::{Peer, peer_of};
 use tonic::{Request, Status};
 
 /// Refuses everybody but the control plane.

@@ -409,7 +409,15 @@ fn allowed(wish: &Wish, node: &Candidate) -> (bool, bool) {
 }
 
 fn counted(none: &NoNode) -> usize {
-    let NoNode { elsewhere, shared, silent, not_ready, not_accepting, full, unasked } = *none;
+    let NoNode {
+        elsewhere,
+        shared,
+        silent,
+        not_ready,
+        not_accepting,
+        full,
+        unasked,
+    } = *none;
     (elsewhere + shared + silent + not_ready + not_accepting + full + unasked) as usize
 }
 

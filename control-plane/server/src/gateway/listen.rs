@@ -400,10 +400,7 @@ mod tests {
             "nobody takes it who does not share it"
         );
         let open = "0.0.0.0:0".parse().expect("address");
-        assert!(matches!(
-            claim(open),
-            Err(ListenError::Plaintext(_))
-        ));
+        assert!(matches!(claim(open), Err(ListenError::Plaintext(_))));
         let connections = Arc::new(Semaphore::new(1_000));
         let answer = |text: &'static str| {
             Router::new().route("/", axum::routing::get(move || async move { text }))

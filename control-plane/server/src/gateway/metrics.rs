@@ -10,9 +10,7 @@ use crate::metrics::Reason;
 use crate::plane::Plane;
 
 /// Buckets of the time to the first frame; a client gives up after 5 s.
-const BEGIN_SECONDS: [f64; 10] = [
-    0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
-];
+const BEGIN_SECONDS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 /// Counters of the gateway; no label names a person, room or tenant.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use control_core::directory::{
-    Directory, DirectoryView, Fenced, Origin, OrderRefusal, RecordRefusal, StreamId,
+    Directory, DirectoryView, Fenced, OrderRefusal, Origin, RecordRefusal, StreamId,
 };
 use control_core::ids::{Epoch, NodeId, Uid};
 use control_core::record::{Record, RecordKind};
@@ -163,11 +163,7 @@ impl Plane {
     /// Writes whether a node takes rooms, and reads it back: a report that was on its way may have written the opposite meanwhile.
     async fn mark_accepting(&self, node: NodeId, accepting: bool) -> Result<(), StoreError> {
         for _ in 0..MARKS_MAX {
-            let known = self
-                .0
-                .store
-                .mark_accepting(node.clone(), accepting)
-                .await?;
+            let known = self.0.store.mark_accepting(node.clone(), accepting).await?;
             let lease = self.0.store.node(node.clone()).await?;
             if !known || lease.is_none_or(|lease| lease.accepting == accepting) {
                 break;
