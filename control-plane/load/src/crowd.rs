@@ -56,10 +56,10 @@ pub(crate) async fn run(args: CrowdArgs) -> Result<()> {
                     return;
                 };
                 let token = person.token(&backends);
-                Session::join(&gateways[number % gateways.len()], &token, number as u32).await
+                Session::join_patiently(&gateways, &token, number).await
             };
             match session {
-                Ok(mut session) => {
+                Ok((mut session, _)) => {
                     let _ = opened.send(Ok(())).await;
                     if let Err(error) = session.hold().await
                         && broken.fetch_add(1, Ordering::Relaxed) < 3

@@ -73,7 +73,7 @@ pub(crate) struct JoinFigures {
     pub(crate) per_cpu_second: f64,
     pub(crate) took: Spread,
     pub(crate) redis_cpu_micros: f64,
-    /// Scripts per join, reports of nodes taken out.
+    /// Scripts per join, what goes on without joins taken out, as from the figures beside it.
     pub(crate) redis_scripts: f64,
     pub(crate) redis_bytes: f64,
 }
@@ -276,7 +276,7 @@ impl Figures {
             "",
         )?;
         row(
-            "  Redis per join: scripts; bytes; CPU",
+            "  Redis per join above idle: scripts; bytes; CPU",
             format!(
                 "{:.2}; {:.0}; {:.0} us",
                 self.joins.redis_scripts, self.joins.redis_bytes, self.joins.redis_cpu_micros

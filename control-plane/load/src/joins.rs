@@ -8,16 +8,13 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::people::{Backend, Gateway, Session};
 use crate::target::{Arrivals, Person};
 
 /// Progress is said this often.
 const SAY: Duration = Duration::from_secs(10);
-/// What cannot be done at the moment is tried again, as SDKs do; its time goes on.
-const TRIES: u32 = 4;
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Joins under way at a given pace; beyond it the pace is not held.
 const UNDER_WAY_MAX: usize = 2_000;
 
@@ -93,23 +90,14 @@ impl Joins {
         let (room, number) = arrivals.at(turn);
         let person = Person::of(self.prefix, room, number);
         let token = person.token(&self.backends);
-        for tries in 1.. {
-            let gateway = &self.gateways[(turn + tries as usize) % self.gateways.len()];
-            match Session::join(gateway, &token, turn as u32).await {
-                Ok(session) => {
-                    let joined = Joined {
-                        took: since.elapsed(),
-                        first_bytes: session.first_bytes,
-                        tries,
-                    };
-                    session.leave().await;
-                    return Ok(joined);
-                }
-                Err(error) if tries >= TRIES => return Err(error),
-                Err(_) => sleep(TRY_AGAIN).await,
-            }
-        }
-        bail!("nobody tries for ever")
+        let (session, tries) = Session::join_patiently(&self.gateways, &token, turn).await?;
+        let joined = Joined {
+            took: since.elapsed(),
+            first_bytes: session.first_bytes,
+            tries,
+        };
+        session.leave().await;
+        Ok(joined)
     }
 
     /// Everybody, `at_a_time`.

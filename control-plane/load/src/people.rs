@@ -11,12 +11,15 @@ use data_encoding::BASE64URL_NOPAD;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// SDKs give up when nothing has come after 5 s; the gateway itself says no before that. A machine that is loaded on purpose has longer.
 const FIRST: Duration = Duration::from_secs(20);
+/// What cannot be done at the moment is tried again, as SDKs do: a room whose place is not known yet waits for one lease period.
+const TRIES: u32 = 12;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// A close that is not answered by then is not waited for.
 const CLOSE: Duration = Duration::from_secs(2);
 /// Longest head of an answer.
@@ -111,8 +114,29 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 
 impl Session {
+    /// Joins by one gateway after the other until one lets it in; how many times it tried. `number` chooses the first, and the source
+    /// address.
+    pub(crate) async fn join_patiently(
+        gateways: &[Gateway],
+        token: &str,
+        number: usize,
+    ) -> Result<(Self, u32)> {
+        let mut tries = 1;
+        loop {
+            let gateway = &gateways[(number + tries as usize) % gateways.len()];
+            match Self::join(gateway, token, number as u32).await {
+                Ok(session) => return Ok((session, tries)),
+                Err(error) if tries >= TRIES => return Err(error),
+                Err(_) => {
+                    tries += 1;
+                    sleep(TRY_AGAIN).await;
+                }
+            }
+        }
+    }
+
     /// Dials, upgrades with a token and waits for the first frame. `number` chooses the source address.
-    pub(crate) async fn join(gateway: &Gateway, token: &str, number: u32) -> Result<Self> {
+    async fn join(gateway: &Gateway, token: &str, number: u32) -> Result<Self> {
         timeout(FIRST, Self::begin(gateway, token, number))
             .await
             .context("no first frame within 20 s")?

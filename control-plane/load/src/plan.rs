@@ -42,6 +42,8 @@ const ALONE: usize = 2_000;
 const AT_A_TIME: usize = 64;
 /// A call that takes longer has failed; longer than in production, so that a busy machine is measured and not refused.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// What goes on without joins is watched for so long.
+const IDLE: Duration = Duration::from_secs(2);
 /// Calls of the bare script.
 const BARE: usize = 20_000;
 
@@ -208,6 +210,12 @@ async fn store(redis_url: Option<&str>, clock: Clock) -> Result<Arc<dyn Store>> 
     }
 }
 
+/// Round trips to Redis.
+struct Trips {
+    count: f64,
+    bytes: f64,
+}
+
 #[derive(Clone)]
 struct Measured {
     plane: Plane,
@@ -290,9 +298,9 @@ impl Measured {
                 })
                 .collect()
         };
-        let (new_alone, new_counts) = self.alone(&installation, single("first")).await?;
+        let (new_alone, new_trips) = self.alone(&installation, single("first")).await?;
         println!("new alone");
-        let (running_alone, running_counts) = self.alone(&installation, single("second")).await?;
+        let (running_alone, running_trips) = self.alone(&installation, single("second")).await?;
         println!("running alone");
         let bare = match &self.args.redis_url {
             Some(url) => Some(bare(url, BARE.min(joins * 4)).await?),
@@ -307,11 +315,10 @@ impl Measured {
             token_cpu_micros: per(token_cpu, joins),
             new_room_alone: spread(&new_alone),
             running_room_alone: spread(&running_alone),
-            new_room_round_trips: new_counts.reads as f64 / alone as f64,
-            running_room_round_trips: running_counts.reads as f64 / alone as f64,
-            new_room_bytes: (new_counts.bytes_in + new_counts.bytes_out) as f64 / alone as f64,
-            running_room_bytes: (running_counts.bytes_in + running_counts.bytes_out) as f64
-                / alone as f64,
+            new_room_round_trips: new_trips.count / alone as f64,
+            running_room_round_trips: running_trips.count / alone as f64,
+            new_room_bytes: new_trips.bytes / alone as f64,
+            running_room_bytes: running_trips.bytes / alone as f64,
             bare_script_cpu_micros: bare.as_ref().map(|(cpu, _)| *cpu),
             bare_script_alone: bare.map(|(_, alone)| alone),
         })
@@ -371,7 +378,7 @@ impl Measured {
         &self,
         installation: &InstallationKey,
         tokens: Vec<String>,
-    ) -> Result<(Vec<Duration>, Counts)> {
+    ) -> Result<(Vec<Duration>, Trips)> {
         let mut side = match &self.args.redis_url {
             Some(url) => Some(
                 redis::Client::open(url.as_str())?
@@ -380,10 +387,18 @@ impl Measured {
             ),
             None => None,
         };
+        // Nodes go on to report: what that costs by itself is taken out.
+        let mut idle = Counts::default();
+        if let Some(side) = &mut side {
+            let before = redis_server::counts(side).await?;
+            tokio::time::sleep(IDLE).await;
+            idle = redis_server::counts(side).await?.since(before);
+        }
         let before = match &mut side {
             Some(side) => redis_server::counts(side).await?,
             None => Counts::default(),
         };
+        let started = std::time::Instant::now();
         let mut took = Vec::with_capacity(tokens.len());
         for token in &tokens {
             let begun = std::time::Instant::now();
@@ -394,7 +409,16 @@ impl Measured {
             Some(side) => redis_server::counts(side).await?,
             None => Counts::default(),
         };
-        Ok((took, after.since(before)))
+        let share = started.elapsed().as_secs_f64() / IDLE.as_secs_f64();
+        let own = |all: u64, idle: u64| (all as f64 - idle as f64 * share).max(0.0);
+        let all = after.since(before);
+        Ok((
+            took,
+            Trips {
+                count: own(all.reads, idle.reads),
+                bytes: own(all.bytes_in + all.bytes_out, idle.bytes_in + idle.bytes_out),
+            },
+        ))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// A child that has not said that it is ready by then will not.
-pub(crate) const READY: Duration = Duration::from_secs(60);
+pub(crate) const READY: Duration = Duration::from_secs(180);
 
 /// A child process; it is killed when this is dropped, and by the kernel if this process dies first.
 pub(crate) struct Process {

@@ -186,6 +186,14 @@ struct Cpu {
     redis: Duration,
 }
 
+/// What a second costs with nobody joining.
+#[derive(Clone, Copy, Debug, Default)]
+struct Idle {
+    cpu: Cpu,
+    scripts: f64,
+    bytes: f64,
+}
+
 impl Cpu {
     fn since(self, earlier: Self) -> Self {
         Self {
@@ -316,9 +324,9 @@ impl System {
                 prefix,
             })
         };
-        // A first handful, so that channels to nodes exist and nothing is measured that happens once.
+        // A first handful, so that channels to nodes exist and nothing is measured that happens once. Each makes handshakes.
         let warm = joins("warm")?
-            .all(size.nodes * 2, size.nodes * 2, size.at_a_time)
+            .all(size.nodes * 2, size.nodes * 2, size.at_a_time.min(16))
             .await?;
         warm.check("first joins")?;
         let frame_bytes = warm.first_bytes / warm.took.len().max(1);
@@ -402,7 +410,7 @@ impl System {
             attached = nodes;
             // Handshakes are over, the first reports too.
             sleep(size.watch / 4).await;
-            let cpu = self.idle(size.watch).await?;
+            let cpu = self.idle(size.watch).await?.cpu;
             let per_replica = cpu.replicas.as_secs_f64() * 1e3 / self.replicas.len() as f64;
             let figure = ReportFigures {
                 nodes,
@@ -421,20 +429,27 @@ impl System {
         Ok(figures)
     }
 
-    /// CPU per second with nobody joining.
-    async fn idle(&self, watch: Duration) -> Result<Cpu> {
-        let before = self.cpu()?;
+    /// Costs of a second with nobody joining.
+    async fn idle(&self, watch: Duration) -> Result<Idle> {
+        let (before, counted) = (self.cpu()?, self.counts().await?);
         sleep(watch).await;
-        let used = self.cpu()?.since(before);
+        let (used, counts) = (
+            self.cpu()?.since(before),
+            self.counts().await?.since(counted),
+        );
         let seconds = watch.as_secs_f64();
-        Ok(Cpu {
-            replicas: used.replicas.div_f64(seconds),
-            redis: used.redis.div_f64(seconds),
+        Ok(Idle {
+            cpu: Cpu {
+                replicas: used.replicas.div_f64(seconds),
+                redis: used.redis.div_f64(seconds),
+            },
+            scripts: counts.scripts as f64 / seconds,
+            bytes: (counts.bytes_in + counts.bytes_out) as f64 / seconds,
         })
     }
 
     async fn sessions(&self, args: &RunArgs, size: &Size) -> Result<(SessionFigures, Crowd)> {
-        let without = self.idle(size.watch).await?;
+        let without = self.idle(size.watch).await?.cpu;
         let before = self.pss_bytes()?;
         let crowd = Crowd::open(&self.target, size.sessions, 4, "crowd").await?;
         if crowd.failed * 100 > crowd.open {
@@ -446,7 +461,7 @@ impl System {
         }
         // What a join needs for a moment is given back by then.
         sleep(size.watch / 4).await;
-        let with = self.idle(size.watch).await?;
+        let with = self.idle(size.watch).await?.cpu;
         let after = self.pss_bytes()?;
         let open = crowd.open.max(1) as f64;
         let figures = SessionFigures {
@@ -529,13 +544,13 @@ fn join_figures(
     outcome: &Outcome,
     cpu: Cpu,
     counts: Counts,
-    idle: Cpu,
+    idle: Idle,
 ) -> JoinFigures {
     let joins = outcome.took.len().max(1) as f64;
     let wall = outcome.wall.as_secs_f64();
     let above = cpu
         .replicas
-        .saturating_sub(idle.replicas.mul_f64(wall))
+        .saturating_sub(idle.cpu.replicas.mul_f64(wall))
         .as_secs_f64();
     JoinFigures {
         joins: outcome.took.len(),
@@ -548,10 +563,15 @@ fn join_figures(
         replica_cpu_micros_above_idle: above * 1e6 / joins,
         per_cpu_second: joins / cpu.replicas.as_secs_f64().max(1e-9),
         took: spread(&outcome.took),
-        redis_cpu_micros: cpu.redis.as_secs_f64() * 1e6 / joins,
-        // Each node refreshes its lease once a second.
-        redis_scripts: (counts.scripts as f64 - size.nodes as f64 * wall).max(0.0) / joins,
-        redis_bytes: (counts.bytes_in + counts.bytes_out) as f64 / joins,
+        redis_cpu_micros: cpu
+            .redis
+            .saturating_sub(idle.cpu.redis.mul_f64(wall))
+            .as_secs_f64()
+            * 1e6
+            / joins,
+        redis_scripts: (counts.scripts as f64 - idle.scripts * wall).max(0.0) / joins,
+        redis_bytes: ((counts.bytes_in + counts.bytes_out) as f64 - idle.bytes * wall).max(0.0)
+            / joins,
     }
 }
 

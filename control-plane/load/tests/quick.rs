@@ -37,15 +37,15 @@ fn a_small_run_on_a_real_redis_measures_everything() {
     assert_eq!(number(&figures, "/joins/failed"), 0.0);
     assert_eq!(number(&figures, "/sessions/open"), 20.0);
     assert_eq!(number(&figures, "/half_load/failed"), 0.0);
-    // Round trips are counts, not times. What nodes report meanwhile is among them, so the bounds have room for that.
+    // Round trips are counts, not times. What nodes report meanwhile is taken out as it was a moment before; the bounds have room for that.
     let new = number(&figures, "/plan/new_room_round_trips");
     assert!(
-        (1.0..=4.0).contains(&new),
+        (0.9..=4.0).contains(&new),
         "a join that opens a room makes {new} round trips"
     );
     let running = number(&figures, "/plan/running_room_round_trips");
     assert!(
-        (1.0..=1.5).contains(&running),
+        (0.7..=1.5).contains(&running),
         "a join to a room that runs makes {running} round trips"
     );
     assert!(number(&figures, "/key_space/keys") >= 20.0);
