@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-control check crds web build install test-web test-rust test-go e2e screenshots clean-e2e FORCE
+.PHONY: help run test bench bench-control check crds web build images install test-web test-rust test-go e2e screenshots clean-e2e FORCE
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WEB := control-plane/web
@@ -46,6 +46,9 @@ web: $(WEB)/dist/index.html ## Builds the page
 
 build: $(WEB)/dist/index.html ## Builds all binaries and tests
 	cargo build $(CARGO_ALL)
+
+images: $(WEB)/dist/index.html ## Builds static binaries and packs them as OCI archives
+	.ci/images release
 
 install: ## Installs by package name what the tests need
 	@.ci/install
