@@ -17,7 +17,8 @@ run: $(WEB)/dist/index.html ## Builds what is missing and runs the quickstart: p
 	cargo build --locked --workspace --bins
 	$(TARGET)/debug/plenum up -f docs/examples/quickstart
 
-test: install test-web test-rust test-go e2e ## Runs everything that must hold: rules, units, pages, browsers, SDK
+test: export PLENUM_KUBERNETES = required
+test: install kubernetes test-web test-rust test-go e2e ## Runs everything that must hold: rules, units, pages, browsers, SDK
 
 bench: ## Prints the figures of docs/benchmarks.md
 	cargo bench --locked --package media-sim --bench forward
@@ -52,6 +53,9 @@ images: $(WEB)/dist/index.html ## Builds static binaries and packs them as OCI a
 
 install: ## Installs by package name what the tests need
 	@.ci/install
+
+kubernetes: ## Builds the programs of the test cluster; 10 minutes the first time, then they are cached
+	@.ci/kubernetes
 
 $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
 	cd $(WEB) && npm ci
