@@ -131,6 +131,32 @@ choice! {
         Draining,
         /// The media node has no rooms left.
         Empty,
+        /// Nobody asked for a drain.
+        NotDraining,
+        /// Participants were told that their rooms end or move.
+        DrainAnnounced,
+        /// The rooms of a media node move to others.
+        RoomsMoving,
+        /// The deadline came before there was a place for every room.
+        DeadlinePassed,
+        /// A drain was taken back before it was announced.
+        DrainCancelled,
+        /// No machine takes the pod.
+        PodUnschedulable,
+        /// The pod's container does not start: image, certificate or command.
+        ContainerFailed,
+        /// The pod was made.
+        PodCreated,
+        /// The pod was removed after its node was drained.
+        PodRemoved,
+        /// Another one's labels, budget or port are in the way.
+        Conflict,
+        /// An open window holds the step back.
+        WindowOpen,
+        /// A window lies ahead.
+        WindowAhead,
+        /// A window will not come again.
+        WindowOver,
         /// A freeze forbids the step.
         Frozen,
         /// A window was announced too late.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Plenum's custom resources: `Tenant`, `ConferenceClass`, `Conference`, `MediaPool`, `MediaNode`.
+//! Plenum's custom resources: `Tenant`, `ConferenceClass`, `Conference`, `MediaPool`, `MediaNode`,
+//! `MaintenanceWindow`.
 //!
 //! One kind per file with its specification, status and CEL rules; [`shared`] holds the types that several kinds use,
 //! [`conditions`] the condition types and reasons, [`names`] the keys that stand in metadata, [`schema`] the resource
@@ -23,6 +24,7 @@ pub mod check;
 pub mod conditions;
 pub mod conference;
 pub mod conference_class;
+pub mod maintenance_window;
 pub mod media_node;
 pub mod media_pool;
 pub mod names;
@@ -34,6 +36,9 @@ pub mod tenant;
 pub use conditions::{Condition, ConditionStatus, ConditionType, Reason};
 pub use conference::{Conference, ConferenceSpec, ConferenceStatus};
 pub use conference_class::{ConferenceClass, ConferenceClassSpec, ConferenceClassStatus};
+pub use maintenance_window::{
+    MaintenanceWindow, MaintenanceWindowSpec, MaintenanceWindowStatus,
+};
 pub use media_node::{MediaNode, MediaNodeSpec, MediaNodeStatus};
 pub use media_pool::{MediaPool, MediaPoolSpec, MediaPoolStatus};
 pub use schema::{KINDS, crd, schema_of};

@@ -53,6 +53,18 @@ const REMEDIES: &[(&str, &str)] = &[
         "remove moderate and record, or give them to another role",
     ),
     (
+        "announceBefore must not exceed 2160h",
+        "write 2160h or less",
+    ),
+    (
+        "a Freeze cannot be UrgentSecurity, which overrules a Freeze",
+        "write another reason, or another action",
+    ),
+    (
+        "select something by pools, nodes or sites",
+        "name pools or sites, or select machines by their labels; nodes: {} means every machine",
+    ),
+    (
         "announceBefore must not exceed timeout",
         "shorten announceBefore, or lengthen timeout",
     ),

@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{Conference, ConferenceClass, MediaNode, MediaPool, Tenant};
+use crate::{Conference, ConferenceClass, MaintenanceWindow, MediaNode, MediaPool, Tenant};
 
 /// The kinds, in the order in which they depend on each other.
 pub const KINDS: &[&str] = &[
@@ -20,6 +20,7 @@ pub const KINDS: &[&str] = &[
     "Conference",
     "MediaPool",
     "MediaNode",
+    "MaintenanceWindow",
 ];
 
 /// The definition of a kind.
@@ -48,6 +49,7 @@ fn entry(kind: &str) -> Option<&'static Entry> {
             ("Conference", Conference::crd()),
             ("MediaPool", MediaPool::crd()),
             ("MediaNode", MediaNode::crd()),
+            ("MaintenanceWindow", MaintenanceWindow::crd()),
         ]
         .map(|(kind, derived)| finish(kind, derived))
         .into()

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What the check accepts, the types can read: the two descriptions of one object never disagree.
 
-use plenum_api::{Conference, ConferenceClass, MediaNode, MediaPool, Tenant, check};
+use plenum_api::{
+    Conference, ConferenceClass, MaintenanceWindow, MediaNode, MediaPool, Tenant, check,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ proptest! {
     #![proptest_config(ProptestConfig::default())]
 
     #[test]
-    fn accepted_object_is_readable(index in 0..5usize, steps in prop::collection::vec(any::<prop::sample::Index>(), 1..7), value in values()) {
+    fn accepted_object_is_readable(index in 0..6usize, steps in prop::collection::vec(any::<prop::sample::Index>(), 1..7), value in values()) {
         let (kind, mut object) = full().swap_remove(index);
         *pick(&mut object, &steps) = value;
         let found = check::validate(kind, &object, None);
@@ -38,6 +40,7 @@ fn read(kind: &str, object: &Value) -> Result<(), serde_json::Error> {
         "Conference" => serde_json::from_value::<Conference>(object).map(drop),
         "MediaPool" => serde_json::from_value::<MediaPool>(object).map(drop),
         "MediaNode" => serde_json::from_value::<MediaNode>(object).map(drop),
+        "MaintenanceWindow" => serde_json::from_value::<MaintenanceWindow>(object).map(drop),
         other => panic!("no type for {other}"),
     }
 }
@@ -166,6 +169,18 @@ fn full() -> Vec<(&'static str, Value)> {
             json!({
                 "poolRef": { "name": "a" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 }, "unschedulable": true,
                 "drain": { "requestedAt": "2026-09-01T05:30:00Z", "reason": "Update", "onDeadline": "Move" },
+            }),
+        ),
+        (
+            "MaintenanceWindow",
+            json!({
+                "schedule": { "start": "2026-09-01T19:00", "timeZone": "Europe/Berlin", "until": "06:00", "recurrence": "FREQ=WEEKLY;BYDAY=SA" },
+                "action": "Drain", "reason": "Agreed", "announceBefore": "72h", "override": { "reason": "agreed by telephone" },
+                "selector": {
+                    "pools": [{ "namespace": "media", "name": "a" }], "sites": ["kiel"],
+                    "nodes": { "matchLabels": { "rack": "r1" }, "matchExpressions": [{ "key": "zone", "operator": "Exists" }] },
+                },
+                "maxConcurrentNodes": 3, "suspended": false,
             }),
         ),
     ];

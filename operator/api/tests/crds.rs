@@ -97,6 +97,7 @@ fn names_scopes_and_subresources_are_as_published() {
         ("Conference", "conf", "Namespaced"),
         ("MediaPool", "mp", "Namespaced"),
         ("MediaNode", "mn", "Namespaced"),
+        ("MaintenanceWindow", "mw", "Cluster"),
     ];
     for (kind, short, scope) in wanted {
         let spec = &crd(kind).expect("a kind has a definition").spec;
@@ -201,6 +202,7 @@ fn largest_valid_objects_stay_within_their_budget() {
     let budgets = [
         ("Conference", 60_000),
         ("MediaNode", 15_000),
+        ("MaintenanceWindow", 50_000),
         ("Tenant", 60_000),
         ("ConferenceClass", 75_000),
         ("MediaPool", 110_000),

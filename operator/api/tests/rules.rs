@@ -184,6 +184,10 @@ fn object(kind: &str, change: &Value) -> Value {
         "MediaNode" => {
             json!({ "poolRef": { "name": "pool" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 } })
         }
+        "MaintenanceWindow" => json!({
+            "schedule": { "start": "2026-09-01T19:00", "timeZone": "Europe/Berlin", "until": "06:00" },
+            "action": "Drain", "selector": { "sites": ["kiel"] },
+        }),
         other => panic!("no base for {other}"),
     };
     let mut object = json!({
@@ -251,7 +255,7 @@ fn change(
 }
 
 fn cases() -> Vec<Case> {
-    [tenant(), class(), conference(), pool(), node()]
+    [tenant(), class(), conference(), pool(), node(), window()]
         .into_iter()
         .flatten()
         .collect()
@@ -677,6 +681,45 @@ fn node() -> Vec<Case> {
         });
     }
     cases
+}
+
+fn window() -> Vec<Case> {
+    const KIND: &str = "MaintenanceWindow";
+    vec![
+        case(
+            KIND,
+            "announceBefore must not exceed 2160h",
+            "/spec",
+            json!({ "announceBefore": "2160h" }),
+            json!({ "announceBefore": "2160h1s" }),
+        ),
+        case(
+            KIND,
+            "a Freeze cannot be UrgentSecurity, which overrules a Freeze",
+            "/spec",
+            json!({ "action": "AllowUpdates", "reason": "UrgentSecurity" }),
+            json!({ "action": "Freeze", "reason": "UrgentSecurity" }),
+        ),
+        case(
+            KIND,
+            "select something by pools, nodes or sites",
+            "/spec/selector",
+            json!({ "selector": { "sites": null, "nodes": {} } }),
+            json!({ "selector": { "sites": null } }),
+        ),
+        case(
+            KIND,
+            "set exactly one of duration and until",
+            "/spec/schedule",
+            json!({ "schedule": { "until": null, "duration": "2h" } }),
+            json!({ "schedule": { "duration": "2h" } }),
+        ),
+        selector(
+            KIND,
+            "/spec/selector/nodes/matchExpressions/0",
+            |selector| json!({ "selector": { "nodes": selector } }),
+        ),
+    ]
 }
 
 #[test]

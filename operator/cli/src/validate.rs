@@ -188,6 +188,10 @@ pub(crate) fn check(
 const UNUSED_KINDS: &[(&str, &str)] = &[
     ("MediaNode", "pools make their nodes"),
     (
+        "MaintenanceWindow",
+        "windows steer the drains and updates of a cluster's media nodes",
+    ),
+    (
         "Namespace",
         "the namespaces of tenants are there by themselves",
     ),

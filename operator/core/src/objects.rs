@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::Engine as _;
-use plenum_api::{Conference, ConferenceClass, MediaPool, Tenant, names};
+use plenum_api::{Conference, ConferenceClass, MaintenanceWindow, MediaPool, Tenant, names};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -116,6 +116,8 @@ pub struct Objects {
     pub conferences: BTreeMap<Name, Conference>,
     /// Pools.
     pub pools: BTreeMap<Name, MediaPool>,
+    /// Maintenance windows by name.
+    pub windows: BTreeMap<String, MaintenanceWindow>,
     /// Secrets.
     pub secrets: BTreeMap<Name, SecretData>,
     /// Objects that exist but could not be read: whoever refers to them is not at fault.
@@ -167,6 +169,7 @@ impl Objects {
             "ConferenceClass" => drop(self.classes.insert(name.name, read(value)?)),
             "Conference" => drop(self.conferences.insert(name, read(value)?)),
             "MediaPool" => drop(self.pools.insert(name, read(value)?)),
+            "MaintenanceWindow" => drop(self.windows.insert(name.name, read(value)?)),
             "Secret" => drop(self.secrets.insert(name, read_secret(value)?)),
             _ => {}
         }
@@ -180,6 +183,7 @@ impl Objects {
             + self.classes.len()
             + self.conferences.len()
             + self.pools.len()
+            + self.windows.len()
             + self.secrets.len()
     }
 
@@ -235,7 +239,7 @@ pub fn key_of(value: &Value) -> ObjectKey {
 }
 
 /// Kinds that stand in no namespace.
-pub const CLUSTER_KINDS: &[&str] = &["Tenant", "ConferenceClass"];
+pub const CLUSTER_KINDS: &[&str] = &["Tenant", "ConferenceClass", "MaintenanceWindow"];
 
 struct Unreadable {
     pointer: String,

@@ -9,6 +9,7 @@ mod conference;
 mod pool;
 mod secret;
 mod tenant;
+mod window;
 
 use jiff::Timestamp;
 use plenum_api::{Conference, ConferenceClass, MediaPool, Reason, Tenant, names, shared::Schedule};
@@ -58,6 +59,9 @@ pub fn validate(objects: &Objects, keys: AbsentOpenerKeys) -> Result<Valid<'_>, 
     class::validate_defaults(objects, &mut found);
     for (name, pool) in &objects.pools {
         pool::validate(name, pool, &mut found);
+    }
+    for (name, window) in &objects.windows {
+        window::validate(objects, name, window, &mut found);
     }
     for (name, tenant) in &objects.tenants {
         tenant::validate(objects, name, tenant, &mut found);
