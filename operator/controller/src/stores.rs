@@ -25,7 +25,9 @@ use kube::{
     },
 };
 use operator_core::{Name, ObjectKey};
-use plenum_api::{Conference, ConferenceClass, MediaNode, MediaPool, Tenant, names};
+use plenum_api::{
+    Conference, ConferenceClass, MaintenanceWindow, MediaNode, MediaPool, Tenant, names,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
@@ -55,6 +57,7 @@ impl Watched for ConferenceClass {}
 impl Watched for Conference {}
 impl Watched for MediaPool {}
 impl Watched for MediaNode {}
+impl Watched for MaintenanceWindow {}
 impl Watched for Namespace {}
 impl Watched for Pod {}
 impl Watched for Node {
@@ -131,6 +134,8 @@ pub struct Stores {
     pub pools: Shared<MediaPool>,
     /// Media nodes.
     pub media_nodes: Shared<MediaNode>,
+    /// Maintenance windows.
+    pub windows: Shared<MaintenanceWindow>,
     /// Pods of media nodes, by their label.
     pub pods: Shared<Pod>,
     /// Machines.
@@ -184,6 +189,8 @@ impl Stores {
             &media_nodes,
             &common,
         );
+        let (windows, writer) = Shared::new();
+        start(&mut tasks, client, all.clone(), writer, &windows, &common);
         let (pods, writer) = Shared::new();
         start(&mut tasks, client, media, writer, &pods, &common);
         let (nodes, writer) = Shared::new();
@@ -196,6 +203,7 @@ impl Stores {
             conferences,
             pools,
             media_nodes,
+            windows,
             pods,
             nodes,
             namespaces,
@@ -212,6 +220,7 @@ impl Stores {
         let _ = self.conferences.store.wait_until_ready().await;
         let _ = self.pools.store.wait_until_ready().await;
         let _ = self.media_nodes.store.wait_until_ready().await;
+        let _ = self.windows.store.wait_until_ready().await;
         let _ = self.pods.store.wait_until_ready().await;
         let _ = self.nodes.store.wait_until_ready().await;
         let _ = self.namespaces.store.wait_until_ready().await;
