@@ -189,3 +189,30 @@ https://plenum-gateway.{{ .Release.Namespace }}.svc.{{ .Values.network.clusterDo
 {{- range .Values.gateway.tls.dnsNames -}}{{- $names = append $names . -}}{{- end -}}
 {{- uniq $names | toYaml -}}
 {{- end -}}
+
+{{- /* the most that the schema of a Tenant allows */ -}}
+{{- define "plenum.limitMaxima" -}}
+concurrentRooms: 100000
+conferences: 1500
+egressMbps: 10000000
+participants: 1000000
+participantsPerRoom: 10000
+publishers: 1000000
+publishersPerRoom: 1000
+{{- end -}}
+
+{{- /* how long a class of data is kept where a tenant says nothing */ -}}
+{{- define "plenum.retentionDefaults" -}}
+application: P3M
+attendance: P0D
+audit: P12M
+billing: P2Y
+chat: P0D
+connections: P10D
+files: P0D
+infrastructure: P12M
+recordings: P0D
+system: P1M
+usage: P2Y
+userActions: P10D
+{{- end -}}
