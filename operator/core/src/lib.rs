@@ -8,6 +8,7 @@
 pub mod digest;
 pub mod inert;
 pub mod limits;
+pub mod media_pool;
 pub mod objects;
 pub mod plan;
 pub mod problem;

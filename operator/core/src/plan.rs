@@ -224,8 +224,9 @@ pub fn nodes_of(spec: &MediaPoolSpec) -> u32 {
     }
 }
 
-/// max(1, floor(CPU request) − 1); without a request one.
-fn shards_of(spec: &MediaPoolSpec) -> u8 {
+/// Shards of a node: max(1, floor(CPU request) − 1); without a request one.
+#[must_use]
+pub fn shards_of(spec: &MediaPoolSpec) -> u8 {
     let requests = spec
         .template
         .resources
