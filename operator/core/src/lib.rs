@@ -5,14 +5,15 @@
 //! a [`Valid`], the only thing [`plan`] takes; a [`Plan`] is the records to publish, and [`diff`] what has to be sent to
 //! come from one plan to the next. No clock, no randomness, no file: everything comes in as arguments.
 
+pub mod conference_status;
 pub mod digest;
 pub mod inert;
 pub mod limits;
-pub mod media_pool;
 pub mod objects;
 pub mod plan;
 pub mod problem;
 pub mod records;
+pub mod tenant;
 pub mod validate;
 
 pub use objects::{Confidential, Name, ObjectKey, Objects, SecretData};

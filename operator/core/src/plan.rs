@@ -21,6 +21,7 @@ use crate::{
         ApiKey, BrandingTextRecord, ConferenceRecord, LimitsRecord, NodeRecord, NoticeRecord,
         OpenerRecord, RoleRecord, ScheduleRecord, TenantRecord, WebhookRecord,
     },
+    tenant::leaving::{is_forced, is_leaving},
     validate::{Valid, class_of, pool_of, pools_of, room_name},
 };
 pub use policy::millis;
@@ -321,8 +322,10 @@ fn tenant_record(
         revision: String::new(),
         display_name: spec.display_name.clone(),
         api_keys,
-        suspended: spec.suspended,
-        suspend_terminate: spec.suspend_mode == SuspendMode::Terminate,
+        // Nothing opens in a tenant that is being deleted; what runs there is closed by force only.
+        suspended: spec.suspended || is_leaving(tenant),
+        suspend_terminate: (spec.suspended && spec.suspend_mode == SuspendMode::Terminate)
+            || (is_leaving(tenant) && is_forced(tenant)),
         active_from_unix_ms: spec
             .active_from
             .as_ref()

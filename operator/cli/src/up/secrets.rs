@@ -8,8 +8,11 @@ use aws_lc_rs::{
     rand,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use operator_core::{Confidential, Generated, Name, SecretKey, Wants};
+use data_encoding::HEXLOWER;
+use operator_core::{
+    Confidential, Generated, Name, SecretKey, Wants,
+    tenant::secrets::{self, LINK_KEY_BYTES},
+};
 use serde::{Deserialize, Serialize};
 
 use super::state_dir::{StateDir, StateError};
@@ -94,7 +97,7 @@ impl Secrets {
         let mut made = false;
         for tenant in &wants.link_keys {
             let entry = kept_or(&mut self.kept.link_keys, tenant.clone(), &mut made, || {
-                Ok(STANDARD.encode(random::<32>()?))
+                Ok(STANDARD.encode(random::<LINK_KEY_BYTES>()?))
             })?;
             let key = STANDARD
                 .decode(entry)
@@ -111,7 +114,7 @@ impl Secrets {
                 &mut self.kept.passwords,
                 name.to_string(),
                 &mut made,
-                password,
+                || Ok(secrets::password(&random()?)),
             )?;
             generated
                 .passwords
@@ -123,7 +126,7 @@ impl Secrets {
                 &mut self.kept.opener_keys,
                 format!("{secret}/{part}"),
                 &mut made,
-                || Ok(BASE32_NOPAD.encode(&random::<20>()?).to_ascii_lowercase()),
+                || Ok(secrets::opener_key(&random()?)),
             )?;
             generated
                 .opener_keys
@@ -185,39 +188,9 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], SecretsError> {
     Ok(bytes)
 }
 
-/// Syllables of a consonant and a vowel, which can be read out over a telephone: 14 of them have 84 bits.
-fn password() -> Result<String, SecretsError> {
-    let mut text = String::with_capacity(SYLLABLES * 3);
-    for (index, byte) in random::<SYLLABLES>()?.into_iter().enumerate() {
-        if index > 0 && index % 2 == 0 {
-            text.push('-');
-        }
-        text.push(char::from(CONSONANTS[usize::from(byte >> 2 & 0xf)]));
-        text.push(char::from(VOWELS[usize::from(byte & 3)]));
-    }
-    Ok(text)
-}
-
-const SYLLABLES: usize = 14;
-/// 16 letters that neither look nor sound alike when spelt.
-const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
-const VOWELS: &[u8; 4] = b"aeou";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_can_be_spoken_and_differ() {
-        let (one, other) = (password().expect("random"), password().expect("random"));
-        assert_ne!(one, other);
-        assert_eq!(one.split('-').count(), 7);
-        assert!(
-            one.split('-')
-                .all(|part| part.len() == 4
-                    && part.bytes().all(|letter| letter.is_ascii_lowercase()))
-        );
-    }
 
     #[test]
     fn what_was_made_stays_the_same_after_a_restart() {
