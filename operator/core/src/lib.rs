@@ -9,6 +9,8 @@ pub mod conference_status;
 pub mod digest;
 pub mod inert;
 pub mod limits;
+pub mod media_node;
+pub mod media_pool;
 pub mod objects;
 pub mod plan;
 pub mod problem;
