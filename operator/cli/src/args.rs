@@ -5,6 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::args as cluster;
+
 /// Sovereign video conferencing as declared objects.
 #[derive(Parser)]
 #[command(
@@ -14,7 +16,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     after_help = "Begin with:\n  \
         plenum up -f docs/examples/quickstart    # runs everything on this machine and prints the links\n  \
         plenum get conferences                   # in another terminal: what is open, who is in\n  \
-        plenum down                              # stops it in good order"
+        plenum down                              # stops it in good order\n\n\
+        Which system a verb speaks with: `plenum` with the `plenum up` of --state-dir; `kubectl plenum` (this binary, installed\n\
+        as kubectl-plenum), and `plenum` with --kubeconfig or --context, with a cluster. Only probe and report always mean a cluster."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -91,37 +95,76 @@ pub(crate) enum Verb {
         #[command(flatten)]
         state: State,
     },
+    /// Shows pools, nodes, tenants and conferences; of a cluster also what hinders them
+    #[command(after_help = cluster::STATUS_EXAMPLES)]
+    Status {
+        #[command(flatten)]
+        options: cluster::Status,
+        #[command(flatten)]
+        state: State,
+        #[command(flatten)]
+        access: cluster::Access,
+    },
     /// Empties a media node: no new rooms, and its rooms move to others by the deadline
     #[command(
         after_help = "Waits until the node is empty and shows what is left; Ctrl-C ends the waiting, not the drain. Empty rooms go \
         at once; people are told before theirs moves, and are away for a moment when it does. Rooms that find no place on \
         another node within 60 s after their time are given up: their people come back as soon as there is capacity. The node \
-        stays empty until --undo or the next start.\n\
-        Exit code 0: empty; 1: it could not be done, or the drain was called off.\n\n\
+        stays empty until --undo or the next start. With --kubeconfig or --context it is a MediaNode of that cluster, and the \
+        operator drains it; `kubectl plenum drain --help` says how.\n\
+        Exit code 0: empty; 1: it could not be done, the drain was called off, or --timeout has passed.\n\n\
         Examples:\n  \
         plenum drain local-0\n  \
         plenum drain local-0 --no-wait\n  \
-        plenum drain local-0 --timeout-seconds 60\n  \
-        plenum drain local-0 --undo"
+        plenum drain local-0 --deadline 60s --timeout 2m\n  \
+        plenum drain local-0 --undo\n  \
+        plenum drain media/frankfurt-a-3f9c21-x7k2p --context production"
     )]
     Drain {
-        /// Name of the node, see `plenum get nodes`
-        node: String,
-        /// How long rooms may go on before they are moved; the pool's drain.timeout without it, at once with
-        /// drain.strategy: Move
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=86_400))]
+        #[command(flatten)]
+        options: cluster::Drain,
+        /// The same as --deadline, in seconds
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=86_400), conflicts_with = "deadline")]
         timeout_seconds: Option<u64>,
         /// Lets the node take rooms again
-        #[arg(long, conflicts_with = "timeout_seconds")]
+        #[arg(long, conflicts_with_all = ["timeout_seconds", "deadline", "on_deadline"])]
         undo: bool,
-        /// Returns at once
-        #[arg(long)]
-        no_wait: bool,
-        /// Form of the report; JSON is one object per line
-        #[arg(short, long, value_enum, default_value_t = Output::Text)]
-        output: Output,
         #[command(flatten)]
         state: State,
+        #[command(flatten)]
+        access: cluster::Access,
+    },
+    /// Lets a media node take rooms again, the same as drain --undo
+    #[command(
+        alias = "cancel",
+        after_help = "In a cluster a drain that people have been told of cannot be taken back.\n\n\
+        Examples:\n  \
+        plenum uncordon local-0\n  \
+        plenum uncordon frankfurt-a-3f9c21-x7k2p --context production"
+    )]
+    Uncordon {
+        #[command(flatten)]
+        options: cluster::Uncordon,
+        #[command(flatten)]
+        state: State,
+        #[command(flatten)]
+        access: cluster::Access,
+    },
+    /// Writes a support bundle of a cluster: objects, Events, pods and logs; no Secret is read
+    #[command(after_help = cluster::REPORT_HELP)]
+    Report {
+        #[command(flatten)]
+        options: cluster::Report,
+        #[command(flatten)]
+        access: cluster::Access,
+    },
+    /// Checks an installation in a cluster from inside, for `helm test`
+    #[command(after_help = cluster::PROBE_HELP)]
+    Probe {
+        #[command(flatten)]
+        options: cluster::Probe,
+        #[command(flatten)]
+        access: cluster::Access,
     },
     /// Restarts parts of the running system one after the other, without ending a conference
     #[command(

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     FAILED,
     args::{Form, Kind},
+    cluster::args::{Status, StatusForm},
     fail, table,
     up::{
         protocol::{Answer, Request},
@@ -26,12 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// More objects than a system has fit into this.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
+/// Rows of one table of a status.
+const ROWS_MAX: usize = 25;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// Nobody listens.
     #[error(
-        "no system is running with --state-dir {0}; start one with `plenum up -f DIR`, or name its --state-dir"
+        "no system is running with --state-dir {0}; start one with `plenum up -f DIR`, or name its --state-dir; a cluster is \
+        meant only with --context or --kubeconfig, or as `kubectl plenum`"
     )]
     NotRunning(String),
     /// The connection failed.
@@ -113,6 +118,50 @@ pub(crate) fn get(
             "{}",
             table::render(kind, &objects, form == Some(Form::Wide))
         ),
+    }
+    ExitCode::SUCCESS
+}
+
+/// `plenum status`: the tables of all kinds, as `plenum get` has them.
+pub(crate) fn status(state_dir: &Path, options: &Status) -> ExitCode {
+    let kinds = [
+        (Kind::Replicas, "replicas"),
+        (Kind::Pools, "pools"),
+        (Kind::Nodes, "nodes"),
+        (Kind::Tenants, "tenants"),
+        (Kind::Conferences, "conferences"),
+    ];
+    let mut all = serde_json::Map::new();
+    let mut text = String::new();
+    for (kind, heading) in kinds {
+        let value = match call(state_dir, &Request::List { kind, name: None }) {
+            Ok((value, _)) => value,
+            Err(error) => return fail(FAILED, &error.to_string()),
+        };
+        let objects = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        let capitals = heading.to_uppercase();
+        match objects.len() {
+            0 => text.push_str(&format!("{capitals}: none\n\n")),
+            count => {
+                let shown = if options.all {
+                    count
+                } else {
+                    count.min(ROWS_MAX)
+                };
+                text.push_str(&format!("{capitals}: {count}\n"));
+                text.push_str(&table::render(kind, &objects[..shown], false));
+                if count > shown {
+                    text.push_str(&format!("… and {} more; --all shows them\n", count - shown));
+                }
+                text.push('\n');
+            }
+        }
+        all.insert(heading.to_owned(), value);
+    }
+    match options.output {
+        StatusForm::Text => say!("{}", text.trim_end_matches('\n').to_owned() + "\n"),
+        StatusForm::Json => sayln!("{:#}", Value::Object(all)),
+        StatusForm::Yaml => say!("{}", yaml(&Value::Object(all))),
     }
     ExitCode::SUCCESS
 }

@@ -11,9 +11,10 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    FAILED,
+    FAILED, WRONG,
     args::{Kind, Output},
     client::{CallError, call},
+    cluster::args::{Drain, Uncordon},
     fail,
     up::protocol::Request,
 };
@@ -22,21 +23,21 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// Prints for people or for programs.
-struct Out {
+pub(crate) struct Out {
     output: Output,
     /// What was told last: the same is not told again.
     last: Value,
 }
 
 impl Out {
-    fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         Self {
             output,
             last: Value::Null,
         }
     }
 
-    fn say(&mut self, event: &str, mut fields: Value, text: &str) {
+    pub(crate) fn say(&mut self, event: &str, mut fields: Value, text: &str) {
         if self.last == fields {
             return;
         }
@@ -57,7 +58,7 @@ fn ask(state_dir: &Path, request: &Request) -> Result<Value, CallError> {
     call(state_dir, request).map(|(value, _)| value)
 }
 
-fn seconds(since: Instant) -> f64 {
+pub(crate) fn seconds(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 10.0).round() / 10.0
 }
 
@@ -66,7 +67,7 @@ fn number(value: &Value) -> u64 {
 }
 
 /// `3 rooms with 12 people`, in the right number.
-fn rooms_and_people(rooms: u64, people: u64) -> String {
+pub(crate) fn rooms_and_people(rooms: u64, people: u64) -> String {
     let rooms = match rooms {
         1 => "1 room".to_owned(),
         more => format!("{more} rooms"),
@@ -79,30 +80,32 @@ fn rooms_and_people(rooms: u64, people: u64) -> String {
 }
 
 /// `plenum drain`.
-pub(crate) fn drain(
-    state_dir: &Path,
-    node: &str,
-    timeout_seconds: Option<u64>,
-    undo: bool,
-    no_wait: bool,
-    output: Output,
-) -> ExitCode {
+pub(crate) fn drain(state_dir: &Path, options: &Drain, undo: bool) -> ExitCode {
     let began = Instant::now();
-    let mut out = Out::new(output);
+    let node = options.node.as_str();
+    if undo {
+        let taken_back = Uncordon {
+            node: options.node.clone(),
+            output: options.output,
+        };
+        return self::undo(state_dir, &taken_back);
+    }
+    if options.on_deadline.is_some() {
+        return fail(
+            WRONG,
+            "--on-deadline is for a cluster; here the pool's drain.onDeadline holds",
+        );
+    }
+    let mut out = Out::new(options.output);
     let request = Request::Drain {
         node: node.to_owned(),
-        timeout_seconds,
+        timeout_seconds: options.deadline.map(|after| after.as_secs()),
         undo,
     };
     let value = match ask(state_dir, &request) {
         Ok(value) => value,
         Err(error) => return fail(FAILED, &error.to_string()),
     };
-    if undo {
-        let text = format!("{node} takes new rooms again");
-        out.say("undone", json!({ "node": node }), &text);
-        return ExitCode::SUCCESS;
-    }
     let (rooms, people) = (number(&value["rooms"]), number(&value["participants"]));
     let text = match (rooms, number(&value["seconds"])) {
         (0, _) => format!("{node} takes no new rooms; it has none"),
@@ -119,15 +122,41 @@ pub(crate) fn drain(
         "node": node, "rooms": rooms, "participants": people, "movesInSeconds": value["seconds"],
     });
     out.say("draining", begun, &text);
-    if no_wait {
+    if options.no_wait {
         return ExitCode::SUCCESS;
     }
     loop {
         match look(state_dir, node, began, &mut out) {
+            Ok(None) if options.timeout.is_some_and(|most| began.elapsed() >= most) => {
+                let took = seconds(began);
+                let text = format!(
+                    "{node} is not empty after {took} s; its drain goes on, the same command shows it again"
+                );
+                out.say("timeout", json!({ "node": node, "seconds": took }), &text);
+                return ExitCode::from(FAILED);
+            }
             Ok(None) => sleep(PERIOD),
             Ok(Some(code)) => return code,
             Err(error) => return fail(FAILED, &error.to_string()),
         }
+    }
+}
+
+/// `plenum uncordon`, and `plenum drain --undo`.
+pub(crate) fn undo(state_dir: &Path, options: &Uncordon) -> ExitCode {
+    let node = options.node.as_str();
+    let request = Request::Drain {
+        node: node.to_owned(),
+        timeout_seconds: None,
+        undo: true,
+    };
+    match ask(state_dir, &request) {
+        Ok(_) => {
+            let text = format!("{node} takes new rooms again");
+            Out::new(options.output).say("undone", json!({ "node": node }), &text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(FAILED, &error.to_string()),
     }
 }
 

@@ -13,6 +13,7 @@ macro_rules! sayln {
 
 mod args;
 mod client;
+mod cluster;
 mod follow;
 mod manifest;
 #[cfg(test)]
@@ -21,10 +22,15 @@ mod table;
 mod up;
 mod validate;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use args::{Cli, Output, Verb};
 use clap::Parser as _;
+use cluster::args::KubectlVerb;
 
 /// Something could not be done.
 const FAILED: u8 = 1;
@@ -32,6 +38,9 @@ const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
+    if as_plugin() {
+        return plugin(cluster::args::Kubectl::parse().verb);
+    }
     match Cli::parse().verb {
         Verb::Up(options) => up::run(&options),
         Verb::Validate { files, output } => run_validate(&files, output),
@@ -43,14 +52,35 @@ fn main() -> ExitCode {
         } => client::get(&state.path(), kind, name.as_deref(), output),
         Verb::Describe { kind, name, state } => client::describe(&state.path(), kind, &name),
         Verb::Down { state } => client::down(&state.path()),
+        Verb::Status {
+            options,
+            access,
+            state,
+        } => match access.named() {
+            true => cluster::status(&access, &options),
+            false => client::status(&state.path(), &options),
+        },
         Verb::Drain {
-            node,
+            options,
             timeout_seconds,
             undo,
-            no_wait,
-            output,
             state,
-        } => follow::drain(&state.path(), &node, timeout_seconds, undo, no_wait, output),
+            access,
+        } => match access.named() {
+            true if undo => cluster::uncordon(&access, &options.taken_back()),
+            true => cluster::drain(&access, &options.within(timeout_seconds)),
+            false => follow::drain(&state.path(), &options.within(timeout_seconds), undo),
+        },
+        Verb::Uncordon {
+            options,
+            state,
+            access,
+        } => match access.named() {
+            true => cluster::uncordon(&access, &options),
+            false => follow::undo(&state.path(), &options),
+        },
+        Verb::Report { options, access } => cluster::report(&access, &options),
+        Verb::Probe { options, access } => cluster::probe(&access, &options),
         Verb::Restart {
             what,
             timeout_seconds,
@@ -60,6 +90,26 @@ fn main() -> ExitCode {
             state,
         } => follow::restart(&state.path(), what, timeout_seconds, no_wait, output),
         Verb::Child { parent, command } => up::child(parent, &command),
+    }
+}
+
+/// kubectl runs a program of its `PATH` called `kubectl-plenum` as `kubectl plenum`.
+fn as_plugin() -> bool {
+    std::env::args_os().next().is_some_and(|program| {
+        Path::new(&program)
+            .file_stem()
+            .is_some_and(|name| name == "kubectl-plenum")
+    })
+}
+
+fn plugin(verb: KubectlVerb) -> ExitCode {
+    match verb {
+        KubectlVerb::Status { options, access } => cluster::status(&access, &options),
+        KubectlVerb::Drain { options, access } => cluster::drain(&access, &options),
+        KubectlVerb::Uncordon { options, access } => cluster::uncordon(&access, &options),
+        KubectlVerb::Report { options, access } => cluster::report(&access, &options),
+        KubectlVerb::Probe { options, access } => cluster::probe(&access, &options),
+        KubectlVerb::Validate { files, output } => run_validate(&files, output),
     }
 }
 
