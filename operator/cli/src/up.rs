@@ -3,14 +3,14 @@
 //! plan and publication are those of a cluster.
 
 mod children;
-mod convert;
-mod directory;
 mod machine;
 mod net;
 mod options;
 mod pki;
 mod probe;
 pub(crate) mod protocol;
+#[cfg(test)]
+mod published;
 mod report;
 mod secrets;
 mod socket;

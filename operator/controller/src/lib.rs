@@ -13,6 +13,7 @@ pub mod context;
 pub mod driver;
 pub mod endpoints;
 pub mod events;
+pub mod lease;
 pub mod live;
 pub mod maintenance;
 pub mod media_node;

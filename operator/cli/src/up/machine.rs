@@ -20,6 +20,10 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use operator_core::{Generated, Name, NodeEndpoint, Plan, RecordKind, WantedNode, Wants, validate};
+use plenum_publish::{
+    live::{Ack, Observed},
+    streams::{News, Wish},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -28,7 +32,6 @@ use tracing::{debug, info, warn};
 
 use super::{
     children::{ChildEvent, Supervised},
-    directory::{News, Wish},
     options::Options,
     pki::Authority,
     probe,
@@ -37,7 +40,7 @@ use super::{
     socket::Call,
     state_dir::StateDir,
     store::{self, StoreNews},
-    view::{Ack, Draining, Live, Process, Said, View},
+    view::{Draining, Process, Said, View},
     watch::Watch,
 };
 use crate::validate::Checked;
@@ -420,7 +423,7 @@ impl Machine {
                 replica.acks.clear();
             }
             News::Unhashed(error) => warn!("{error}"),
-            News::ObserveBegins => replica.live = Some(Live::default()),
+            News::ObserveBegins => replica.live = Some(Observed::default()),
             News::Observed(item) => {
                 if let Some(live) = &mut replica.live {
                     live.take(item);

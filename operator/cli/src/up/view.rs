@@ -10,9 +10,8 @@ use operator_core::{
     records::{ConferenceRecord, NodeRecord},
 };
 use plenum_api::names;
-use plenum_proto::v1::{
-    ConferenceState, NodeState, TenantState, conference_state::Phase, observation::Item,
-};
+use plenum_proto::v1::{ConferenceState, NodeState, conference_state::Phase};
+use plenum_publish::live::{Ack, Observed};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,54 +19,6 @@ use super::{
     machine::DrainPhase,
     report::{Access, SdkAccess},
 };
-
-/// What was observed last.
-#[derive(Clone, Default)]
-pub(crate) struct Live {
-    /// By uid.
-    pub(crate) nodes: BTreeMap<String, NodeState>,
-    /// By uid.
-    pub(crate) conferences: BTreeMap<String, ConferenceState>,
-    /// By name.
-    pub(crate) tenants: BTreeMap<String, TenantState>,
-}
-
-impl Live {
-    /// Takes an observation.
-    pub(crate) fn take(&mut self, item: Item) {
-        match item {
-            Item::Node(node) => drop(self.nodes.insert(node.uid.clone(), node)),
-            Item::Conference(conference) => {
-                drop(self.conferences.insert(conference.uid.clone(), conference))
-            }
-            Item::Tenant(tenant) => drop(self.tenants.insert(tenant.name.clone(), tenant)),
-            Item::NodeGone(uid) => drop(self.nodes.remove(&uid)),
-            Item::EndOfSnapshot(_) => {}
-        }
-    }
-
-    /// Adds what another replica observed: of each thing the newer state, and of a node the one that hears it.
-    pub(crate) fn join(&mut self, other: &Self) {
-        let node = |state: &NodeState| (state.registered, state.rooms, state.participants);
-        let conference = |state: &ConferenceState| (state.epoch, state.opened, state.participants);
-        let tenant = |state: &TenantState| (state.participants, state.rooms);
-        join(&mut self.nodes, &other.nodes, node);
-        join(&mut self.conferences, &other.conferences, conference);
-        join(&mut self.tenants, &other.tenants, tenant);
-    }
-}
-
-fn join<V: Clone, K: Ord>(
-    all: &mut BTreeMap<String, V>,
-    other: &BTreeMap<String, V>,
-    rank: impl Fn(&V) -> K,
-) {
-    for (key, value) in other {
-        if all.get(key).is_none_or(|known| rank(known) < rank(value)) {
-            all.insert(key.clone(), value.clone());
-        }
-    }
-}
 
 /// A node's process.
 #[derive(Clone, Debug, Default)]
@@ -139,20 +90,6 @@ pub(crate) struct ReplicaProcess {
     pub(crate) nodes: usize,
 }
 
-/// What the control plane said of a record.
-#[derive(Clone, Debug)]
-pub(crate) enum Ack {
-    /// Taken, at a revision.
-    Taken(String),
-    /// Refused.
-    Refused {
-        /// CamelCase reason.
-        reason: String,
-        /// For people.
-        message: String,
-    },
-}
-
 /// Everything a view is made of.
 pub(crate) struct View<'a> {
     /// Declared objects.
@@ -168,7 +105,7 @@ pub(crate) struct View<'a> {
 /// What was observed and what runs.
 pub(crate) struct Said {
     /// What was observed.
-    pub(crate) live: Live,
+    pub(crate) live: Observed,
     /// What was acknowledged.
     pub(crate) acks: BTreeMap<(RecordKind, String), Ack>,
     /// Processes by uid of the node.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use operator_core::plan::millis;
 use plenum_api::media_pool::DrainStrategy;
 use plenum_proto::v1::{AcceptingOrder, MoveOrder};
+use plenum_publish::streams::Wish;
 use serde::Serialize;
 
 use super::{Machine, replicas::Replica};
-use crate::up::directory::Wish;
 
 /// Longest patience, as the schema bounds it.
 pub(super) const PATIENCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);

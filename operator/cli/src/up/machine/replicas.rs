@@ -2,7 +2,6 @@
 //! The replicas of the control plane: each has a process and two streams of its own, and what they say is made one view.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -10,20 +9,23 @@ use std::{
 };
 
 use anyhow::Context as _;
-use operator_core::RecordKind;
+use plenum_publish::{
+    issuer::Subject,
+    live::{Acks, Observed, acks_of as joined_acks},
+    streams::{self, CONTROL_PLANE_DNS, Dial, SharedHashes, Teller, Wish},
+};
 use tokio::sync::mpsc;
 
 use super::{CONTROL_PLANE, QUEUE, start::Channels, start::gateway_certificate};
 use crate::up::{
     argument,
     children::{Launch, Supervised},
-    directory::{self, CONTROL_PLANE_DNS, Dial, SharedHashes, Teller, Wish},
     net,
     options::Options,
-    pki::{Authority, Subject},
+    pki::{Authority, spiffe},
     secrets::Secrets,
     state_dir::StateDir,
-    view::{Ack, Live, ReplicaProcess},
+    view::ReplicaProcess,
 };
 
 /// A replica and its process.
@@ -42,9 +44,9 @@ pub(super) struct Replica {
     /// Takes plans and orders.
     pub(super) wishes: mpsc::Sender<Wish>,
     /// What it reports; `None` while it reports nothing.
-    pub(super) live: Option<Live>,
+    pub(super) live: Option<Observed>,
     /// What it said of records.
-    pub(super) acks: BTreeMap<(RecordKind, String), Ack>,
+    pub(super) acks: Acks,
     /// It has all records.
     pub(super) snapshot_applied: bool,
     /// Its address answers.
@@ -79,11 +81,11 @@ pub(super) fn start(
         net::free_ports(loopback, options.replicas.len()).context("no free port on loopback")?;
     let common = common_args(options, dir, authority)?;
     let operator = Subject {
-        folder: "operator".into(),
-        spiffe: Some("operator".into()),
+        name: "operator".into(),
+        spiffe: spiffe("operator"),
         ..Subject::default()
     };
-    let operator = authority.issue(dir, &operator)?;
+    let operator = authority.make(&operator)?;
     let hashes = SharedHashes::default();
     let mut replicas = Vec::new();
     for (index, (http, grpc)) in options.replicas.iter().zip(&grpc_all).enumerate() {
@@ -123,14 +125,14 @@ pub(super) fn start(
             replica: index,
             send: channels.news_send.clone(),
         };
-        tokio::spawn(directory::publish(
+        tokio::spawn(streams::publish(
             dial.clone(),
             epoch,
             wished,
             Arc::clone(&hashes),
             teller.clone(),
         ));
-        tokio::spawn(directory::observe(dial, teller));
+        tokio::spawn(streams::observe(dial, teller));
         replicas.push(Replica {
             id,
             name,
@@ -141,7 +143,7 @@ pub(super) fn start(
             starts: 0,
             wishes,
             live: None,
-            acks: BTreeMap::new(),
+            acks: Acks::new(),
             snapshot_applied: false,
             serving: false,
         });
@@ -158,10 +160,10 @@ fn common_args(
     let tls = authority.issue(
         dir,
         &Subject {
-            folder: CONTROL_PLANE.into(),
+            name: CONTROL_PLANE.into(),
             dns: vec![CONTROL_PLANE_DNS.into(), "localhost".into()],
             ips: vec![Ipv4Addr::LOCALHOST.into()],
-            spiffe: Some(CONTROL_PLANE.into()),
+            spiffe: spiffe(CONTROL_PLANE),
         },
     )?;
     let key = Secrets::installation_key(dir)?;
@@ -201,34 +203,15 @@ fn common_args(
 }
 
 /// What the replicas that run report, made one: of each thing the newest that any of them knows.
-pub(super) fn live_of(replicas: &[Replica]) -> Live {
-    let mut views = replicas.iter().filter_map(|replica| replica.live.as_ref());
-    let mut all = views.next().cloned().unwrap_or_default();
-    views.for_each(|view| all.join(view));
-    all
+pub(super) fn live_of(replicas: &[Replica]) -> Observed {
+    Observed::of(replicas.iter().filter_map(|replica| replica.live.as_ref()))
 }
 
 /// What the replicas that run said of records, made one: taken is what all have taken.
-pub(super) fn acks_of(replicas: &[Replica]) -> BTreeMap<(RecordKind, String), Ack> {
-    let running: Vec<&Replica> = replicas
-        .iter()
-        .filter(|replica| replica.pid.is_some())
-        .collect();
-    let mut all: BTreeMap<(RecordKind, String), Ack> = BTreeMap::new();
-    for (key, ack) in running.iter().flat_map(|replica| &replica.acks) {
-        match (all.get(key), ack) {
-            (Some(Ack::Refused { .. }), _) => {}
-            (None, _) | (_, Ack::Refused { .. }) => drop(all.insert(key.clone(), ack.clone())),
-            (Some(Ack::Taken(_)), Ack::Taken(_)) => {}
-        }
-    }
-    all.retain(|key, joined| match joined {
-        Ack::Refused { .. } => true,
-        Ack::Taken(revision) => running.iter().all(
-            |replica| matches!(replica.acks.get(key), Some(Ack::Taken(taken)) if taken == revision),
-        ),
-    });
-    all
+pub(super) fn acks_of(replicas: &[Replica]) -> Acks {
+    let running = replicas.iter().filter(|replica| replica.pid.is_some());
+    let acks: Vec<&Acks> = running.map(|replica| &replica.acks).collect();
+    joined_acks(&acks)
 }
 
 /// Replicas as `plenum get replicas` shows them.

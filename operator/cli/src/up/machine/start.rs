@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use operator_core::{AbsentOpenerKeys, Plan, WantedNode, validate, wants};
 use plenum_api::media_pool::Mux;
+use plenum_publish::{issuer::Subject, streams::News};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -22,10 +23,9 @@ use crate::{
     up::{
         argument,
         children::{ChildEvent, Launch, Supervised},
-        directory::News,
         net,
         options::Options,
-        pki::{Authority, Subject},
+        pki::{Authority, spiffe},
         report::Reporter,
         secrets::Secrets,
         socket::{self, Call},
@@ -137,7 +137,7 @@ pub(super) fn gateway_certificate(
     let mut dns = vec!["localhost".to_owned()];
     dns.extend(Some(host).filter(|host| fits && !host.is_empty() && host != "localhost"));
     let subject = Subject {
-        folder: "gateway".into(),
+        name: "gateway".into(),
         dns,
         ips: ips.into_iter().collect(),
         spiffe: None,
@@ -241,10 +241,10 @@ impl Machine {
 
     fn issue_for(&self, wanted: &WantedNode) -> anyhow::Result<PathBuf> {
         let subject = Subject {
-            folder: wanted.uid.clone(),
+            name: wanted.uid.clone(),
             dns: vec![format!("{}.node.plenum.internal", wanted.uid)],
             ips: vec![Ipv4Addr::LOCALHOST.into()],
-            spiffe: Some(format!("node/{}", wanted.uid)),
+            spiffe: spiffe(&format!("node/{}", wanted.uid)),
         };
         Ok(self.authority.issue(&self.dir, &subject)?)
     }

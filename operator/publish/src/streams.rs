@@ -2,7 +2,12 @@
 //! The two streams to each replica of the control plane: what is declared goes out, what is going on comes in. Both begin
 //! anew after a break, with everything; there is no way besides them, here or in a cluster.
 
-use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex as SyncMutex, PoisonError},
+    time::Duration,
+};
 
 use operator_core::{Plan, RecordKind, diff};
 use plenum_proto::v1::{
@@ -16,10 +21,13 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::convert::{self, HashError, Hashes};
+use crate::{
+    convert::{self, HashError, Hashes},
+    issuer::Pem,
+};
 
 /// DNS name in every certificate of the control plane, whatever address is dialled.
-pub(crate) const CONTROL_PLANE_DNS: &str = "control-plane.plenum.internal";
+pub const CONTROL_PLANE_DNS: &str = "control-plane.plenum.internal";
 /// First wait before a stream is begun anew.
 const RETRY_MIN: Duration = Duration::from_millis(30);
 /// Longest wait.
@@ -31,18 +39,34 @@ const QUEUE: usize = 64;
 
 /// What the publisher is told.
 #[derive(Clone)]
-pub(crate) enum Wish {
+pub enum Wish {
     /// This is declared from now on.
     Plan(Arc<Plan>),
     /// A node takes new rooms, or takes none.
     Accepting(AcceptingOrder),
     /// A node's rooms move by a deadline.
     Move(MoveOrder),
+    /// One of the two, and somebody waits for what comes of it.
+    Asked(Item, mpsc::Sender<OrderOutcome>),
+}
+
+/// What the control plane did with an order. A sender that is dropped without one means that the connection broke, or that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderOutcome {
+    /// It is carried out.
+    Done,
+    /// It is not.
+    Refused {
+        /// CamelCase reason.
+        reason: String,
+        /// For people.
+        message: String,
+    },
 }
 
 /// What the streams tell.
 #[derive(Debug)]
-pub(crate) enum News {
+pub enum News {
     /// The control plane has all records of a snapshot.
     SnapshotApplied,
     /// It has taken a record.
@@ -79,11 +103,11 @@ pub(crate) enum News {
 
 /// Tells the news of one replica.
 #[derive(Clone)]
-pub(crate) struct Teller {
+pub struct Teller {
     /// Number of the replica.
-    pub(crate) replica: usize,
+    pub replica: usize,
     /// Where its news goes.
-    pub(crate) send: mpsc::Sender<(usize, News)>,
+    pub send: mpsc::Sender<(usize, News)>,
 }
 
 impl Teller {
@@ -94,35 +118,28 @@ impl Teller {
 }
 
 /// Hashed passwords, which cost the same whoever publishes them.
-pub(crate) type SharedHashes = Arc<Mutex<Hashes>>;
+pub type SharedHashes = Arc<Mutex<Hashes>>;
 
 /// How a replica is dialled.
 #[derive(Clone)]
-pub(crate) struct Dial {
+pub struct Dial {
     endpoint: Endpoint,
 }
 
 /// The certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
-    /// A file.
-    #[error("{0}: {1}")]
-    File(std::path::PathBuf, std::io::Error),
-    /// What is in it.
-    #[error("certificates for the control plane: {0}")]
-    Tls(#[from] tonic::transport::Error),
-}
+#[error("certificates for the control plane: {0}")]
+pub struct DialError(#[from] tonic::transport::Error);
 
 impl Dial {
-    /// With the certificates of a directory.
-    pub(crate) fn new(address: std::net::SocketAddr, tls_dir: &Path) -> Result<Self, DialError> {
-        let read = |name: &str| {
-            let path = tls_dir.join(name);
-            std::fs::read(&path).map_err(|error| DialError::File(path, error))
-        };
+    /// With the own certificate and the CA.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub fn new(address: SocketAddr, pem: &Pem) -> Result<Self, DialError> {
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read("ca.crt")?))
-            .identity(Identity::from_pem(read("tls.crt")?, read("tls.key")?))
+            .ca_certificate(Certificate::from_pem(&pem.ca))
+            .identity(Identity::from_pem(&pem.cert, &pem.key))
             .domain_name(CONTROL_PLANE_DNS);
         let endpoint = Endpoint::from_shared(format!("https://{address}"))?
             .tls_config(tls)?
@@ -155,7 +172,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Publishes for ever; ends when nobody wishes any more.
-pub(crate) async fn publish(
+pub async fn publish(
     dial: Dial,
     epoch: u64,
     mut wishes: mpsc::Receiver<Wish>,
@@ -168,6 +185,7 @@ pub(crate) async fn publish(
         hashes: Hashes::default(),
         shared,
         pending: VecDeque::new(),
+        expected: Expected::default(),
         news,
     };
     // Nothing is sent before the first plan: an empty snapshot would retract everything.
@@ -206,8 +224,13 @@ struct Publisher {
     shared: SharedHashes,
     /// Orders that came while there was no stream.
     pending: VecDeque<Item>,
+    /// Who waits for the answer to each message that was sent, in the order of sending, which is that of the answers.
+    expected: Expected,
     news: Teller,
 }
+
+/// One entry per message on its way.
+type Expected = Arc<SyncMutex<VecDeque<Option<mpsc::Sender<OrderOutcome>>>>>;
 
 enum Ended {
     NoWishes,
@@ -222,10 +245,19 @@ impl Publisher {
             Err(error) => return broken(error, false),
         };
         let (send, queue) = mpsc::channel::<Publication>(QUEUE);
+        // Whoever waited for an answer of the stream before gets none.
+        self.expected = Expected::default();
         // The answer's headers may come with the first acknowledgement only: send while waiting for them.
         let mut acks = tokio::spawn({
-            let news = self.news.clone();
-            async move { hear(client.publish(ReceiverStream::new(queue)).await, &news).await }
+            let (news, expected) = (self.news.clone(), Arc::clone(&self.expected));
+            async move {
+                hear(
+                    client.publish(ReceiverStream::new(queue)).await,
+                    &news,
+                    &expected,
+                )
+                .await
+            }
         });
         let snapshot = self.snapshot(&send);
         tokio::select! {
@@ -256,11 +288,12 @@ impl Publisher {
         let plan = Arc::clone(&self.plan);
         self.rehash(&plan).await;
         for record in diff(&Plan::default(), &plan).publish {
-            self.send(send, convert::item(record, &self.hashes)).await?;
+            self.send(send, convert::item(record, &self.hashes), None)
+                .await?;
         }
-        self.send(send, Item::EndOfSnapshot(true)).await?;
+        self.send(send, Item::EndOfSnapshot(true), None).await?;
         while let Some(order) = self.pending.pop_front() {
-            self.send(send, order).await?;
+            self.send(send, order, None).await?;
         }
         Some(())
     }
@@ -278,6 +311,8 @@ impl Publisher {
                 }
                 Ok(Some(Wish::Accepting(order))) => Item::Accepting(order),
                 Ok(Some(Wish::Move(order))) => Item::Move(order),
+                // Whoever waits for an answer asks again.
+                Ok(Some(Wish::Asked(..))) => continue,
             };
             if self.pending.len() == QUEUE {
                 self.pending.pop_front();
@@ -293,19 +328,28 @@ impl Publisher {
                 let old = std::mem::replace(&mut self.plan, Arc::clone(&plan));
                 let diff = diff(&old, &plan);
                 for (kind, uid) in &diff.retract {
-                    self.send(send, convert::retraction(*kind, uid)).await?;
+                    self.send(send, convert::retraction(*kind, uid), None)
+                        .await?;
                 }
                 for record in diff.publish {
-                    self.send(send, convert::item(record, &self.hashes)).await?;
+                    self.send(send, convert::item(record, &self.hashes), None)
+                        .await?;
                 }
                 Some(())
             }
-            Wish::Accepting(order) => self.send(send, Item::Accepting(order)).await,
-            Wish::Move(order) => self.send(send, Item::Move(order)).await,
+            Wish::Accepting(order) => self.send(send, Item::Accepting(order), None).await,
+            Wish::Move(order) => self.send(send, Item::Move(order), None).await,
+            Wish::Asked(order, answer) => self.send(send, order, Some(answer)).await,
         }
     }
 
-    async fn send(&self, send: &mpsc::Sender<Publication>, item: Item) -> Option<()> {
+    async fn send(
+        &self,
+        send: &mpsc::Sender<Publication>,
+        item: Item,
+        answer: Option<mpsc::Sender<OrderOutcome>>,
+    ) -> Option<()> {
+        lock(&self.expected).push_back(answer);
         send.send(Publication {
             epoch: self.epoch,
             item: Some(item),
@@ -332,10 +376,17 @@ impl Publisher {
     }
 }
 
+fn lock(
+    expected: &Expected,
+) -> std::sync::MutexGuard<'_, VecDeque<Option<mpsc::Sender<OrderOutcome>>>> {
+    expected.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Hears acknowledgements until the stream ends; gives the reason.
 async fn hear(
     answer: Result<tonic::Response<tonic::Streaming<PublicationAck>>, tonic::Status>,
     news: &Teller,
+    expected: &Expected,
 ) -> String {
     let mut acks = match answer {
         Ok(answer) => answer.into_inner(),
@@ -355,6 +406,17 @@ async fn hear(
             snapshot_applied,
             ..
         } = ack.clone();
+        let asked = lock(expected).pop_front().flatten();
+        if let Some(asked) = asked {
+            let outcome = if reason.is_empty() {
+                OrderOutcome::Done
+            } else {
+                OrderOutcome::Refused { reason, message }
+            };
+            // Nobody may wait any more.
+            let _ = asked.try_send(outcome);
+            continue;
+        }
         let kind = match ack.kind() {
             plenum_proto::v1::RecordKind::Tenant => Some(RecordKind::Tenant),
             plenum_proto::v1::RecordKind::Conference => Some(RecordKind::Conference),
@@ -385,7 +447,7 @@ async fn hear(
 }
 
 /// Observes for ever; ends when nobody listens any more.
-pub(crate) async fn observe(dial: Dial, news: Teller) {
+pub async fn observe(dial: Dial, news: Teller) {
     let mut wait = RETRY_MIN;
     while !news.send.is_closed() {
         if let Ok(error) = observe_once(&dial, &news).await {

@@ -22,17 +22,20 @@ use plenum_proto::v1::{self, publication::Item};
 
 /// Slow hashes by conference; a hash holds as long as the record's revision does.
 #[derive(Clone, Default)]
-pub(crate) struct Hashes(BTreeMap<String, (String, String)>);
+pub struct Hashes(BTreeMap<String, (String, String)>);
 
 /// A password could not be hashed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot hash the password of {0}")]
-pub(crate) struct HashError(String);
+pub struct HashError(String);
 
 impl Hashes {
     /// Hashes for all conferences of a plan; those that are known already cost nothing. Salts come from the password and
     /// the tenant's link key, so that a record of one revision is always the same.
-    pub(crate) fn of(&self, plan: &Plan) -> Result<Self, HashError> {
+    ///
+    /// # Errors
+    /// [`HashError`] with the conference.
+    pub fn of(&self, plan: &Plan) -> Result<Self, HashError> {
         let keys: BTreeMap<&str, &[u8]> = plan
             .tenants
             .values()
@@ -113,7 +116,8 @@ fn generated_cost() -> Argon2<'static> {
 const GENERATED_KIB: u32 = 2048;
 
 /// A record as an item of the stream.
-pub(crate) fn item(record: Record<'_>, hashes: &Hashes) -> Item {
+#[must_use]
+pub fn item(record: Record<'_>, hashes: &Hashes) -> Item {
     match record {
         Record::Tenant(record) => Item::Tenant(tenant(record)),
         Record::Conference(record) => Item::Conference(conference(record, hashes.get(&record.uid))),
@@ -122,7 +126,8 @@ pub(crate) fn item(record: Record<'_>, hashes: &Hashes) -> Item {
 }
 
 /// A retraction as an item of the stream.
-pub(crate) fn retraction(kind: RecordKind, uid: &str) -> Item {
+#[must_use]
+pub fn retraction(kind: RecordKind, uid: &str) -> Item {
     let kind = match kind {
         RecordKind::Tenant => v1::RecordKind::Tenant,
         RecordKind::Conference => v1::RecordKind::Conference,
@@ -451,99 +456,5 @@ fn node(record: &NodeRecord) -> v1::NodeFacts {
         accepting: *accepting,
         srtp_legacy_allowed: *srtp_legacy_allowed,
         revision: revision.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use argon2::PasswordVerifier as _;
-    use operator_core::{AbsentOpenerKeys, Confidential, Generated, plan, validate, wants};
-
-    use super::*;
-    use crate::validate::{check, manifests};
-
-    fn quickstart(password: &str) -> Plan {
-        let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../docs/examples/quickstart"]
-            .iter()
-            .collect();
-        let checked = check(&manifests(&folder).expect("files"), None).expect("readable");
-        let valid = validate(&checked.objects, AbsentOpenerKeys::AreGenerated).expect("valid");
-        let wants = wants(&valid);
-        let generated = Generated {
-            link_keys: wants
-                .link_keys
-                .into_iter()
-                .map(|name| (name, Confidential(vec![7; 32])))
-                .collect(),
-            passwords: wants
-                .passwords
-                .into_iter()
-                .map(|name| (name, Confidential(password.to_owned())))
-                .collect(),
-            opener_keys: wants
-                .opener_keys
-                .into_iter()
-                .map(|key| (key, Confidential("k".repeat(32))))
-                .collect(),
-        };
-        plan(&valid, &generated, &BTreeMap::new()).expect("a plan")
-    }
-
-    fn hash_of(plan: &Plan, hashes: &Hashes, name: &str) -> String {
-        let record = plan
-            .conferences
-            .values()
-            .find(|record| record.name == name)
-            .expect("a conference");
-        match item(Record::Conference(record), hashes) {
-            Item::Conference(message) => message.password_hash,
-            _ => unreachable!("a conference stays one"),
-        }
-    }
-
-    #[test]
-    fn only_a_slow_hash_of_the_password_is_published_and_it_is_made_once() {
-        let plan = quickstart("badu-kelo-mona");
-        let hashes = Hashes::default().of(&plan).expect("hashes");
-        let (council, classroom) = (
-            hash_of(&plan, &hashes, "council"),
-            hash_of(&plan, &hashes, "classroom-7b"),
-        );
-        assert!(council.starts_with("$argon2id$"), "{council}");
-        assert_ne!(council, classroom, "one password, two salts");
-        let parsed = PasswordHash::new(&council).expect("a hash");
-        assert!(
-            Argon2::default()
-                .verify_password(b"badu-kelo-mona", &parsed)
-                .is_ok()
-        );
-        assert!(
-            Argon2::default()
-                .verify_password(b"badu-kelo-mono", &parsed)
-                .is_err()
-        );
-        for record in plan.conferences.values() {
-            let sent = format!("{:?}", item(Record::Conference(record), &hashes));
-            assert!(!sent.contains("badu-kelo-mona"), "{sent}");
-        }
-        assert_eq!(
-            hash_of(&plan, &hashes.of(&plan).expect("hashes"), "council"),
-            council
-        );
-        assert_eq!(
-            hash_of(
-                &plan,
-                &Hashes::default().of(&plan).expect("hashes"),
-                "council"
-            ),
-            council
-        );
-        let changed = quickstart("badu-kelo-moni");
-        assert_ne!(
-            hash_of(&changed, &hashes.of(&changed).expect("hashes"), "council"),
-            council
-        );
     }
 }
