@@ -5,6 +5,7 @@
 //! a [`Valid`], the only thing [`plan`] takes; a [`Plan`] is the records to publish, and [`diff`] what has to be sent to
 //! come from one plan to the next. No clock, no randomness, no file: everything comes in as arguments.
 
+pub mod calendar;
 pub mod conference_status;
 pub mod digest;
 pub mod inert;
