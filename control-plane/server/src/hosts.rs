@@ -13,6 +13,7 @@ use plenum_proto::v1::{
     AdminRequest, AdminResponse, KnockRequest, KnockUpdate, OpenRequest, OpenResponse, SessionDown,
     SessionStart,
 };
+use plenum_shell::tls::{self, Connector};
 use plenum_shell::trace;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -277,7 +278,8 @@ impl Hosts {
         {
             return Some(known.host.clone());
         }
-        let channel = self.endpoint(uid, endpoint)?.connect_lazy();
+        let (connector, address) = self.endpoint(uid, endpoint)?;
+        let channel = connector.connect_lazy(&address);
         let sessions = Grpc::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -311,7 +313,7 @@ impl Hosts {
 
     /// Dials a node anew, as a witness of its life: does it answer the handshake as itself?
     pub async fn redial(&self, uid: &Uid, endpoint: &str) -> Dialled {
-        let Some(channel) = self.endpoint(uid, endpoint) else {
+        let Some((connector, address)) = self.endpoint(uid, endpoint) else {
             return Dialled::Unanswered;
         };
         let refused = async {
@@ -320,7 +322,7 @@ impl Hosts {
                 _ => false,
             }
         };
-        match tokio::time::timeout(REDIAL, channel.connect()).await {
+        match tokio::time::timeout(REDIAL, connector.connect(&address)).await {
             Ok(Ok(_)) => Dialled::Answered,
             // Whether it was refused does not come through the layers above.
             Ok(Err(_)) if refused.await => Dialled::Refused,
@@ -328,20 +330,18 @@ impl Hosts {
         }
     }
 
-    fn endpoint(&self, uid: &Uid, endpoint: &str) -> Option<Endpoint> {
+    fn endpoint(&self, uid: &Uid, endpoint: &str) -> Option<(Connector, Endpoint)> {
         if !is_endpoint(endpoint) {
             return None;
         }
-        let endpoint = Endpoint::from_shared(format!("https://{endpoint}")).ok()?;
-        let endpoint = endpoint.tls_config(self.tls.client(&node_dns(uid))).ok()?;
-        Some(
-            endpoint
-                .connect_timeout(CONNECT)
-                .http2_keep_alive_interval(Duration::from_secs(1))
-                .keep_alive_timeout(Duration::from_secs(3))
-                .keep_alive_while_idle(true)
-                .tcp_nodelay(true),
-        )
+        let connector = self.tls.connector(&node_dns(uid)).ok()?;
+        let endpoint = tls::endpoint(endpoint)
+            .ok()?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true);
+        Some((connector, endpoint))
     }
 }
 

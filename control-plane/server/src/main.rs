@@ -123,6 +123,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let grpc = listener.local_addr().context("--grpc-listen")?;
     let advertise = config.advertise.clone().unwrap_or_else(|| grpc.to_string());
     let peers = Peers::new(advertise, config.peers);
+    let (files, stop) = (tls.clone(), supervisor.token());
+    supervisor.spawn("certificates of gRPC", async move {
+        rpc::follow_certificates(&files, stop).await;
+        Ok(())
+    });
     let (served, replicas, stop) = (plane.clone(), peers.replicas(), supervisor.token());
     supervisor.spawn("gRPC", async move {
         Ok(rpc::serve(served, listener, &tls, replicas, stop).await?)

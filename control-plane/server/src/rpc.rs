@@ -56,7 +56,7 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 /// Serves both services until the token falls, then ends all streams in good order.
 ///
 /// # Errors
-/// When the certificates cannot be used or the listener breaks.
+/// When the listener breaks.
 pub async fn serve(
     plane: Plane,
     listener: TcpListener,
@@ -77,13 +77,12 @@ pub async fn serve(
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let served = Server::builder()
-        .tls_config(tls.server())?
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_service(directory)
         .add_service(node)
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            tls.accept(TcpIncoming::from(listener).with_nodelay(Some(true))),
             stop.clone().cancelled_owned(),
         );
     let overdue = async {
@@ -107,4 +106,26 @@ pub async fn serve(
         tracing::warn!(event = "StreamsLate", "streams did not end in time");
     }
     result
+}
+
+/// Handshakes from here on use what lies in `--tls-dir`, until the token falls.
+pub async fn follow_certificates(tls: &Tls, stop: CancellationToken) {
+    let mut files = tls.watch();
+    loop {
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            looked = files.next() => looked,
+        };
+        match looked {
+            Ok(()) => tracing::info!(
+                event = "GrpcCertificateReplaced",
+                "the certificate towards nodes and operator was replaced"
+            ),
+            Err(error) => tracing::warn!(
+                event = "GrpcCertificateUnusable",
+                error = &error as &dyn std::error::Error,
+                "the certificate on disk cannot be used, the former one stays"
+            ),
+        }
+    }
 }

@@ -13,15 +13,15 @@ use plenum_proto::v1::node_control_client::NodeControlClient;
 use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::{NodeHello, NodeLoad, NodeReport};
+use plenum_shell::tls;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 
 use crate::clock::Clock;
 use crate::config::is_endpoint;
-use crate::identity::{CONTROL_PLANE_DNS, Tls};
+use crate::identity::{CONTROL_PLANE_DNS, Tls, TlsError};
 use crate::replicas::{REPLICAS_MAX, Replicas};
 use crate::reports::{Behind, Reports};
 use crate::rooms::Rooms;
@@ -86,6 +86,8 @@ enum StreamEnd {
     Stalled,
     #[error(transparent)]
     Behind(#[from] Behind),
+    #[error(transparent)]
+    Name(#[from] TlsError),
 }
 
 impl From<tonic::Status> for StreamEnd {
@@ -222,16 +224,14 @@ async fn stream(
     about: &Orders<'_>,
     attached: &mut bool,
 ) -> Result<(), StreamEnd> {
-    let connect = Endpoint::from_shared(format!("https://{endpoint}"))
-        .map_err(StreamEnd::Connect)?
-        .tls_config(control.tls.client(CONTROL_PLANE_DNS))
+    let connect = tls::endpoint(endpoint)
         .map_err(StreamEnd::Connect)?
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .tcp_nodelay(true);
+        .keep_alive_timeout(Duration::from_secs(3));
     // A process that is stopped takes the connection and never answers the handshake.
-    let channel = timeout(CONNECT, connect.connect())
+    let connector = control.tls.connector(CONTROL_PLANE_DNS)?;
+    let channel = timeout(CONNECT, connector.connect(&connect))
         .await
         .map_err(|_| StreamEnd::Stalled)?
         .map_err(StreamEnd::Connect)?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use media_core::shard::{Shard, ShardConfig};
 use media_crypto::{AwsLc, Certificate, DtlsError};
 use plenum_proto::v1::room_host_server::RoomHostServer;
+use plenum_shell::tls::Watch;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -76,9 +77,6 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// Certificates of the services.
-    #[error("the certificates of --tls-dir are of no use")]
-    Tls(#[from] tonic::transport::Error),
     /// No thread.
     #[error("cannot start a shard's thread")]
     Thread(#[source] io::Error),
@@ -170,7 +168,6 @@ impl Node {
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
         let server = Server::builder()
-            .tls_config(tls.server())?
             .max_concurrent_streams(CALLS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -222,7 +219,7 @@ impl Node {
         let (stop_grpc, stopped) = oneshot::channel::<()>();
         let mut server = server;
         let serving = server.add_service(service).serve_with_incoming_shutdown(
-            guard::incoming(grpc_listener, CONNECTIONS_MAX),
+            tls.accept(guard::incoming(grpc_listener, CONNECTIONS_MAX)),
             async {
                 let _ = stopped.await;
             },
@@ -252,6 +249,7 @@ impl Node {
             });
         }
         tasks.spawn(follow_facts(Arc::clone(&state), rooms.clone(), legacy));
+        tasks.spawn(follow_certificates(tls.watch()));
         let counted = shards.clone();
         let control = Control {
             state: Arc::clone(&state),
@@ -438,6 +436,23 @@ fn load(shards: &[ShardPort]) -> LoadCounters {
             sent_bytes: sum.sent_bytes + shard.worker.sent_bytes,
             dropped_packets: sum.dropped_packets + shard.dropped(),
         })
+}
+
+/// Handshakes from here on use what lies in `--tls-dir`.
+async fn follow_certificates(mut files: Watch) -> &'static str {
+    loop {
+        match files.next().await {
+            Ok(()) => tracing::info!(
+                event = "NodeCertificateReplaced",
+                "the node's certificate was replaced"
+            ),
+            Err(error) => tracing::warn!(
+                event = "NodeCertificateUnusable",
+                error = &error as &dyn std::error::Error,
+                "the certificate on disk cannot be used, the former one stays"
+            ),
+        }
+    }
 }
 
 /// Rooms that live get the node's present addresses, shards the pool's rule on SHA1; both hold for what begins from here on.

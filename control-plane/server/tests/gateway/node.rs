@@ -22,8 +22,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 /// What a session comes to.
@@ -80,11 +80,9 @@ impl Node {
             stop: CancellationToken::new(),
         });
         let server = Server::builder()
-            .tls_config(tls.server())
-            .expect("tls")
             .add_service(RoomHostServer::new(Service(Arc::clone(&node))))
             .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener),
+                tls.accept(TcpIncoming::from(listener)),
                 node.stop.clone().cancelled_owned(),
             );
         let server = tokio::spawn(server);
@@ -92,11 +90,10 @@ impl Node {
             .lock()
             .expect("lock")
             .replace(server.abort_handle());
-        let channel = Endpoint::from_shared(format!("https://{control_plane}"))
-            .expect("endpoint")
-            .tls_config(tls.client("control-plane.plenum.internal"))
-            .expect("tls")
-            .connect()
+        let channel = tls
+            .connector("control-plane.plenum.internal")
+            .expect("name")
+            .connect(&plenum_shell::tls::endpoint(&control_plane).expect("endpoint"))
             .await
             .expect("connect");
         node.report(Report::Hello(NodeHello {

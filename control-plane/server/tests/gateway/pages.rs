@@ -115,7 +115,7 @@ fn plane(pki: &Pki) -> Plane {
         &["control-plane.plenum.internal"],
         "spiffe://plenum.internal/control-plane",
     );
-    let tls = Tls::from_pem(&pki.ca_pem(), &certificate, &key);
+    let tls = Tls::from_pem(&pki.ca_pem(), &certificate, &key).expect("certificates");
     let clock = Clock::start();
     Plane::new(
         Arc::new(MemoryStore::new(Arc::new(move || clock.now()))),

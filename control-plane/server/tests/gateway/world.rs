@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::http::{LIVE, Request, Stream};
 use crate::node::{NODE_ID, NODE_UID, Node, SITE};
@@ -87,7 +87,7 @@ impl Pki {
 
     fn tls(&self, dns: &[&str], role: &str) -> Tls {
         let (certificate, key) = self.pem(dns, &format!("spiffe://plenum.internal/{role}"));
-        Tls::from_pem(&self.ca_pem(), &certificate, &key)
+        Tls::from_pem(&self.ca_pem(), &certificate, &key).expect("certificates")
     }
 }
 
@@ -269,11 +269,10 @@ impl World {
         tokio::spawn(serving.stopped());
 
         let operator = pki.tls(&["operator.plenum.internal"], "operator");
-        let channel = Endpoint::from_shared(format!("https://{grpc}"))
-            .expect("endpoint")
-            .tls_config(operator.client("control-plane.plenum.internal"))
-            .expect("tls")
-            .connect()
+        let channel = operator
+            .connector("control-plane.plenum.internal")
+            .expect("name")
+            .connect(&plenum_shell::tls::endpoint(&grpc).expect("endpoint"))
             .await
             .expect("connect");
         let (publisher, queue) = mpsc::channel(64);

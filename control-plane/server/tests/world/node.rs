@@ -195,13 +195,10 @@ impl Node {
         let endpoint = listener.local_addr().expect("address").to_string();
         let mut tasks = JoinSet::new();
         let service = RoomHostServer::new(script.clone());
-        let server = Server::builder()
-            .tls_config(tls.server())
-            .expect("certificates")
-            .add_service(service);
+        let server = Server::builder().add_service(service);
         tasks.spawn(async move {
             server
-                .serve_with_incoming(TcpIncoming::from(listener))
+                .serve_with_incoming(tls.accept(TcpIncoming::from(listener)))
                 .await
                 .expect("served");
         });

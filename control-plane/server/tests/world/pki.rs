@@ -2,11 +2,12 @@
 //! A CA and the certificates of all parts.
 
 use control_plane::identity::Tls;
+use plenum_shell::tls;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
@@ -28,7 +29,7 @@ impl Ca {
 
     pub fn issue(&self, dns: &str, spiffe_path: &str) -> Tls {
         let (ca, certificate, key) = self.pem_of(dns, spiffe_path);
-        Tls::from_pem(&ca, &certificate, &key)
+        Tls::from_pem(&ca, &certificate, &key).expect("certificates")
     }
 
     /// CA, certificate and key as PEM.
@@ -65,10 +66,7 @@ impl Ca {
 
 /// Dials the replica as a part with this certificate does.
 pub async fn dial(address: &str, tls: &Tls) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("https://{address}"))?
-        .tls_config(tls.client("control-plane.plenum.internal"))?
-        .connect()
-        .await
+    connector(tls).connect(&tls::endpoint(address)?).await
 }
 
 /// As media nodes dial: a peer that does not answer is given up after 4 s.
@@ -76,10 +74,13 @@ pub async fn dial_with_keep_alive(
     address: &str,
     tls: &Tls,
 ) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("https://{address}"))?
-        .tls_config(tls.client("control-plane.plenum.internal"))?
+    let endpoint = tls::endpoint(address)?
         .http2_keep_alive_interval(std::time::Duration::from_secs(1))
-        .keep_alive_timeout(std::time::Duration::from_secs(3))
-        .connect()
-        .await
+        .keep_alive_timeout(std::time::Duration::from_secs(3));
+    connector(tls).connect(&endpoint).await
+}
+
+fn connector(tls: &Tls) -> tls::Connector {
+    tls.connector("control-plane.plenum.internal")
+        .expect("a name")
 }

@@ -76,7 +76,7 @@ impl Pki {
     /// For the node's own code.
     pub(crate) fn tls(&self, role: Role) -> Tls {
         let (certificate, key) = self.issue(role);
-        Tls::from_pem(&self.ca, &certificate, &key)
+        Tls::from_pem(&self.ca, &certificate, &key).expect("certificates")
     }
 
     /// As `--tls-dir` of a process.
