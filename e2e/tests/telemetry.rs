@@ -108,7 +108,9 @@ fn one_trace_runs_from_the_request_to_the_shard() -> Result<()> {
         .stdout(Stdio::null())
         .status()
         .context("plenum-load starts")?;
-    assert!(joined.success(), "plenum-load ended with {joined}");
+    if !joined.success() {
+        bail!("plenum-load ended with {joined}\n{}", system.logs(40));
+    }
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let whole = {

@@ -21,6 +21,10 @@ const VIDEO: Duration = Duration::from_millis(33);
 const AUDIO: Duration = Duration::from_millis(20);
 /// The gateway closes a session that is silent for longer than its ping timeout.
 const PING: Duration = Duration::from_secs(5);
+/// How long a gateway that answers 503 is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Joins a room with headless clients and measures what they get.
 #[derive(Parser, Clone, Debug)]
@@ -191,6 +195,21 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// Dials as a client does that is told to come again: 503 says that it may pass.
+async fn dial(url: &str, token: &str, since: Instant) -> Result<websocket::Session> {
+    loop {
+        match websocket::connect(url, token).await {
+            Err(websocket::ConnectError::Refused { status: 503, text })
+                if since.elapsed() < PATIENCE =>
+            {
+                eprintln!("the gateway is not ready for this room yet: {text}");
+                tokio::time::sleep(AGAIN).await;
+            }
+            dialled => return Ok(dialled?),
+        }
+    }
+}
+
 async fn client(
     arguments: Arguments,
     index: usize,
@@ -209,7 +228,7 @@ async fn client(
         unix.as_secs(),
     );
     let dialled = Instant::now();
-    let (requests, responses) = websocket::connect(&arguments.url, &token).await?;
+    let (requests, responses) = dial(&arguments.url, &token, dialled).await?;
     let protocol = if arguments.tcp {
         Protocol::Tcp
     } else {
