@@ -21,7 +21,7 @@ pub mod validate;
 
 pub use objects::{Confidential, Name, ObjectKey, Objects, SecretData};
 pub use plan::{
-    Diff, Generated, NodeEndpoint, Plan, Record, RecordKind, SecretKey, WantedNode, Wants, diff,
+    DeclaredNode, Diff, Generated, NodeEndpoint, Plan, Record, RecordKind, SecretKey, WantedNode, Wants, diff,
     plan, wants,
 };
 pub use problem::Problem;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! From valid objects to what runs and what is published: nodes, Secrets to make, records, and the way between two plans.
 
+mod nodes;
 mod policy;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -9,7 +10,7 @@ use plenum_api::{
     MediaPoolSpec, Tenant,
     conference::{BoundRole, ConferenceSpec, OpenerType},
     conference_class::Role,
-    media_pool::{IpFamily, Mux, PortRange, SrtpLegacy},
+    media_pool::{IpFamily, Mux, PortRange},
     names,
     tenant::{AdHocRooms, Isolation, SuspendMode, TenantSpec},
 };
@@ -24,6 +25,7 @@ use crate::{
     tenant::leaving::{is_forced, is_leaving},
     validate::{Valid, class_of, pool_of, pools_of, room_name},
 };
+pub use nodes::{DeclaredNode, record as node_record};
 pub use policy::millis;
 pub(crate) use policy::reserved;
 
@@ -273,7 +275,9 @@ pub fn plan(
     }
     for wanted in wants(valid).nodes {
         if let Some(endpoint) = nodes.get(&wanted.uid) {
-            let record = node_record(objects, &wanted, endpoint);
+            let pool = objects.pools.get(&wanted.pool).map(|pool| &pool.spec);
+            let node = DeclaredNode::local(&wanted, endpoint);
+            let record = nodes::record(pool, &node);
             plan.nodes.insert(record.uid.clone(), record);
         }
     }
@@ -588,31 +592,6 @@ pub fn keys_of(objects: &Objects, name: &Name, generated: &Generated) -> Vec<Con
         .filter_map(|key| String::from_utf8(key).ok())
         .map(Confidential)
         .collect()
-}
-
-fn node_record(objects: &Objects, wanted: &WantedNode, endpoint: &NodeEndpoint) -> NodeRecord {
-    let pool = objects.pools.get(&wanted.pool).map(|pool| &pool.spec);
-    let capacity = pool.map(|pool| pool.capacity.clone()).unwrap_or_default();
-    let mut record = NodeRecord {
-        uid: wanted.uid.clone(),
-        node_id: digest::node_id(&wanted.pool.name, &wanted.uid),
-        site: limits::SITE_DEFAULT.to_owned(),
-        pool: wanted.pool.to_string(),
-        jurisdiction: String::new(),
-        epoch: endpoint.epoch,
-        addresses: endpoint.addresses.clone(),
-        rooms: capacity.rooms.unwrap_or(limits::NODE_ROOMS),
-        participants: capacity.participants.unwrap_or(limits::NODE_PARTICIPANTS),
-        egress_mbps: capacity.egress_mbps.unwrap_or(limits::NODE_EGRESS_MBPS),
-        drain_timeout_ms: pool.map_or(0, |pool| millis(&pool.drain.timeout)),
-        grpc_endpoint: endpoint.grpc_endpoint.clone(),
-        accepting: endpoint.accepting,
-        srtp_legacy_allowed: pool
-            .is_some_and(|pool| pool.security.srtp_legacy == SrtpLegacy::Allowed),
-        revision: String::new(),
-    };
-    record.revision = digest::revision(&record);
-    record
 }
 
 fn uid_of(given: Option<&str>, kind: &str, namespace: &str, name: &str) -> String {
