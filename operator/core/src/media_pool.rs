@@ -2,7 +2,7 @@
 //! `MediaPool`: how many nodes there are, which come, which go, and what surrounds them. Pure: the pool, its nodes and the
 //! moment come in, steps and objects go out.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use plenum_api::{
     MediaPoolSpec,
     media_node::NodePorts,
@@ -87,13 +87,15 @@ pub fn labels(pool: &str) -> std::collections::BTreeMap<String, String> {
     .collect()
 }
 
-/// Metadata of an object that is made for a pool.
-fn metadata(pool: &Name, name: &str, owner: OwnerReference) -> ObjectMeta {
+/// Metadata of what stands around the nodes of a pool.
+///
+/// It names no owner: the garbage collector would take budget, Services and policy away at the beginning of a foreground
+/// deletion, while the nodes still drain. The pool's finalizer deletes them, once no node is left.
+fn metadata(pool: &Name, name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(pool.namespace.clone()),
         labels: Some(labels(&pool.name)),
-        owner_references: Some(vec![owner]),
         ..ObjectMeta::default()
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What stands around the nodes of a pool.
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use operator_core::{
     Name,
     media_pool::{
@@ -17,14 +17,8 @@ fn pool(network: serde_json::Value) -> MediaPoolSpec {
 }
 
 fn service_of(spec: &MediaPoolSpec, ports: NodePorts) -> Option<serde_json::Value> {
-    service(
-        &Name::new("media", "a"),
-        spec,
-        "a-123456-bcdfg",
-        ports,
-        OwnerReference::default(),
-    )
-    .map(|service| serde_json::to_value(service).expect("JSON"))
+    service(&Name::new("media", "a"), spec, "a-123456-bcdfg", ports)
+        .map(|service| serde_json::to_value(service).expect("JSON"))
 }
 
 #[test]
@@ -155,12 +149,7 @@ fn the_policy_lets_media_in_from_anywhere_and_calls_from_the_control_plane_only(
         namespace: "plenum-system",
         labels: &labels,
     };
-    let policy = policy(
-        &Name::new("media", "a"),
-        &spec,
-        &control_plane,
-        OwnerReference::default(),
-    );
+    let policy = policy(&Name::new("media", "a"), &spec, &control_plane);
     let spec = policy.spec.expect("a spec");
     let selected = spec
         .pod_selector

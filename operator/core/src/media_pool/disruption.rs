@@ -7,10 +7,7 @@
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, OwnerReference},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use plenum_api::{MediaPoolSpec, media_pool::Protect, names};
 
@@ -72,9 +69,9 @@ pub fn is_protected(spec: &MediaPoolSpec) -> bool {
 
 /// The budget of a pool. `unhealthyPodEvictionPolicy` keeps its default: a pod with a flapping probe may have calls on it.
 #[must_use]
-pub fn budget(pool: &Name, owner: OwnerReference, min_available: u32) -> PodDisruptionBudget {
+pub fn budget(pool: &Name, min_available: u32) -> PodDisruptionBudget {
     PodDisruptionBudget {
-        metadata: metadata(pool, &pool.name, owner),
+        metadata: metadata(pool, &pool.name),
         spec: Some(PodDisruptionBudgetSpec {
             min_available: Some(IntOrString::Int(
                 i32::try_from(min_available).unwrap_or(i32::MAX),
@@ -129,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_budget_selects_protected_pods_of_its_pool_by_an_integer() {
-        let budget = budget(&Name::new("media", "a"), OwnerReference::default(), 7);
+        let budget = budget(&Name::new("media", "a"), 7);
         assert_eq!(held(&budget), Some(7));
         let spec = budget.spec.expect("a spec");
         assert_eq!(spec.max_unavailable, None);

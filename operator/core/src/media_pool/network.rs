@@ -11,10 +11,7 @@ use k8s_openapi::{
             NetworkPolicyPort, NetworkPolicySpec,
         },
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, OwnerReference},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use plenum_api::{
     MediaPoolSpec,
@@ -46,19 +43,13 @@ pub const PORT_PROBES: u16 = 7881;
 /// client still sends, instead of handing it to whoever gets the port next. `publishNotReadyAddresses` keeps the flows of a
 /// pod that is not ready for a moment.
 #[must_use]
-pub fn service(
-    pool: &Name,
-    spec: &MediaPoolSpec,
-    node: &str,
-    ports: NodePorts,
-    owner: OwnerReference,
-) -> Option<Service> {
+pub fn service(pool: &Name, spec: &MediaPoolSpec, node: &str, ports: NodePorts) -> Option<Service> {
     let (type_, node_ports, balancer) = match spec.network.type_ {
         NetworkType::NodePort => ("NodePort", true, None),
         NetworkType::LoadBalancer => ("LoadBalancer", false, spec.network.load_balancer.as_ref()),
         NetworkType::HostPort | NetworkType::HostNetwork | NetworkType::None => return None,
     };
-    let mut metadata = metadata(pool, node, owner);
+    let mut metadata = metadata(pool, node);
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(names::LABEL_NODE.to_owned(), node.to_owned());
     metadata.annotations = balancer.map(|balancer| annotations(pool, balancer));
@@ -141,7 +132,6 @@ pub fn policy(
     pool: &Name,
     spec: &MediaPoolSpec,
     control_plane: &ControlPlane<'_>,
-    owner: OwnerReference,
 ) -> NetworkPolicy {
     let range = spec.network.range();
     let media = |protocol| port(protocol, range.min, Some(range.max));
@@ -183,7 +173,7 @@ pub fn policy(
         },
     ];
     NetworkPolicy {
-        metadata: metadata(pool, &pool.name, owner),
+        metadata: metadata(pool, &pool.name),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(LabelSelector {
                 match_labels: Some([(names::LABEL_POOL.to_owned(), pool.name.clone())].into()),

@@ -13,7 +13,6 @@ use plenum_api::{
 use super::{
     autoscale::Load,
     plan::{Blocked, Counts, Steps, bounds},
-    ports::PortsError,
 };
 
 /// What the status is made of.
@@ -41,8 +40,8 @@ pub struct Facts<'a> {
     pub addressed: u32,
     /// Nodes for which no source yields an address.
     pub unaddressed: u32,
-    /// Why a node could not be made.
-    pub refused: Option<PortsError>,
+    /// What somebody has to change first.
+    pub stalled: Option<(Reason, &'a str)>,
     /// Whether the pool is being deleted.
     pub deleting: bool,
 }
@@ -191,7 +190,7 @@ fn reconciling(spec: &MediaPoolSpec, facts: &Facts<'_>) -> Verdict {
     let outdated = counts.serving - counts.updated.min(counts.serving);
     let going = facts.deleting
         || (!spec.paused
-            && facts.refused.is_none()
+            && facts.stalled.is_none()
             && (counts.serving != desired || counts.ready < desired || outdated > 0));
     let message = if facts.deleting {
         format!("{} nodes drain", counts.replicas)
@@ -228,20 +227,11 @@ fn reconciling(spec: &MediaPoolSpec, facts: &Facts<'_>) -> Verdict {
 }
 
 fn stalled(facts: &Facts<'_>) -> Verdict {
-    match facts.refused {
-        Some(refusal) => (
-            ConditionType::Stalled,
-            ConditionStatus::True,
-            Reason::LimitExceeded,
-            refusal.to_string(),
-        ),
-        None => (
-            ConditionType::Stalled,
-            ConditionStatus::False,
-            Reason::Reconciled,
-            String::new(),
-        ),
-    }
+    let (status, reason, message) = match facts.stalled {
+        Some((reason, message)) => (ConditionStatus::True, reason, message),
+        None => (ConditionStatus::False, Reason::Reconciled, ""),
+    };
+    (ConditionType::Stalled, status, reason, message.to_owned())
 }
 
 fn capacity_available(facts: &Facts<'_>) -> Verdict {

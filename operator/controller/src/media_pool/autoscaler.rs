@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Keeps `spec.replicas` of autoscaled pools at what load, buffer and schedule ask for, through `/scale`.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use operator_core::{
+    Name,
+    media_pool::autoscale::{Observed, decide, stabilization},
+};
+use plenum_api::{MediaPool, names::MANAGER_AUTOSCALER};
+use serde_json::json;
+
+use super::{Memory, Pass, PoolError};
+use crate::{context::Context, driver::Failure as _};
+
+/// Looks at all pools again and again.
+pub(super) async fn run(context: Arc<Context>, memory: Arc<Memory>) {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for pool in context.stores.pools.all() {
+            if let Err(error) = scale(&pool, &context, &memory).await {
+                tracing::warn!(
+                    event = "ScaleFailed",
+                    namespace = pool.namespace(),
+                    pool = pool.name_any(),
+                    reason = error.reason(),
+                    error = %error,
+                    "the number of a pool's nodes could not be written"
+                );
+            }
+        }
+    }
+}
+
+async fn scale(pool: &MediaPool, context: &Context, memory: &Memory) -> Result<(), PoolError> {
+    let name = Name::new(pool.namespace().unwrap_or_default(), pool.name_any());
+    let Some(autoscaling) = &pool.spec.autoscaling else {
+        memory.decided(&name, None);
+        return Ok(());
+    };
+    if pool.meta().deletion_timestamp.is_some() || pool.spec.paused {
+        return Ok(());
+    }
+    let pass = Pass {
+        pool,
+        name: &name,
+        context,
+        memory,
+        now: context.now(),
+    };
+    let used = pass.view().await?.used(&context.live.borrow());
+    let present = memory
+        .decision(&name)
+        .map(|decision| decision.desired)
+        .or(pool.spec.replicas);
+    let decision = memory.decide(&name, stabilization(autoscaling), pass.now, |history| {
+        let observed = Observed {
+            used,
+            present: present.unwrap_or(autoscaling.min_replicas),
+            history,
+        };
+        decide(&pool.spec, autoscaling, observed, pass.now)
+    });
+    if pool.spec.replicas == Some(decision.desired) {
+        memory.decided(&name, Some(decision));
+        return Ok(());
+    }
+    // Who owns the number is not in the shared watch; it is read only when it is about to be written.
+    let api = Api::<MediaPool>::namespaced(context.client.clone(), &name.namespace);
+    let fresh = api
+        .get(&name.name)
+        .await
+        .map_err(PoolError::api("read a pool"))?;
+    if let Some(owner) = other_scaler(fresh.managed_fields()) {
+        tracing::debug!(
+            namespace = name.namespace,
+            pool = name.name,
+            owner,
+            "another autoscaler owns the number of a pool's nodes"
+        );
+        memory.decided(&name, None);
+        return Ok(());
+    }
+    let params = PatchParams {
+        field_manager: Some(MANAGER_AUTOSCALER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = json!({ "spec": { "replicas": decision.desired } });
+    api.patch_scale(&name.name, &params, &Patch::Merge(&patch))
+        .await
+        .map_err(PoolError::api("write the number of a pool's nodes"))?;
+    tracing::info!(
+        event = "PoolScaled",
+        namespace = name.namespace,
+        pool = name.name,
+        from = pool.spec.replicas,
+        to = decision.desired,
+        cause = decision.cause.as_str(),
+        "another number of nodes is wanted"
+    );
+    memory.decided(&name, Some(decision));
+    Ok(())
+}
+
+/// Whoever else writes the number through `/scale`, as a HorizontalPodAutoscaler does. A person with `kubectl scale` is overruled, as
+/// such an autoscaler would do it; a manifest that names a number is too, because the number is ignored while autoscaling is set.
+fn other_scaler(fields: &[ManagedFieldsEntry]) -> Option<String> {
+    fields
+        .iter()
+        .filter(|entry| entry.subresource.as_deref() == Some("scale"))
+        .filter(|entry| {
+            let owned = entry
+                .fields_v1
+                .as_ref()
+                .and_then(|fields| fields.0.pointer("/f:spec/f:replicas"));
+            owned.is_some()
+        })
+        .filter_map(|entry| entry.manager.clone())
+        .find(|manager| manager != MANAGER_AUTOSCALER && !manager.starts_with("kubectl"))
+}
+
+/// Between the 15 and 30 seconds in which a load report is fresh.
+const EVERY: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
+
+    use super::*;
+
+    fn entry(manager: &str, subresource: Option<&str>) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            subresource: subresource.map(str::to_owned),
+            fields_v1: Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } }))),
+            ..ManagedFieldsEntry::default()
+        }
+    }
+
+    #[test]
+    fn only_another_autoscaler_keeps_ours_away() {
+        let scale = Some("scale");
+        assert_eq!(other_scaler(&[entry(MANAGER_AUTOSCALER, scale)]), None);
+        assert_eq!(
+            other_scaler(&[entry("kubectl", scale), entry("flux", None)]),
+            None
+        );
+        let hpa = [
+            entry(MANAGER_AUTOSCALER, scale),
+            entry("kube-controller-manager", scale),
+        ];
+        assert_eq!(
+            other_scaler(&hpa).as_deref(),
+            Some("kube-controller-manager")
+        );
+    }
+}
