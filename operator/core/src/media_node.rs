@@ -5,3 +5,4 @@
 pub mod addresses;
 pub mod drain;
 pub mod pod;
+pub mod status;
