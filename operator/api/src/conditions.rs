@@ -192,25 +192,25 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the condition speaks of.
+    /// What the condition speaks of, such as `Ready`; docs/conditions.md lists all types and reasons.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 64))]
     pub type_: String,
-    /// Whether it holds.
+    /// Whether what the type says holds: `True`, `False`, or `Unknown` when nobody can tell.
     pub status: ConditionStatus,
     /// Generation of the specification that was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// When the status changed last.
+    /// When the status changed last; a new reason or message alone does not change it.
     pub last_transition_time: Time,
-    /// Why, in one word.
+    /// Why the status is as it is, in one word of a closed set, for programs.
     #[schemars(
         length(min = 1, max = 128),
         pattern(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     )]
     pub reason: String,
-    /// Why, for people.
+    /// Why the status is as it is and what to do, in words for people.
     #[schemars(length(max = 512))]
     pub message: String,
 }

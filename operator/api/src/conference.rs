@@ -122,16 +122,16 @@ pub struct ConferenceSpec {
     /// When it may be open; absent: always, to its openers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ConferenceSchedule>,
-    /// How many people.
+    /// How many people may come, how many may send, and whether capacity is held for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// What media.
+    /// Quality, bit rate, screen sharing and end-to-end encryption; never weaker than the tenant's policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
-    /// Where.
+    /// On which pool and in which sites the room may run, and over how many nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// How long.
+    /// When an empty or long meeting ends, and when the object goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
     /// Nobody can open or join; a running room is closed in good order.
@@ -145,13 +145,13 @@ pub struct ConferenceSpec {
 #[x_kube(validation = Rule::new("(self.type == 'Subject') == has(self.subject) && (self.type == 'Group') == has(self.group) && (self.type == 'Key') == has(self.key)")
     .message("set exactly the member that type names"))]
 pub struct Opener {
-    /// Which member holds.
+    /// Which of the other members is set: `Subject`, `Group` or `Key`.
     #[serde(rename = "type")]
     pub type_: OpenerType,
-    /// A person, by an opaque id.
+    /// A person, by the opaque id that the tenant's issuer gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectRef>,
-    /// A group.
+    /// A group, by the name that the tenant's issuer gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupRef>,
     /// A Secret of type `plenum.dev/opener-key`; whoever bears the key may open.
@@ -187,9 +187,9 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleBinding {
-    /// The role.
+    /// The role that the groups and subjects get; the strongest match wins.
     pub role: BoundRole,
-    /// Groups that have it.
+    /// Groups whose members have the role; the rule, where subjects are the exception.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub groups: Vec<GroupRef>,
@@ -215,14 +215,14 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConferenceNotice {
-    /// Identifies the notice.
+    /// Name of the notice, by which consent to it is recorded.
     #[schemars(length(min = 1, max = 63), pattern(names::DNS_LABEL))]
     pub id: String,
-    /// The text, per language.
+    /// The text that is shown before entry, once per language.
     #[schemars(length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["lang".into()]))]
     pub texts: Vec<LocalText<400>>,
-    /// Makes consent a condition of entry.
+    /// Nobody gets in without having agreed to the notice.
     #[serde(default)]
     pub acknowledge: bool,
 }
@@ -231,22 +231,22 @@ pub struct ConferenceNotice {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ContentRetention {
-    /// What a user did, in detail.
+    /// How long it is kept what a user did, in detail; never longer than the class and the tenant allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_actions: Option<Period>,
-    /// Addresses, devices, times, in detail.
+    /// How long addresses, devices and times of connections are kept; never longer than the class and the tenant allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<Period>,
-    /// Chat.
+    /// How long chat is kept; never longer than the class and the tenant allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<Period>,
-    /// Files.
+    /// How long files of the conference are kept; never longer than the class and the tenant allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Period>,
-    /// Attendance.
+    /// How long it is kept who was there; never longer than the class and the tenant allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attendance: Option<Period>,
-    /// Recordings.
+    /// How long recordings are kept; never longer than the class and the tenant allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recordings: Option<Period>,
 }
@@ -280,19 +280,19 @@ fn default_margin() -> GoDuration {
 #[x_kube(validation = Rule::new("!has(self.expectedParticipants) || !has(self.maxParticipants) || self.expectedParticipants <= self.maxParticipants")
     .message("expectedParticipants must not exceed maxParticipants"))]
 pub struct Capacity {
-    /// Most participants.
+    /// Most people in the room at a time; who comes later is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_participants: Option<u32>,
-    /// Participants that are likely to come.
+    /// People that are likely to come, for which placement looks for room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub expected_participants: Option<u32>,
-    /// Most participants that send.
+    /// Most people that send media at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub max_publishers: Option<u32>,
-    /// Holds capacity from `openBefore` on.
+    /// Holds capacity on a node from `openBefore` on, so that the start does not depend on luck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve: Option<bool>,
 }
@@ -301,23 +301,23 @@ pub struct Capacity {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Media {
-    /// Quality.
+    /// Quality of media: audio alone, standard, high, or few senders and many receivers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<MediaProfile>,
     /// Most bit rate of one publisher in kbit/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 50, max = 50_000))]
     pub max_bitrate_kbps: Option<u32>,
-    /// Whether screens may be shared.
+    /// Whether people whose role allows it may share their screen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen_share: Option<bool>,
-    /// End-to-end encryption; not weaker than the tenant's policy.
+    /// Whether media are encrypted from participant to participant; not weaker than the tenant's policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e2ee: Option<E2ee>,
 }
 
 choice! {
-    /// Quality of media.
+    /// Quality of media: audio alone, standard, high, or few senders and many receivers.
     pub enum MediaProfile {
         /// No video.
         AudioOnly,
@@ -334,10 +334,10 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Media pool; default the tenant's first.
+    /// Media pool that carries the room; the tenant's first pool without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_ref: Option<PoolRef>,
-    /// Sites, all among the tenant's.
+    /// Sites in which the room may run, all among the tenant's allowed ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -345,7 +345,7 @@ pub struct Placement {
     /// How a room that needs several nodes is laid out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<Topology>,
-    /// Most nodes of one room.
+    /// Most media nodes that carry one room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub max_nodes: Option<u32>,
@@ -368,7 +368,7 @@ pub struct Lifecycle {
     /// How long an empty room stays open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_timeout: Option<GoDuration>,
-    /// Longest meeting.
+    /// The meeting ends after this time, whoever is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<GoDuration>,
     /// How long the object stays after the end; needs a schedule that ends.
@@ -396,14 +396,14 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConferenceStatus {
-    /// Generation that was looked at.
+    /// Generation of the specification that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Phase, for printing only.
+    /// State in one word, for printing only; programs read the conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Tenant of the namespace.
+    /// Tenant that the namespace belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub tenant: Option<String>,
@@ -411,28 +411,28 @@ pub struct ConferenceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 26))]
     pub room_id: Option<String>,
-    /// Link without password or key.
+    /// Path of the link for guests, without password or key.
     #[serde(default, rename = "joinURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub join_url: Option<String>,
-    /// Secret with the password.
+    /// Secret of the same namespace that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub password_secret_name: Option<String>,
-    /// The present or the next window.
+    /// The present window in which the conference can be opened, or else the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
-    /// Where the room runs; informational.
+    /// Where the room runs, for information: media go where the control plane says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<Assignment>,
-    /// Class and revision in use.
+    /// Class of the conference and the revision of it that is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassRevision>,
     /// Most participants at a time, written when a meeting ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub peak_participants: Option<u32>,
-    /// Conditions.
+    /// What holds and what does not, one entry per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 12))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -446,7 +446,7 @@ pub struct Window {
     /// From then on it may be opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens_at: Option<Time>,
-    /// Then it closes.
+    /// Moment from which nobody can join any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closes_at: Option<Time>,
 }
@@ -455,19 +455,19 @@ pub struct Window {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// Site.
+    /// Site in which the room runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub site: Option<String>,
-    /// Pool.
+    /// Media pool that carries the room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub pool: Option<String>,
-    /// Epoch of the room.
+    /// Counts the moves of the room from node to node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub epoch: Option<i64>,
-    /// Nodes, the home node first.
+    /// Media nodes that carry the room, the home node first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -478,7 +478,7 @@ pub struct Assignment {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssignedNode {
-    /// Name of the MediaNode.
+    /// Name of the MediaNode that carries the room.
     #[schemars(length(max = 253))]
     pub name: String,
 }
@@ -487,10 +487,10 @@ pub struct AssignedNode {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassRevision {
-    /// Name of the class.
+    /// Name of the ConferenceClass that is in use.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Revision of the class.
+    /// Hash of the class's specification as it is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub revision: Option<String>,

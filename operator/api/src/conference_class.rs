@@ -43,11 +43,11 @@ use crate::{
 #[x_kube(validation = Rule::new("!has(self.openers) || self.openers.all(o, o.type != 'Key')")
     .message("openers of a class are subjects or groups; a key belongs to one conference"))]
 pub struct ConferenceClassSpec {
-    /// Name for people.
+    /// Name of the class as people read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub display_name: Option<String>,
-    /// Permissions to begin with.
+    /// Table of permissions to begin with; `permissions` changes single cells of it.
     pub preset: Preset,
     /// Overrides of single cells of the preset.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,13 +61,13 @@ pub struct ConferenceClassSpec {
     /// Who waits until a moderator lets them in; default from the preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lobby: Option<Lobby>,
-    /// People without an account.
+    /// Whether people without an account of the tenant's issuer may come, where the conference does not say.
     #[serde(default)]
     pub guests: Guests,
     /// Recording: the default and the upper bound.
     #[serde(default)]
     pub recording: Recording,
-    /// Shown before those of the conference.
+    /// Notices that are shown before those of the conference.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
@@ -75,16 +75,16 @@ pub struct ConferenceClassSpec {
     /// Upper bounds of the periods, never longer than the tenant's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<ContentRetention>,
-    /// Defaults: how many people.
+    /// How many people may come and send, where the conference does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// Defaults: what media.
+    /// Quality, bit rate and encryption of media, where the conference does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
-    /// Defaults: how long.
+    /// When an empty or long meeting ends, where the conference does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
-    /// Pools that suit the class.
+    /// Labels of the media pools that suit the class; all pools without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_selector: Option<Selector>,
 }
@@ -121,33 +121,33 @@ choice! {
 #[x_kube(validation = Rule::new("self.role != 'Guest' || ((!has(self.moderate) || !self.moderate) && (!has(self.record) || !self.record))")
     .message("a guest never moderates or records"))]
 pub struct Permission {
-    /// The role.
+    /// The role whose cells of the preset are changed.
     pub role: Role,
-    /// May send the microphone.
+    /// Whether the role may send its microphone; the preset decides without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub microphone: Option<bool>,
-    /// May send the camera.
+    /// Whether the role may send its camera; the preset decides without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub camera: Option<bool>,
-    /// May share the screen.
+    /// Whether the role may share its screen; the preset decides without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen_share: Option<bool>,
-    /// Whom chat reaches.
+    /// Whom the chat of the role reaches; the preset decides without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<Chat>,
     /// May mute, remove, admit and change roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moderate: Option<bool>,
-    /// May record.
+    /// Whether the role may record; a guest never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<bool>,
-    /// How one enters.
+    /// Whether one enters live or muted; the preset decides without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_entry: Option<OnEntry>,
 }
 
 choice! {
-    /// Whom chat reaches.
+    /// Whom the chat of a role reaches.
     pub enum Chat {
         /// Everyone.
         Everyone,
@@ -159,7 +159,7 @@ choice! {
 }
 
 choice! {
-    /// How one enters.
+    /// Whether one enters live or muted.
     pub enum OnEntry {
         /// With microphone and camera as chosen.
         Live,
@@ -172,14 +172,14 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassNotice {
-    /// Identifies the notice.
+    /// Name of the notice, by which consent to it is recorded.
     #[schemars(length(min = 1, max = 63), pattern(names::DNS_LABEL))]
     pub id: String,
-    /// The text, per language.
+    /// The text that is shown before entry, once per language.
     #[schemars(length(min = 1, max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["lang".into()]))]
     pub texts: Vec<LocalText<1000>>,
-    /// Makes consent a condition of entry.
+    /// Nobody gets in without having agreed to the notice.
     #[serde(default)]
     pub acknowledge: bool,
 }
@@ -188,7 +188,7 @@ pub struct ClassNotice {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConferenceClassStatus {
-    /// Generation that was looked at.
+    /// Generation of the specification that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
@@ -196,7 +196,7 @@ pub struct ConferenceClassStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub revision: Option<String>,
-    /// Conditions.
+    /// What holds and what does not, one entry per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 12))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -213,13 +213,13 @@ pub struct Permissions {
     pub camera: bool,
     /// May share the screen.
     pub screen_share: bool,
-    /// Whom chat reaches.
+    /// Whom the chat of a role reaches.
     pub chat: Chat,
     /// May mute, remove, admit and change roles.
     pub moderate: bool,
     /// May record.
     pub record: bool,
-    /// How one enters.
+    /// Whether one enters live or muted.
     pub on_entry: OnEntry,
 }
 

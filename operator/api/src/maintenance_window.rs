@@ -46,7 +46,7 @@ use crate::{
 pub struct MaintenanceWindowSpec {
     /// When; once or again and again. `until` is a time of day, so a nightly window keeps it when the clock changes.
     pub schedule: Schedule,
-    /// What it means.
+    /// What happens inside the window: nodes are drained, nothing is disturbed, or updates are allowed.
     pub action: WindowAction,
     /// Why; service levels leave out what the contract excludes. `UrgentSecurity` overrules a `Freeze`.
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct MaintenanceWindowSpec {
     #[serde(default = "default_concurrent")]
     #[schemars(range(min = 1, max = 100))]
     pub max_concurrent_nodes: u32,
-    /// As if it were not there.
+    /// Treats the window as if it were not there.
     #[serde(default)]
     pub suspended: bool,
 }
@@ -109,7 +109,7 @@ choice! {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.pools) || has(self.nodes) || has(self.sites)").message("select something by pools, nodes or sites"))]
 pub struct WindowSelector {
-    /// Pools.
+    /// Media pools that the window speaks of, by namespace and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
@@ -117,7 +117,7 @@ pub struct WindowSelector {
     /// Machines (Nodes of the cluster) by their labels; media nodes on them are selected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Selector>,
-    /// Sites.
+    /// Sites whose pools the window speaks of, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 32),
@@ -158,20 +158,20 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MaintenanceWindowStatus {
-    /// Generation that was looked at.
+    /// Generation of the specification that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Where it stands.
+    /// Where the window stands: ahead, announced, going on or over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<WindowPhase>,
     /// The open time, or else the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<WindowTime>,
-    /// What it selects at present.
+    /// How many pools and nodes the window selects at present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affected: Option<WindowAffected>,
-    /// Conditions.
+    /// What holds and what does not, one entry per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 12))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -182,9 +182,9 @@ pub struct MaintenanceWindowStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WindowTime {
-    /// First moment.
+    /// First moment that belongs to the window.
     pub start: Time,
-    /// First moment after it.
+    /// First moment that does not belong to the window any more.
     pub end: Time,
 }
 
@@ -192,10 +192,10 @@ pub struct WindowTime {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WindowAffected {
-    /// Pools.
+    /// Number of media pools that the window selects.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub pools: u32,
-    /// Media nodes.
+    /// Number of media nodes that the window selects.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub nodes: u32,
 }

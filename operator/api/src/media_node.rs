@@ -48,7 +48,7 @@ pub struct MediaNodeSpec {
     /// Hash of the template the pod was made from.
     #[schemars(length(min = 1, max = 64))]
     pub revision: String,
-    /// Ports of the node.
+    /// Ports that were laid down for the node; they never change.
     pub ports: NodePorts,
     /// No new rooms, the old ones stay; can be taken back.
     #[serde(default)]
@@ -62,7 +62,7 @@ pub struct MediaNodeSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodePorts {
-    /// First port.
+    /// First of the consecutive ports; media come here.
     #[schemars(range(min = 1024, max = 65_535))]
     pub base: u16,
     /// Number of ports: 1 with `SinglePort`, one per shard with `PortPerShard`; 2 more with `HostNetwork`.
@@ -74,13 +74,13 @@ pub struct NodePorts {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainRequest {
-    /// When it was asked for.
+    /// When the drain was asked for, which is where its time begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_at: Option<Time>,
     /// Until when rooms may end by themselves; default from the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
-    /// Why.
+    /// Why the node is to be emptied; `Manual` when a person asked for it.
     #[serde(default)]
     pub reason: DrainReason,
     /// What happens to rooms at the deadline; default from the pool.
@@ -128,23 +128,23 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaNodeStatus {
-    /// Generation that was looked at.
+    /// Generation of the specification that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Id of the pod.
+    /// Id of the pod that belongs to this node; a pod of another id is not its own.
     #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     pub pod_uid: Option<String>,
-    /// Machine the pod runs on.
+    /// Machine of the cluster that the pod runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
-    /// Site.
+    /// Site in which the node runs, by which tenants are kept apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub site: Option<String>,
-    /// What is offered to participants.
+    /// Addresses and ports that participants are told to send media to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub addresses: Vec<NodeAddress>,
@@ -152,17 +152,17 @@ pub struct MediaNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 259))]
     pub grpc_endpoint: Option<String>,
-    /// Epoch of the node.
+    /// Number by which the control plane tells this life of the node from an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub epoch: Option<i64>,
     /// Load, in buckets of powers of two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<NodeLoad>,
-    /// The drain in progress.
+    /// How far the drain is, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
-    /// Conditions.
+    /// What holds and what does not, one entry per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 12))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -173,12 +173,12 @@ pub struct MediaNodeStatus {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeAddress {
-    /// Family.
+    /// Family of the address: IPv4 or IPv6.
     pub family: IpFamily,
-    /// Address.
+    /// Address that participants are told, without port.
     #[schemars(length(max = 45))]
     pub address: String,
-    /// Port.
+    /// UDP port that participants are told; behind a Service it may differ from the pod's.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,
 }
@@ -187,13 +187,13 @@ pub struct NodeAddress {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeLoad {
-    /// Rooms.
+    /// Rooms on the node, in coarse steps, so that the status is rarely written.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rooms: u32,
-    /// Participants.
+    /// People on the node, in coarse steps, so that the status is rarely written.
     #[schemars(range(min = 0, max = 100_000_000))]
     pub participants: u32,
-    /// Egress in Mbit/s.
+    /// Media that the node sends in Mbit/s, in coarse steps, so that the status is rarely written.
     #[schemars(range(min = 0, max = 100_000_000))]
     pub egress_mbps: u32,
 }
@@ -202,9 +202,9 @@ pub struct NodeLoad {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainStatus {
-    /// How far it is.
+    /// How far the drain is; from `Announced` on there is no way back.
     pub phase: DrainPhase,
-    /// When participants were told.
+    /// When people on the node were told that their room moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced_at: Option<Time>,
     /// Until when rooms may end by themselves.

@@ -65,30 +65,30 @@ pub struct MediaPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_000))]
     pub replicas: Option<u32>,
-    /// Keeps a buffer of free capacity.
+    /// Adds nodes to keep a buffer of free capacity, and gives them back; `replicas` is ignored with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// How media reaches the nodes.
+    /// How media reach the nodes from outside the cluster, and which addresses are offered.
     pub network: Network,
-    /// Cryptographic exceptions.
+    /// Exceptions from the cryptography that is asked of clients.
     #[serde(default)]
     pub security: Security,
-    /// Ceiling of admission, per node.
+    /// Most load that one node takes; rooms beyond it go to another node.
     #[serde(default)]
     pub capacity: NodeCapacity,
-    /// How a node is emptied.
+    /// How a node is emptied: how long rooms may go on, when people are told, what happens at the end.
     #[serde(default)]
     pub drain: DrainPolicy,
-    /// How nodes are replaced.
+    /// How nodes of an old revision are replaced: how many at a time, and which first.
     #[serde(default)]
     pub update: UpdatePolicy,
-    /// What the disruption budget covers.
+    /// Whether the pool's disruption budget keeps others from evicting its pods.
     #[serde(default)]
     pub disruption: Disruption,
-    /// Which tenants may use the pool.
+    /// Which tenants may use the pool; a tenant must name the pool as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenancy: Option<Tenancy>,
-    /// What the pods look like.
+    /// What the pods look like: resources, machines, image.
     #[serde(default)]
     pub template: Template,
     /// Reconciliation stops; drains in progress go on.
@@ -105,20 +105,20 @@ pub struct MediaPoolSpec {
         .message("minReplicas of a schedule must not exceed maxReplicas")
 )]
 pub struct Autoscaling {
-    /// Fewest nodes.
+    /// Fewest nodes, whatever the load is.
     #[schemars(range(min = 0, max = 2_000))]
     pub min_replicas: u32,
-    /// Most nodes.
+    /// Most nodes, whatever load and schedule ask for.
     #[schemars(range(min = 1, max = 2_000))]
     pub max_replicas: u32,
-    /// How much stays free.
+    /// How much capacity stays free above what is in use.
     #[serde(default)]
     pub buffer: Buffer,
     /// Higher floors at certain times; the highest active one counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub schedule: Vec<ScheduledFloor>,
-    /// How carefully nodes are given back.
+    /// How long a lower number must be enough before nodes go, and how many drain at a time.
     #[serde(default)]
     pub scale_down: ScaleDown,
 }
@@ -129,18 +129,18 @@ pub struct Autoscaling {
 #[x_kube(validation = Rule::new("(self.type == 'Percent') == has(self.percent) && (self.type == 'Rooms') == has(self.rooms) && (self.type == 'Participants') == has(self.participants)")
     .message("set exactly the member that type names"))]
 pub struct Buffer {
-    /// Which member holds.
+    /// Which of the other members is set: `Percent`, `Rooms` or `Participants`.
     #[serde(rename = "type")]
     pub type_: BufferType,
-    /// Free share of the capacity.
+    /// Share of the whole capacity that stays free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 95))]
     pub percent: Option<u32>,
-    /// Free rooms.
+    /// Number of rooms for which there is always space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub rooms: Option<u32>,
-    /// Free participants.
+    /// Number of people for whom there is always space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub participants: Option<u32>,
@@ -173,10 +173,10 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduledFloor {
-    /// When.
+    /// When the floor holds, once or recurring.
     #[serde(flatten)]
     pub schedule: Schedule,
-    /// Fewest nodes meanwhile.
+    /// Fewest nodes while the schedule holds; never more than `maxReplicas`.
     #[schemars(range(min = 0, max = 2_000))]
     pub min_replicas: u32,
 }
@@ -217,7 +217,7 @@ impl Default for ScaleDown {
         .message("nodePort.range must lie inside 30000-32767")
 )]
 pub struct Network {
-    /// Which member holds.
+    /// How media reach a node; the member of the same name is set with it.
     #[serde(rename = "type")]
     pub type_: NetworkType,
     /// A port of the machine, mapped into the pod.
@@ -239,7 +239,7 @@ pub struct Network {
     #[serde(default = "default_sources")]
     #[schemars(length(min = 1, max = 8))]
     pub address_sources: Vec<AddressSource>,
-    /// Families to offer.
+    /// Address families that are offered to participants, in this order.
     #[serde(default = "default_families")]
     #[schemars(length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -314,10 +314,10 @@ pub struct Ports {
     validation = Rule::new("self.max - self.min < 4096").message("a range has at most 4096 ports")
 )]
 pub struct PortRange {
-    /// First port.
+    /// First port of the range.
     #[schemars(range(min = 1024, max = 65_535))]
     pub min: u16,
-    /// Last port.
+    /// Last port of the range, itself included.
     #[schemars(range(min = 1024, max = 65_535))]
     pub max: u16,
 }
@@ -326,14 +326,14 @@ pub struct PortRange {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
-    /// Class of the load balancer.
+    /// Class of the load balancer that serves the Services (`loadBalancerClass`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub class: Option<String>,
     /// One address for all nodes, one port each.
     #[serde(default)]
     pub shared_address: bool,
-    /// Annotations of the Services.
+    /// Annotations of the Services, for what a load balancer wants to be told so.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotation_map")]
     pub annotations: BTreeMap<String, String>,
@@ -357,14 +357,14 @@ choice! {
 #[x_kube(validation = Rule::new("(self.type in ['NodeLabel', 'NodeAnnotation']) == has(self.key) && (self.type == 'Static') == has(self.addresses) && (self.type == 'Stun') == has(self.server)")
     .message("set exactly the member that type needs: key for NodeLabel and NodeAnnotation, addresses for Static, server for Stun"))]
 pub struct AddressSource {
-    /// Which source.
+    /// Where the address is read from.
     #[serde(rename = "type")]
     pub type_: AddressSourceType,
-    /// Key of the label or annotation.
+    /// Key of the machine's label or annotation that holds the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 317))]
     pub key: Option<String>,
-    /// Addresses.
+    /// Addresses that are offered as they stand here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), inner(length(min = 2, max = 45)))]
     pub addresses: Vec<String>,
@@ -410,7 +410,7 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
-    /// SRTP without AEAD-AES-GCM; logged and counted.
+    /// Whether clients without AEAD-AES-GCM may come with older SRTP; each one is logged and counted.
     #[serde(default)]
     pub srtp_legacy: SrtpLegacy,
 }
@@ -431,15 +431,15 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCapacity {
-    /// Rooms.
+    /// Most rooms that one node takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub rooms: Option<u32>,
-    /// Participants.
+    /// Most people that one node takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub participants: Option<u32>,
-    /// Egress in Mbit/s.
+    /// Most media that one node sends, in Mbit/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub egress_mbps: Option<u32>,
@@ -453,7 +453,7 @@ pub struct NodeCapacity {
     validation = Rule::new("duration(self.timeout) <= duration('24h')").message("timeout must not exceed 24h")
 )]
 pub struct DrainPolicy {
-    /// Longest wait for rooms to end.
+    /// How long rooms of a node may go on before `onDeadline` holds.
     #[serde(default = "default_drain_timeout")]
     pub timeout: GoDuration,
     /// How long before a move participants are told.
@@ -524,7 +524,7 @@ pub struct UpdatePolicy {
     #[serde(default = "default_unavailable")]
     #[schemars(schema_with = "int_or_percent")]
     pub max_unavailable: IntOrString,
-    /// Which nodes go first.
+    /// Which nodes of the old revision are replaced first.
     #[serde(default)]
     pub order: UpdateOrder,
 }
@@ -563,7 +563,7 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Disruption {
-    /// How long a pod is protected.
+    /// How long a pod is covered by the pool's disruption budget.
     #[serde(default)]
     pub protect: Protect,
 }
@@ -593,7 +593,7 @@ pub struct Tenancy {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedTenants {
-    /// Selects Tenants.
+    /// Labels of the Tenants that may use the pool.
     #[serde(default)]
     pub selector: Selector,
 }
@@ -613,17 +613,17 @@ impl MediaPoolSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Template {
-    /// Labels and annotations of the pods.
+    /// Labels and annotations that the pods get beside those of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMetadata>,
     /// Resources of the media container; the CPU request gives the number of shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Machines by their labels.
+    /// Labels that a machine must have to run a pod of the pool.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "label_map")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that are tolerated.
+    /// Taints of machines that the pods bear.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
@@ -632,7 +632,7 @@ pub struct Template {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".into()]))]
     pub topology_spread_constraints: Vec<SpreadConstraint>,
-    /// Priority class of the pods.
+    /// Priority class of the pods, which decides who goes when a machine is full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), pattern(names::DNS_SUBDOMAIN))]
     pub priority_class_name: Option<String>,
@@ -640,7 +640,7 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub image: String,
-    /// Secrets for the registry.
+    /// Secrets of the media namespace with credentials of the image's registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -651,11 +651,11 @@ pub struct Template {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateMetadata {
-    /// Labels.
+    /// Labels that the pods get beside those of the operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "label_map")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations that the pods get beside those of the operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotation_map")]
     pub annotations: BTreeMap<String, String>,
@@ -665,11 +665,11 @@ pub struct TemplateMetadata {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// What is kept for the container.
+    /// What the scheduler keeps free for the container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "quantities")]
     pub requests: BTreeMap<String, Quantity>,
-    /// What it may not exceed.
+    /// What the container may not exceed; a CPU limit makes media stutter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "quantities")]
     pub limits: BTreeMap<String, Quantity>,
@@ -683,10 +683,10 @@ pub struct Toleration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 317))]
     pub key: Option<String>,
-    /// How the value is compared.
+    /// How the value is compared: `Equal` to `value`, or `Exists` whatever it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<TolerationOperator>,
-    /// Value of the taint.
+    /// Value of the taint, with `operator: Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub value: Option<String>,
@@ -725,7 +725,7 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpreadConstraint {
-    /// Most difference between two domains.
+    /// Most that two domains may differ in their number of pods.
     #[schemars(range(min = 1, max = 100))]
     pub max_skew: i32,
     /// Label of the machines that names the domain.
@@ -772,35 +772,35 @@ fn quantities(_: &mut SchemaGenerator) -> Schema {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaPoolStatus {
-    /// Generation that was looked at.
+    /// Generation of the specification that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Nodes that exist.
+    /// Number of media nodes that exist, draining ones included.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub replicas: u32,
-    /// Nodes that are ready.
+    /// Number of media nodes whose pod is ready.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub ready_replicas: u32,
-    /// Nodes that take new rooms.
+    /// Number of media nodes that take new rooms.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub accepting_replicas: u32,
-    /// Nodes that drain.
+    /// Number of media nodes that are being emptied.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub draining_replicas: u32,
-    /// Nodes of the present revision.
+    /// Number of media nodes of the present revision.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub updated_replicas: u32,
-    /// Wanted number.
+    /// Number of media nodes that is wanted at present.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub desired_replicas: u32,
-    /// Hash of the template.
+    /// Hash of the rendered pod; nodes of another one are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub revision: Option<String>,
@@ -811,13 +811,13 @@ pub struct MediaPoolStatus {
     /// Capacity of the accepting nodes, in buckets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<PoolUsage>,
-    /// Used capacity, in buckets.
+    /// Capacity in use, in coarse steps, so that the status is rarely written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<PoolUsage>,
-    /// Last change of the wanted number.
+    /// The last change of the wanted number, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale: Option<LastScale>,
-    /// Conditions.
+    /// What holds and what does not, one entry per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 12))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -828,10 +828,10 @@ pub struct MediaPoolStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolUsage {
-    /// Rooms.
+    /// Rooms of all nodes of the pool together.
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub rooms: u32,
-    /// Participants.
+    /// People of all nodes of the pool together.
     #[schemars(range(min = 0, max = 2_000_000_000))]
     pub participants: u32,
 }
@@ -840,15 +840,15 @@ pub struct PoolUsage {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastScale {
-    /// When.
+    /// When the wanted number changed.
     pub time: Time,
-    /// Number before.
+    /// Wanted number before the change.
     #[schemars(range(min = 0, max = 2_000))]
     pub from: u32,
-    /// Number after.
+    /// Wanted number after the change.
     #[schemars(range(min = 0, max = 2_000))]
     pub to: u32,
-    /// Why.
+    /// What asked for the change: load, schedule, bounds or a person.
     #[schemars(length(max = 128))]
     pub reason: String,
 }

@@ -25,7 +25,7 @@ pub struct Schedule {
         pattern(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?$")
     )]
     pub start: String,
-    /// IANA time zone: `Europe/Berlin`.
+    /// Time zone of the start by its IANA name, as in `Europe/Berlin`.
     #[schemars(length(min = 1, max = 64), pattern(r"^[A-Za-z][A-Za-z0-9_+/-]*$"))]
     pub time_zone: String,
     /// Elapsed time from the start to the end. Exactly one of `duration` and `until`.
@@ -106,11 +106,11 @@ choice! {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.from < self.to").message("from must be before to; write a range over midnight as two"))]
 pub struct HourRange {
-    /// Days of the week.
+    /// Days of the week on which the hours hold.
     #[schemars(length(min = 1, max = 7))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub days: Vec<Weekday>,
-    /// First minute, `HH:MM`.
+    /// First minute of the range, as `HH:MM`.
     #[schemars(length(max = 5), pattern(r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
     pub from: String,
     /// End, `HH:MM`; `24:00` is the end of the day.
@@ -135,7 +135,7 @@ pub struct GroupRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubjectRef {
-    /// The `sub` claim.
+    /// The person's `sub` claim: an opaque id, neither name nor e-mail address.
     #[schemars(length(max = 255), pattern(names::SUBJECT_ID))]
     pub id: String,
     /// Name of one of the tenant's issuers; default the first.
@@ -148,7 +148,7 @@ pub struct SubjectRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
-    /// Name of the Secret.
+    /// Name of the Secret, in the tenant's namespace.
     #[schemars(length(min = 1, max = 253), pattern(names::DNS_SUBDOMAIN))]
     pub name: String,
     /// Key inside the Secret, where the default does not fit.
@@ -161,7 +161,7 @@ pub struct SecretRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NameRef {
-    /// Name of the object.
+    /// Name of the object that is meant.
     #[schemars(length(min = 1, max = 253), pattern(names::DNS_SUBDOMAIN))]
     pub name: String,
 }
@@ -172,10 +172,10 @@ pub struct NameRef {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRef {
-    /// Namespace of the pool.
+    /// Namespace that the media pool is in.
     #[schemars(length(min = 1, max = 63), pattern(names::DNS_LABEL))]
     pub namespace: String,
-    /// Name of the pool.
+    /// Name of the media pool.
     #[schemars(length(min = 1, max = 253), pattern(names::DNS_SUBDOMAIN))]
     pub name: String,
 }
@@ -183,9 +183,9 @@ pub struct PoolRef {
 /// Plain text in one language, at most `MAX` characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LocalText<const MAX: u32> {
-    /// BCP 47 tag.
+    /// Language of the text as a BCP 47 tag, such as `de`.
     pub lang: String,
-    /// The text; no markup.
+    /// The text as it is shown, without markup.
     pub text: String,
 }
 
@@ -423,7 +423,7 @@ pub struct Selector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "label_map")]
     pub match_labels: BTreeMap<String, String>,
-    /// Further requirements; all must hold.
+    /// Further requirements on labels, all of which must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub match_expressions: Vec<Requirement>,
@@ -435,12 +435,12 @@ pub struct Selector {
 #[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
     .message("set values exactly when operator is In or NotIn"))]
 pub struct Requirement {
-    /// Key of the label.
+    /// Key of the label that is looked at.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// How the label relates to the values.
     pub operator: SelectorOperator,
-    /// Values for `In` and `NotIn`.
+    /// Values that are compared with, for `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 63)))]
     pub values: Vec<String>,

@@ -68,7 +68,7 @@ pub struct TenantSpec {
     /// Protection need of what is said in the tenant's conferences.
     #[serde(default)]
     pub protection_need: ProtectionNeed,
-    /// The tenant's namespace.
+    /// Namespace of the tenant's conferences and Secrets: its name, and who makes and removes it.
     #[serde(default)]
     pub namespace: TenantNamespace,
     /// How far the tenant's media is kept apart from others'.
@@ -91,16 +91,16 @@ pub struct TenantSpec {
     /// What conferences may do; a class or conference can only narrow it.
     #[serde(default)]
     pub policy: Policy,
-    /// Rooms that are no object.
+    /// Rooms that are opened without a Conference, by an API call or a token.
     #[serde(default)]
     pub ad_hoc: AdHoc,
     /// How long each class of data is kept.
     #[serde(default)]
     pub retention: Retention,
-    /// What people see before they enter.
+    /// Name, colour and texts that people see before they enter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branding: Option<Branding>,
-    /// Hosts that are told of events.
+    /// Addresses that are told of events, as LiveKit's webhooks are; no other host is ever called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -109,10 +109,10 @@ pub struct TenantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), pattern(names::DNS_SUBDOMAIN))]
     pub service_level_name: Option<String>,
-    /// No new rooms.
+    /// Lets no room of the tenant open; `suspendMode` says what becomes of those that run.
     #[serde(default)]
     pub suspended: bool,
-    /// What suspending does to running rooms.
+    /// What suspending does to rooms that run: they go on, or end.
     #[serde(default)]
     pub suspend_mode: SuspendMode,
 }
@@ -121,16 +121,16 @@ pub struct TenantSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Contact {
-    /// Which contact this is.
+    /// Which of the two contacts this is; both must be there.
     #[serde(rename = "type")]
     pub type_: ContactType,
-    /// The group behind it.
+    /// The group of people behind the contact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupRef>,
-    /// A role mailbox, not a person's.
+    /// Address of a role mailbox, never of a person.
     #[schemars(length(min = 3, max = 254), pattern(r"^[^@\s]+@[^@\s]+$"))]
     pub mailbox: String,
-    /// A service number, not a person's.
+    /// Number of a service, never of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), pattern(r"^[0-9+() /-]+$"))]
     pub phone: Option<String>,
@@ -221,12 +221,12 @@ choice! {
 #[x_kube(validation = Rule::new("!has(self.preferred) || (has(self.allowed) && self.preferred.all(s, s in self.allowed))")
     .message("every preferred site must also be allowed"))]
 pub struct TenantSites {
-    /// Hard filter.
+    /// Sites in which rooms of the tenant may run; no room runs elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed: Vec<String>,
-    /// Order of preference.
+    /// Order in which allowed sites are tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -251,7 +251,7 @@ pub struct TenantSites {
         .message("publishersPerRoom must not exceed publishers")
 )]
 pub struct Limits {
-    /// Rooms at a time.
+    /// Most rooms that are open at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub concurrent_rooms: Option<u32>,
@@ -259,11 +259,11 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub participants: Option<u32>,
-    /// Participants in one room.
+    /// Most people in one room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub participants_per_room: Option<u32>,
-    /// Publishers in one room.
+    /// Most people that send media in one room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000))]
     pub publishers_per_room: Option<u32>,
@@ -271,7 +271,7 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub publishers: Option<u32>,
-    /// Egress in Mbit/s.
+    /// Most media that all rooms of the tenant send, in Mbit/s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000_000))]
     pub egress_mbps: Option<u32>,
@@ -322,14 +322,14 @@ pub struct Issuer {
     /// Name by which groups and subjects refer to it.
     #[schemars(length(min = 1, max = 63), pattern(names::DNS_LABEL))]
     pub name: String,
-    /// The `iss` claim.
+    /// The `iss` claim of the provider's tokens, an https URL.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https'").message("issuer must be an https URL"))]
     pub issuer: String,
-    /// The `aud` claim.
+    /// The `aud` claim that the provider's tokens must have.
     #[schemars(length(min = 1, max = 253))]
     pub audience: String,
-    /// Where the provider's keys come from.
+    /// Where the public keys of the provider come from.
     pub jwks: Jwks,
     /// Name of the claim with the groups.
     #[serde(default = "default_groups_claim")]
@@ -351,10 +351,10 @@ fn default_groups_claim() -> String {
         .message("url must be an https URL")
 )]
 pub struct Jwks {
-    /// Which member holds.
+    /// Which of the other members is set: `Url` or `Secret`.
     #[serde(rename = "type")]
     pub type_: JwksType,
-    /// Address of the key set.
+    /// Address of the key set, an https URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub url: Option<String>,
@@ -377,16 +377,16 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
-    /// End-to-end encryption.
+    /// Whether media must, may or must not be encrypted from participant to participant.
     #[serde(default)]
     pub e2ee: E2ee,
-    /// Recording.
+    /// Whether conferences of the tenant may be recorded at all.
     #[serde(default)]
     pub recording: Recording,
-    /// People without an account.
+    /// Whether people without an account of the tenant's issuer may come at all.
     #[serde(default)]
     pub guests: Guests,
-    /// Allowed codecs; default the platform's list.
+    /// Codecs that may be used, in order of preference; the platform's list without it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 6))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -394,7 +394,7 @@ pub struct Policy {
 }
 
 choice! {
-    /// End-to-end encryption.
+    /// Whether media are encrypted from participant to participant.
     #[derive(Default)]
     pub enum E2ee {
         /// Always.
@@ -453,14 +453,14 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdHoc {
-    /// What opens such a room.
+    /// What opens such a room: nothing, an API call, or a valid token as well.
     #[serde(default)]
     pub rooms: AdHocRooms,
-    /// Class that supplies the rules.
+    /// ConferenceClass that supplies the rules of such rooms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), pattern(names::DNS_SUBDOMAIN))]
     pub class_name: Option<String>,
-    /// Longest life of such a room.
+    /// Such a room ends after this time, whoever is still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<GoDuration>,
 }
@@ -483,29 +483,29 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Retention {
-    /// Administration of the platform.
+    /// How long records of the platform's administration and of changes to objects are kept.
     pub infrastructure: Period,
-    /// Processes, hosts, base software.
+    /// How long records of processes, hosts and base software are kept; they name no person.
     pub system: Period,
-    /// Changing accesses.
+    /// How long records of accesses that changed something are kept.
     pub audit: Period,
-    /// Control plane, media nodes, operator.
+    /// How long records of control plane, media nodes and operator are kept.
     pub application: Period,
-    /// What a user did, in detail.
+    /// How long it is kept what a user did, in detail.
     pub user_actions: Period,
-    /// Addresses, candidate types, devices, times, in detail.
+    /// How long addresses, candidate types, devices and times of connections are kept.
     pub connections: Period,
-    /// Usage, aggregated.
+    /// How long aggregated usage is kept.
     pub usage: Period,
-    /// Billing, aggregated.
+    /// How long aggregated figures for billing are kept.
     pub billing: Period,
-    /// Chat of a conference; `P0D` is gone when it ends.
+    /// How long chat of a conference is kept; `P0D` ends with the conference.
     pub chat: Period,
-    /// Files of a conference.
+    /// How long files of a conference are kept; `P0D` ends with the conference.
     pub files: Period,
-    /// Attendance of a conference.
+    /// How long it is kept who was in a conference; `P0D` ends with the conference.
     pub attendance: Period,
-    /// Recordings of a conference.
+    /// How long recordings of a conference are kept; `P0D` ends with the conference.
     pub recordings: Period,
 }
 
@@ -533,7 +533,7 @@ impl Default for Retention {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Branding {
-    /// Name of the organisation as shown.
+    /// Name of the organisation as people read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub name: Option<String>,
@@ -541,7 +541,7 @@ pub struct Branding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 7), pattern(r"^#[0-9a-fA-F]{6}$"))]
     pub colour: Option<String>,
-    /// Own texts.
+    /// Own texts in place of the built-in ones, per place and language.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into(), "lang".into()]))]
@@ -552,12 +552,12 @@ pub struct Branding {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrandingText {
-    /// Where it stands.
+    /// Place on the page where the text stands.
     pub key: BrandingKey,
-    /// BCP 47 tag.
+    /// Language of the text as a BCP 47 tag, such as `de`.
     #[schemars(length(max = 16), pattern(LANG))]
     pub lang: String,
-    /// The text; no markup.
+    /// The text as it is shown, without markup.
     #[schemars(length(min = 1, max = 500))]
     pub text: String,
 }
@@ -584,10 +584,10 @@ choice! {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
-    /// Name, for status and metrics.
+    /// Name of the receiver, for status and metrics.
     #[schemars(length(min = 1, max = 63), pattern(names::DNS_LABEL))]
     pub name: String,
-    /// Address.
+    /// Address that events are sent to, an https URL.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https'").message("a webhook's url must be an https URL"))]
     pub url: String,
@@ -651,26 +651,26 @@ choice! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
-    /// Generation that was looked at.
+    /// Generation of the specification that the status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// The tenant's namespace.
+    /// Namespace that the tenant has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
-    /// Number of declared conferences.
+    /// Number of Conference objects in the tenant's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub conferences: Option<u32>,
-    /// Usage, in buckets.
+    /// Rooms and people at present, in coarse steps, so that the status is rarely written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<TenantUsage>,
     /// Hash of what the control plane has acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub policy_revision: Option<String>,
-    /// Conditions.
+    /// What holds and what does not, one entry per type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 12))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -681,13 +681,13 @@ pub struct TenantStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantUsage {
-    /// Rooms.
+    /// Number of rooms that are open, in coarse steps, so that the status is rarely written.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rooms: u32,
-    /// Participants.
+    /// Number of people in all rooms, in coarse steps, so that the status is rarely written.
     #[schemars(range(min = 0, max = 100_000_000))]
     pub participants: u32,
-    /// When it was counted.
+    /// When rooms and people were counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled_at: Option<Time>,
 }
