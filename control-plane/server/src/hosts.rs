@@ -93,7 +93,7 @@ impl HostError {
             .get(REASON)
             .and_then(|reason| reason.to_str().ok());
         match (reason, status.code()) {
-            (Some("NoFacts" | "NotAccepting" | "NodeFull"), _) | (_, Code::ResourceExhausted) => {
+            (Some("NoFacts" | "NoAddress" | "NotAccepting" | "NodeFull"), _) | (_, Code::ResourceExhausted) => {
                 Self::NotAccepting { node, message }
             }
             (Some("Unknown" | "WrongEpoch" | "StaleEpoch"), _)

@@ -40,13 +40,26 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub tls_dir: PathBuf,
     /// Control-plane replica to attach to; may be repeated, further ones are learnt from it.
-    #[arg(long, value_name = "HOST:PORT", required = true)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        required = true,
+        value_delimiter = ',',
+        env = "PLENUM_CONTROL_PLANE"
+    )]
     pub control_plane: Vec<String>,
     /// Uid of this node's MediaNode object; its certificate names the same.
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", env = "NODE_UID")]
     pub node_uid: String,
-    /// Own address for media; may be repeated, IPv4 and IPv6.
-    #[arg(long, value_name = "IP", required = true)]
+    /// Own address that media are received on; may be repeated or a list with commas, IPv4 and IPv6. In a pod: its addresses. What
+    /// is offered to clients are the addresses of the node's facts.
+    #[arg(
+        long,
+        value_name = "IP",
+        required = true,
+        value_delimiter = ',',
+        env = "POD_IPS"
+    )]
     pub media_address: Vec<IpAddr>,
     /// Media port (UDP, and TCP for ICE-TCP); the first of several with PortPerShard.
     #[arg(long, value_name = "PORT")]
@@ -57,9 +70,12 @@ pub struct Args {
     /// Threads that forward media.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub shards: u8,
-    /// Where `/metrics` is served (plaintext, for the scraper of the same host or pod).
+    /// Where `/metrics` is served, and the probes too (plaintext, for the scraper of the same host or cluster).
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served (plaintext, for the kubelet); may be the address of --metrics-listen.
+    #[arg(long, value_name = "IP:PORT")]
+    pub probe_listen: Option<SocketAddr>,
     /// Log and traces.
     #[command(flatten)]
     pub telemetry: telemetry::Options,

@@ -70,6 +70,7 @@ impl OpenRefusal {
     const fn reason(self) -> &'static str {
         match self {
             Self::NoFacts => "NoFacts",
+            Self::NoAddress => "NoAddress",
             Self::NotAccepting => "NotAccepting",
             Self::Full => "NodeFull",
             Self::Stale(_) => "StaleEpoch",
@@ -79,7 +80,7 @@ impl OpenRefusal {
 
     const fn code(self) -> Code {
         match self {
-            Self::NoFacts | Self::NotAccepting => Code::Unavailable,
+            Self::NoFacts | Self::NoAddress | Self::NotAccepting => Code::Unavailable,
             Self::Full => Code::ResourceExhausted,
             Self::Stale(_) => Code::FailedPrecondition,
             Self::Invalid => Code::InvalidArgument,

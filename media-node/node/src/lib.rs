@@ -19,6 +19,7 @@ pub mod link;
 pub mod metrics;
 pub mod node;
 mod outbox;
+pub mod probes;
 pub mod replicas;
 pub mod reports;
 pub mod rooms;

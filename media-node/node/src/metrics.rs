@@ -3,9 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt;
 use media_core::shard::DROP_REASONS;
 use media_room::counters::DROPPED;
 use prometheus_client::collector::Collector;
@@ -14,24 +12,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::time::timeout;
 
 use crate::acceptor;
-use crate::guard::{self, Guarded};
 use crate::link;
 use crate::reports::Reports;
 use crate::rooms::Rooms;
 use crate::state::State;
 use crate::worker::{Published, ShardPort};
-
-/// Scrapes at a time.
-const SCRAPES_MAX: usize = 8;
-/// Time for one.
-const SCRAPE: Duration = Duration::from_secs(5);
-/// Bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// What is measured.
 pub struct Sources {
@@ -303,95 +290,4 @@ pub fn render(registry: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::with_capacity(16 * 1024);
     prometheus_client::encoding::text::encode(&mut text, registry)?;
     Ok(text)
-}
-
-/// Serves `/metrics` until the task is dropped: one request per connection, few at a time, each within [`SCRAPE`].
-pub async fn serve(listener: TcpListener, sources: Sources) {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(sources));
-    let registry = Arc::new(registry);
-    let mut connections = std::pin::pin!(guard::incoming(listener, SCRAPES_MAX));
-    while let Some(Ok(mut connection)) = connections.next().await {
-        let registry = Arc::clone(&registry);
-        tokio::spawn(async move {
-            let answered = timeout(SCRAPE, async {
-                let head = read_head(&mut connection).await?;
-                connection
-                    .write_all(answer(&head, &registry).as_bytes())
-                    .await?;
-                connection.shutdown().await
-            });
-            if let Ok(Err(error)) = answered.await {
-                tracing::debug!(%error, "a scrape broke off");
-            }
-        });
-    }
-}
-
-/// Reads up to the empty line after the header fields, or to the bound.
-async fn read_head(connection: &mut Guarded) -> std::io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(512);
-    while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        if connection.read_buf(&mut head).await? == 0 {
-            break;
-        }
-    }
-    Ok(head)
-}
-
-/// The response to a request's head (RFC 9112 §3: method, target, version).
-fn answer(head: &[u8], registry: &Registry) -> String {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let response = |status: &str, kind: &str, body: &str| {
-        format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        )
-    };
-    match (words.next(), words.next()) {
-        (Some(b"GET"), Some(target))
-            if target.split(|byte| *byte == b'?').next() == Some(b"/metrics") =>
-        {
-            match render(registry) {
-                Ok(text) => response(
-                    "200 OK",
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                    &text,
-                ),
-                Err(_) => response("500 Internal Server Error", "text/plain", ""),
-            }
-        }
-        (Some(b"GET"), Some(_)) => {
-            response("404 Not Found", "text/plain", "metrics are at /metrics\n")
-        }
-        _ => response(
-            "400 Bad Request",
-            "text/plain",
-            "GET /metrics is what this listener answers\n",
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_for_metrics_answers_nothing_else() {
-        let registry = Registry::default();
-        let status = |head: &str| answer(head.as_bytes(), &registry)[9..12].to_owned();
-        assert_eq!(status("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
-        assert_eq!(status("GET /metrics?x=1 HTTP/1.0\r\n\r\n"), "200");
-        assert_eq!(status("GET /metrics/ HTTP/1.1\r\n\r\n"), "404");
-        for head in [
-            "POST /metrics HTTP/1.1\r\n\r\n",
-            "",
-            "GET",
-            "\r\n",
-            "\u{16}\u{3}\u{1}",
-        ] {
-            assert_eq!(status(head), "400", "{head:?}");
-        }
-    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use media_core::shard::{Shard, ShardConfig};
 use media_crypto::{AwsLc, Certificate, DtlsError};
 use plenum_proto::v1::room_host_server::RoomHostServer;
+use plenum_shell::probe;
 use plenum_shell::tls::Watch;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -27,7 +28,8 @@ use crate::guard;
 use crate::host::Host;
 use crate::identity::Tls;
 use crate::link::{self, LINK_QUEUE};
-use crate::metrics::{self, Sources};
+use crate::metrics::Sources;
+use crate::probes::Probes;
 use crate::reports::Reports;
 use crate::rooms::{Media, Rooms};
 use crate::state::State;
@@ -86,6 +88,7 @@ pub enum StartError {
 pub struct Node {
     grpc: SocketAddr,
     metrics: Option<SocketAddr>,
+    probes: Option<SocketAddr>,
     media: Vec<SocketAddr>,
     state: Arc<State>,
     clock: Clock,
@@ -160,13 +163,22 @@ impl Node {
         }
         let grpc_listener = listen(args.grpc_listen, "RoomHost").await?;
         let grpc = grpc_listener.local_addr().unwrap_or(args.grpc_listen);
-        let metrics_listener = match args.metrics_listen {
-            Some(address) => Some(listen(address, "metrics").await?),
-            None => None,
-        };
-        let metrics = metrics_listener
-            .as_ref()
-            .and_then(|listener| listener.local_addr().ok());
+        let mut probe_listeners = Vec::new();
+        let mut metrics = None;
+        if let Some(address) = args.metrics_listen {
+            let listener = listen(address, "metrics").await?;
+            metrics = listener.local_addr().ok();
+            probe_listeners.push(listener);
+        }
+        let mut probes = metrics;
+        // Both answer the same, so one listener does for both.
+        if let Some(address) = args.probe_listen
+            && args.metrics_listen != Some(address)
+        {
+            let listener = listen(address, "probes").await?;
+            probes = listener.local_addr().ok();
+            probe_listeners.push(listener);
+        }
         let server = Server::builder()
             .max_concurrent_streams(CALLS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -199,7 +211,6 @@ impl Node {
             clock,
             certificate.fingerprint(),
             Media {
-                addresses: args.media_address.clone(),
                 port: media.first().map_or(args.media_port, SocketAddr::port),
                 ports: args.ports,
                 tcp: true,
@@ -234,7 +245,7 @@ impl Node {
             }
             "the RoomHost service"
         });
-        if let Some(listener) = metrics_listener {
+        if !probe_listeners.is_empty() {
             let sources = Sources {
                 shards: shards.clone(),
                 rooms: rooms.clone(),
@@ -243,10 +254,14 @@ impl Node {
                 tcp: tcp_counters,
                 links: link_counters,
             };
-            tasks.spawn(async move {
-                metrics::serve(listener, sources).await;
-                "the metrics listener"
-            });
+            let probes: Arc<dyn probe::Source> = Arc::new(Probes::new(sources));
+            for listener in probe_listeners {
+                let probes = Arc::clone(&probes);
+                tasks.spawn(async move {
+                    probe::serve(listener, probes).await;
+                    "a listener for probes and metrics"
+                });
+            }
         }
         tasks.spawn(follow_facts(Arc::clone(&state), rooms.clone(), legacy));
         tasks.spawn(follow_certificates(tls.watch()));
@@ -265,10 +280,11 @@ impl Node {
             streams.await;
             "the control streams"
         });
-        tracing::info!(event = "NodeStarted", uid = args.node_uid, %grpc, ?media, ?metrics, shards = args.shards, "media node runs");
+        tracing::info!(event = "NodeStarted", uid = args.node_uid, %grpc, ?media, ?metrics, ?probes, shards = args.shards, "media node runs");
         Ok(Self {
             grpc,
             metrics,
+            probes,
             media,
             state,
             clock,
@@ -291,6 +307,12 @@ impl Node {
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// Where `/livez` and `/readyz` are served; the address of the metrics where none of their own is.
+    #[must_use]
+    pub fn probe_address(&self) -> Option<SocketAddr> {
+        self.probes
     }
 
     /// Where media are received.
@@ -402,7 +424,7 @@ impl Node {
 }
 
 async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
+    probe::bind(address)
         .await
         .map_err(|source| StartError::Listen {
             purpose,

@@ -2,16 +2,15 @@
 //! Room actors: one tokio task drives one pure `Room` with time and entropy passed in. A room that panics takes only itself along.
 
 mod actor;
+mod media;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use media_core::api::Fingerprint;
 use media_core::ids::{RoomIndex, ShardId};
-use media_core::io::Protocol;
 use media_room::api::{
     AdminCall, AdminRefusal, Candidate, Facts, Frame, JoinRefusal, Knock, KnockId, KnockUpdate,
     Policy, RoomConfig, SessionId, SessionStart, TokenFacts,
@@ -24,11 +23,11 @@ use tokio::time::{sleep, timeout};
 use tracing::Span;
 
 use crate::clock::Clock;
-use crate::config::Ports;
 use crate::link::ToLink;
 use crate::reports::Reports;
 use crate::state::State;
 use actor::Actor;
+pub use media::Media;
 
 /// Rooms of one node: what all shards together hold.
 pub const ROOMS_MAX: usize = 8_000;
@@ -128,6 +127,9 @@ pub enum OpenRefusal {
     /// No facts yet.
     #[error("the node has no facts yet")]
     NoFacts,
+    /// The facts name no address.
+    #[error("nobody has said yet at which address clients reach the node")]
+    NoAddress,
     /// Drained, stopping, or not wanted.
     #[error("the node takes no new rooms")]
     NotAccepting,
@@ -160,62 +162,6 @@ struct Inner {
     panics: AtomicU64,
     moving: AtomicBool,
     dropped: [AtomicU64; DROPPED.len()],
-}
-
-/// Where media is received.
-#[derive(Clone, Debug)]
-pub struct Media {
-    /// Own addresses.
-    pub addresses: Vec<IpAddr>,
-    /// First port, as really bound.
-    pub port: u16,
-    /// How shards share ports.
-    pub ports: Ports,
-    /// Is ICE-TCP accepted on the same numbers?
-    pub tcp: bool,
-}
-
-impl Media {
-    /// Candidates of a shard: the facts' addresses, without any the own ones.
-    fn candidates(&self, facts: &NodeFacts, shard: ShardId) -> Vec<Candidate> {
-        let offset = match self.ports {
-            Ports::SinglePort => 0,
-            Ports::PortPerShard => u16::from(shard.0),
-        };
-        let named: Vec<SocketAddr> = facts
-            .addresses
-            .iter()
-            .filter_map(|address| {
-                let port = u16::try_from(address.port)
-                    .ok()
-                    .filter(|port| *port != 0)
-                    .unwrap_or(self.port);
-                Some(SocketAddr::new(address.ip.parse().ok()?, port))
-            })
-            .collect();
-        let addresses = if named.is_empty() {
-            self.addresses
-                .iter()
-                .map(|ip| SocketAddr::new(*ip, self.port))
-                .collect()
-        } else {
-            named
-        };
-        let protocols: &[Protocol] = if self.tcp {
-            &[Protocol::Udp, Protocol::Tcp]
-        } else {
-            &[Protocol::Udp]
-        };
-        protocols
-            .iter()
-            .flat_map(|protocol| {
-                addresses.iter().map(|address| Candidate {
-                    protocol: *protocol,
-                    address: SocketAddr::new(address.ip(), address.port().saturating_add(offset)),
-                })
-            })
-            .collect()
-    }
 }
 
 impl Rooms {
@@ -303,6 +249,10 @@ impl Rooms {
         let Some(node) = &standing.facts else {
             return Err(OpenRefusal::NoFacts);
         };
+        // Where it is bound would be a guess, and a wrong one behind a NAT: nobody would hear anybody.
+        if node.addresses.is_empty() {
+            return Err(OpenRefusal::NoAddress);
+        }
         let (room, former) = {
             let mut map = self.map();
             let former = map.get(&key).cloned();

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use media_core::time::Timestamp;
-use plenum_proto::v1::{AcceptingOrder, NodeFacts};
+use plenum_proto::v1::{AcceptingOrder, Address, NodeFacts};
 use tokio::sync::watch;
 
 /// The node's own standing.
@@ -112,7 +113,16 @@ impl State {
                 .site
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !valid_id(&facts.node_id) || !valid_site || facts.addresses.len() > ADDRESSES_MAX {
+        let offerable = |address: &Address| {
+            u16::try_from(address.port).is_ok()
+                && address
+                    .ip
+                    .parse::<IpAddr>()
+                    .is_ok_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
+        };
+        let valid_addresses =
+            facts.addresses.len() <= ADDRESSES_MAX && facts.addresses.iter().all(offerable);
+        if !valid_id(&facts.node_id) || !valid_site || !valid_addresses {
             return Err(OrderRefusal::Invalid);
         }
         if self
@@ -255,6 +265,21 @@ mod tests {
             }),
             Err(OrderRefusal::Invalid)
         );
+        for (ip, port) in [("somewhere", 1), ("0.0.0.0", 1), ("192.0.2.1", 65_536)] {
+            let address = Address {
+                ip: ip.into(),
+                port,
+            };
+            let facts = NodeFacts {
+                addresses: vec![address],
+                ..facts(1)
+            };
+            assert_eq!(
+                state.apply_facts(facts),
+                Err(OrderRefusal::Invalid),
+                "{ip} {port}"
+            );
+        }
         state.apply_facts(facts(2)).expect("own");
         assert!(state.standing().accepts());
         assert_eq!(state.apply_facts(facts(1)), Err(OrderRefusal::Stale));

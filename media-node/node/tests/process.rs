@@ -3,7 +3,7 @@
 
 mod world;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -189,6 +189,88 @@ async fn a_node_with_patience_says_how_long_it_stays_and_a_second_signal_hurries
     };
     let mut process = Process::start(&setting.line(directory.text()));
     plane.wait_accepting().await;
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+}
+
+/// Status and body of a probe; `None` while nobody listens.
+async fn probe(at: SocketAddr, path: &str) -> Option<(u16, String)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(at).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
+}
+
+/// As a pod is started: what only the pod knows comes from its environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_ready_without_a_control_plane_and_stays_so_while_it_drains() {
+    let pki = Pki::new();
+    let directory = Directory::new("pod");
+    pki.write(Role::Node, &directory.0);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let probes = listener.local_addr().expect("an address");
+    drop(listener);
+    // Nobody listens there yet.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let replica = silent.local_addr().expect("an address").to_string();
+    let setting = Setting {
+        control_planes: vec![replica],
+        ..Setting::default()
+    };
+    let mut line = setting.line(directory.text());
+    for option in ["--node-uid", "--media-address", "--metrics-listen"] {
+        let at = line.iter().position(|part| part == option).expect("there");
+        line.drain(at..at + 2);
+    }
+    line.extend(["--probe-listen".to_owned(), probes.to_string()]);
+    line.extend(["--metrics-listen".to_owned(), probes.to_string()]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_media-node"));
+    command
+        .args(&line[1..])
+        .env("NODE_UID", world::UID)
+        .env("POD_IPS", "127.0.0.1,127.0.0.2");
+    let mut process = Process(command.spawn().expect("the binary runs"));
+    eventually("the pod is ready", async || {
+        matches!(probe(probes, "/readyz").await, Some((200, _)))
+    })
+    .await;
+    let (status, metrics) = probe(probes, "/metrics").await.expect("answered");
+    assert_eq!(status, 200);
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    drop(silent);
+
+    let facts = plenum_proto::v1::NodeFacts {
+        drain_timeout_ms: 3_600_000,
+        ..facts(true)
+    };
+    let plane = ControlPlane::start(&pki, Some(facts)).await;
+    let mut setting = Setting {
+        addresses: ["127.0.0.1", "127.0.0.2"]
+            .map(|ip| ip.parse().expect("an address"))
+            .into(),
+        ..Setting::default()
+    };
+    setting.control_planes.push(plane.endpoint());
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+
+    let mut line = setting.line(directory.text());
+    line.extend(["--probe-listen".to_owned(), probes.to_string()]);
+    let mut process = Process::start(&line);
+    plane.wait_accepting().await;
+    let node = plane.hello().expect("hello").grpc_endpoint;
+    let call = Call::connect(&pki, node.parse().expect("an address"), Role::ControlPlane).await;
+    call.open("a", 1, None).await.expect("opened");
+    process.terminate();
+    eventually("it drains", async || plane.accepting() == Some(false)).await;
+    for path in ["/readyz", "/livez"] {
+        let (status, body) = probe(probes, path).await.expect("answered");
+        assert_eq!((status, body.as_str()), (200, "ok\n"), "{path}");
+    }
     process.terminate();
     assert_eq!(process.exit_code().await, Some(0));
 }

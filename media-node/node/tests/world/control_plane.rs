@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Pki, Role, UID, eventually};
 
-/// Facts as an operator would publish them. Without addresses: the node offers its own.
+/// Facts as an operator would publish them, of a node on 127.0.0.1; port 0: the one it has bound.
 pub(crate) fn facts(accepting: bool) -> NodeFacts {
     NodeFacts {
         uid: UID.into(),
@@ -27,6 +27,7 @@ pub(crate) fn facts(accepting: bool) -> NodeFacts {
         jurisdiction: "DE".into(),
         epoch: 1,
         accepting,
+        addresses: vec![address(([127, 0, 0, 1], 0).into())],
         revision: "1".into(),
         ..Default::default()
     }

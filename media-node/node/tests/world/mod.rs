@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use media_node::config::Args;
 use media_node::node::Node;
+use plenum_proto::v1::NodeFacts;
 
 pub(crate) use clients::{Call, Session, act_until, key, policy, session_start};
 pub(crate) use control_plane::{ControlPlane, address, facts};
@@ -148,7 +149,12 @@ impl World {
     /// Starts both and waits until the node takes rooms.
     pub(crate) async fn start(mut setting: Setting<'_>) -> Self {
         let pki = Pki::new();
-        let plane = ControlPlane::start(&pki, Some(facts(true))).await;
+        let named = setting.addresses.iter();
+        let named = NodeFacts {
+            addresses: named.map(|ip| address(SocketAddr::new(*ip, 0))).collect(),
+            ..facts(true)
+        };
+        let plane = ControlPlane::start(&pki, Some(named)).await;
         setting.control_planes.push(plane.endpoint());
         let node = start_node(&pki, &setting).await;
         plane.wait_accepting().await;
