@@ -45,7 +45,7 @@ pub struct Context {
     /// Surroundings.
     pub settings: Settings,
     /// Objects as the watches show them.
-    pub stores: Stores,
+    pub stores: Arc<Stores>,
     /// What is declared, as one plan, and what is wrong with it.
     pub planned: watch::Receiver<Arc<Planned>>,
     /// What the control plane reports.

@@ -5,9 +5,11 @@
 //! the control plane ([`publish`]) and runs one controller per kind. What a controller needs is in the [`context`]; [`driver`] runs it.
 //! Decisions are in `operator-core`, which does no I/O.
 
+pub mod args;
 pub mod authority;
 pub mod backoff;
 pub mod class;
+pub mod client;
 pub mod conference;
 pub mod context;
 pub mod driver;
@@ -20,7 +22,10 @@ pub mod media_node;
 pub mod media_pool;
 pub mod orders;
 pub mod planner;
+pub mod probes;
+pub mod publish;
 pub mod run;
+pub mod secrets;
 pub mod ssa;
 pub mod stores;
 pub mod telemetry;
