@@ -145,6 +145,8 @@ choice! {
         PodUnschedulable,
         /// The pod's container does not start: image, certificate or command.
         ContainerFailed,
+        /// The API server refuses the pod: a policy, a quota, or the profile of its namespace.
+        PodRefused,
         /// The pod was made.
         PodCreated,
         /// The pod was removed after its node was drained.

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! Where a node is reached, as the control plane is told.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use operator_core::{
+    NodeEndpoint,
+    media_node::{
+        addresses::{Surroundings, parsed, pod_ips, resolve},
+        drain::{PodState, may_accept},
+        pod::grpc_endpoint,
+        status::is_ready,
+    },
+};
+use plenum_api::{MediaNode, media_pool::AddressSourceType};
+
+use super::{NodeError, later, look::Pass};
+use crate::{context::Context, ssa};
+
+/// What earlier leaders found out, so that the first plan of this one retracts no node.
+pub(super) fn seed(context: &Context) {
+    for node in context.stores.media_nodes.all() {
+        if let Some((uid, endpoint)) = endpoint_in(&node) {
+            context.endpoints.set(uid, endpoint);
+        }
+    }
+}
+
+/// The endpoint that a status tells of.
+#[must_use]
+pub fn endpoint_in(node: &MediaNode) -> Option<(&str, NodeEndpoint)> {
+    let (uid, status) = (node.metadata.uid.as_deref()?, node.status.as_ref()?);
+    Some((
+        uid,
+        NodeEndpoint {
+            epoch: u64::try_from(status.epoch?).ok()?,
+            addresses: parsed(&status.addresses),
+            grpc_endpoint: status.grpc_endpoint.clone()?,
+            accepting: node.spec.drain.is_none()
+                && status.drain.is_none()
+                && !node.spec.unschedulable
+                && node.metadata.deletion_timestamp.is_none(),
+        },
+    ))
+}
+
+impl Pass {
+    /// Finds the node's addresses and says where it is; first in its status, then to the control plane.
+    pub(super) async fn offer(&mut self) -> Result<(), NodeError> {
+        if matches!(self.pod_state, PodState::Gone | PodState::NotMade) {
+            self.context.endpoints.remove(&self.uid);
+            return Ok(());
+        }
+        let Some((pool, pod)) = self.pool.clone().zip(self.pod.clone()) else {
+            return Ok(());
+        };
+        let Some(ip) = pod_ips(&pod).first().copied() else {
+            return Ok(());
+        };
+        if !is_ready(&pod) && !self.served() {
+            return Ok(());
+        }
+        let network = &pool.spec.network;
+        let asks_service = network
+            .address_sources
+            .iter()
+            .any(|source| source.type_ == AddressSourceType::ServiceStatus);
+        let service = if asks_service {
+            let namespace = Some(self.name.namespace.as_str());
+            ssa::get::<Service>(&self.context.client, namespace, &self.name.name).await?
+        } else {
+            None
+        };
+        let ports = self.node.spec.ports;
+        self.addresses = resolve(
+            network,
+            ports,
+            Surroundings {
+                machine: self.machine.as_deref(),
+                pod: Some(&pod),
+                service: service.as_ref(),
+            },
+        );
+        let Ok(addresses) = &self.addresses else {
+            // Machines announce themselves; Services are not watched.
+            self.look_again_at(later(self.now, ADDRESS_AGAIN));
+            return Ok(());
+        };
+        let endpoint = NodeEndpoint {
+            epoch: self.epoch(),
+            addresses: parsed(addresses),
+            grpc_endpoint: grpc_endpoint(&pool.spec, ports, ip),
+            accepting: may_accept(&self.seen()).is_ok(),
+        };
+        self.grpc_endpoint = Some(endpoint.grpc_endpoint.clone());
+        if self.context.endpoints.get(&self.uid).as_ref() == Some(&endpoint) {
+            return Ok(());
+        }
+        self.report().await?;
+        self.context.endpoints.set(&self.uid, endpoint);
+        Ok(())
+    }
+}
+
+const ADDRESS_AGAIN: Duration = Duration::from_secs(5);
