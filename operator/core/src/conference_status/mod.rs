@@ -74,7 +74,7 @@ pub struct Facts<'a> {
     pub publication: Publication<'a>,
     /// Its room; `None` while the control plane has not spoken of it.
     pub room: Option<Room>,
-    /// Base address of the pages.
+    /// Base address of the pages; empty where it is not known.
     pub url: &'a str,
     /// Now.
     pub now: Timestamp,
@@ -152,7 +152,9 @@ pub fn status(conference: &Conference, facts: &Facts<'_>) -> Seen {
         tenant: facts.tenant.map(|tenant| tenant.name.to_owned()),
         room_id: kept(record.map(|record| record.room_id.clone()), &before.room_id),
         join_url: kept(
-            record.map(|record| format!("{}/c/{}", facts.url, record.room_id)),
+            record
+                .filter(|_| !facts.url.is_empty())
+                .map(|record| format!("{}/c/{}", facts.url, record.room_id)),
             &before.join_url,
         ),
         password_secret_name: Some(password.map_or_else(

@@ -201,7 +201,9 @@ impl Activity {
         }
     }
 
-    fn changes_at(self, now: Timestamp) -> Option<Timestamp> {
+    /// The next moment at which this changes.
+    #[must_use]
+    pub fn changes_at(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::From(at) if at > now => Some(at),
             _ => None,
