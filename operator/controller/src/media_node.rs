@@ -34,6 +34,7 @@ mod steps;
 use look::Pass;
 use memory::Memories;
 pub use offer::endpoint_in;
+pub(crate) use steps::request_drain;
 
 /// Why a media node could not be reconciled.
 #[derive(Debug, thiserror::Error)]

@@ -26,6 +26,28 @@ pub struct Place<'a> {
     pub machine: Option<&'a BTreeMap<String, String>>,
 }
 
+/// A media node, as far as a window that empties nodes has to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Where it stands.
+    pub place: Place<'a>,
+    /// Rooms on it.
+    pub rooms: u32,
+    /// Its part in drains.
+    pub part: Part,
+}
+
+/// What a media node does about drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It serves.
+    Serves,
+    /// It is being emptied for maintenance.
+    Maintained,
+    /// It is being emptied for another reason, is empty, or gone.
+    Other,
+}
+
 /// All windows at a moment.
 #[derive(Clone, Debug, Default)]
 pub struct Calendar {
@@ -124,10 +146,26 @@ impl Calendar {
         })
     }
 
-    /// How many nodes a window empties at a time.
+    /// Which media nodes a window empties next, as indices: the emptiest first, and never more at a time than it says.
     #[must_use]
-    pub fn nodes_max(&self, window: &str) -> u32 {
-        self.entry(window).map_or(0, |entry| entry.nodes_max)
+    pub fn next_to_drain(&self, window: &str, nodes: &[Candidate<'_>]) -> Vec<usize> {
+        let Some(entry) = self.entry(window) else {
+            return Vec::new();
+        };
+        let selected = |node: &Candidate<'_>| self.drains(window, node.place);
+        let busy = nodes
+            .iter()
+            .filter(|node| node.part == Part::Maintained && selected(node))
+            .count();
+        let free = usize::try_from(entry.nodes_max)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(busy);
+        let mut next: Vec<usize> = (0..nodes.len())
+            .filter(|index| nodes[*index].part == Part::Serves && selected(&nodes[*index]))
+            .collect();
+        next.sort_by_key(|index| nodes[*index].rooms);
+        next.truncate(free);
+        next
     }
 
     /// What a pool may do to its nodes by itself. `places` are those where its nodes stand; a freeze over one of them holds

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use operator_core::media_node::{
@@ -74,24 +74,10 @@ impl Pass {
         Ok(Went::Rests(Some(later(self.now, Duration::from_secs(1)))))
     }
 
-    /// Writes `spec.drain` as its own manager. The uid keeps a node of the same name that came later out of it.
     async fn request(&mut self, wish: &DrainRequest) -> Result<(), NodeError> {
-        let body = json!({
-            "apiVersion": API_VERSION,
-            "kind": "MediaNode",
-            "metadata": { "name": self.name.name, "namespace": self.name.namespace, "uid": self.uid },
-            "spec": { "drain": wish },
-        });
-        let api = Api::<MediaNode>::namespaced(self.context.client.clone(), &self.name.namespace);
-        self.node = api
-            .patch(
-                &self.name.name,
-                &PatchParams::apply(MANAGER_DRAIN),
-                &Patch::Apply(&body),
-            )
+        self.node = request_drain(&self.context.client, &self.node, wish)
             .await
             .map_err(NodeError::api("ask for a drain"))?;
-        tracing::info!(event = "DrainRequested", namespace = self.name.namespace, node = self.name.name, reason = %wish.reason, "a media node is to be emptied");
         Ok(())
     }
 
@@ -329,6 +315,30 @@ impl Pass {
         ssa::delete::<MediaNode>(&self.context.client, namespace, &self.name.name, &params).await?;
         Ok(())
     }
+}
+
+/// Writes `spec.drain` as its own manager. The uid keeps a node of the same name that came later out of it.
+pub(crate) async fn request_drain(
+    client: &Client,
+    node: &MediaNode,
+    wish: &DrainRequest,
+) -> Result<MediaNode, kube::Error> {
+    let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": "MediaNode",
+        "metadata": { "name": name, "namespace": namespace, "uid": node.uid() },
+        "spec": { "drain": wish },
+    });
+    let asked = Api::<MediaNode>::namespaced(client.clone(), &namespace)
+        .patch(
+            &name,
+            &PatchParams::apply(MANAGER_DRAIN),
+            &Patch::Apply(&body),
+        )
+        .await?;
+    tracing::info!(event = "DrainRequested", namespace, node = name, reason = %wish.reason, "a media node is to be emptied");
+    Ok(asked)
 }
 
 const STEPS_MAX: usize = 16;

@@ -284,3 +284,31 @@ fn a_schedule_that_cannot_be_evaluated_is_named() {
     assert_eq!(reason, Reason::ScheduleInvalid);
     assert!(why.contains("Mars/Olympus"), "{why}");
 }
+
+#[test]
+fn no_more_nodes_at_a_time_than_the_window_says_and_the_emptiest_first() {
+    let windows = [window("w", "Drain", json!({ "maxConcurrentNodes": 2 }))];
+    let (a, b) = (pool("a"), pool("b"));
+    let calendar = calendar(&windows, NIGHT);
+    let node = |pool, rooms, part| Candidate {
+        place: Place {
+            pool,
+            site: "kiel",
+            machine: None,
+        },
+        rooms,
+        part,
+    };
+    let mut nodes = [
+        node(&a, 5, Part::Serves),
+        node(&a, 1, Part::Serves),
+        node(&a, 0, Part::Other),
+        node(&b, 0, Part::Serves),
+        node(&a, 3, Part::Serves),
+    ];
+    assert_eq!(calendar.next_to_drain("w", &nodes), [1, 4]);
+    nodes[1].part = Part::Maintained;
+    assert_eq!(calendar.next_to_drain("w", &nodes), [4]);
+    nodes[4].part = Part::Maintained;
+    assert_eq!(calendar.next_to_drain("w", &nodes), [] as [usize; 0]);
+}
