@@ -121,6 +121,8 @@ pub(crate) const PROBE_HELP: &str = "Each check that is asked for is made, also 
 
 /// Which cluster.
 #[derive(Args, Clone, Debug, Default)]
+// The group would have the name of the verb.
+#[group(skip)]
 pub(crate) struct Access {
     /// File with clusters and credentials; KUBECONFIG or ~/.kube/config without it, in a pod its service account
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
@@ -154,6 +156,8 @@ pub(crate) enum StatusForm {
 
 /// Options of `status`.
 #[derive(Args, Clone, Debug, Default)]
+// The group would have the name of the verb.
+#[group(skip)]
 pub(crate) struct Status {
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t = StatusForm::Text)]
@@ -165,6 +169,8 @@ pub(crate) struct Status {
 
 /// Options of `drain` in a cluster.
 #[derive(Args, Clone, Debug)]
+// The group would have the name of the verb.
+#[group(skip)]
 pub(crate) struct Drain {
     /// Name of the node, or NAMESPACE/NAME; see `kubectl get medianodes -A`
     pub(crate) node: String,
@@ -206,6 +212,8 @@ impl Drain {
 
 /// Options of `uncordon`.
 #[derive(Args, Clone, Debug)]
+// The group would have the name of the verb.
+#[group(skip)]
 pub(crate) struct Uncordon {
     /// Name of the node, or NAMESPACE/NAME
     pub(crate) node: String,
@@ -216,6 +224,8 @@ pub(crate) struct Uncordon {
 
 /// Options of `report`.
 #[derive(Args, Clone, Debug)]
+// The group would have the name of the verb.
+#[group(skip)]
 pub(crate) struct Report {
     /// Where it is written; plenum-report-TIME.tar.gz here without it. An existing file is not replaced
     #[arg(long, value_name = "FILE")]
@@ -233,6 +243,8 @@ pub(crate) struct Report {
 
 /// Options of `probe`.
 #[derive(Args, Clone, Debug)]
+// The group would have the name of the verb.
+#[group(skip)]
 pub(crate) struct Probe {
     /// Gateway that must say that it is ready: https://NAME[:PORT]
     #[arg(long, value_name = "URL")]
@@ -281,4 +293,33 @@ fn dns_label(text: &str) -> Result<String, String> {
         "a namespace has at most 63 small letters, digits and hyphens, with a letter or digit at both ends"
             .to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn both_command_lines_hold_together() {
+        Kubectl::command().debug_assert();
+        crate::args::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_drain_is_said_in_either_form() {
+        let parsed = |args: &[&str]| {
+            let args = ["kubectl-plenum", "drain"].iter().chain(args).copied();
+            Kubectl::try_parse_from(args).map(|parsed| parsed.verb)
+        };
+        let verb = parsed(&["n", "--deadline", "1h30m", "--on-deadline", "Move", "--wait"]);
+        let Ok(KubectlVerb::Drain { options, .. }) = verb else {
+            panic!("no drain");
+        };
+        assert_eq!(options.deadline, Some(Duration::from_secs(5400)));
+        assert!(parsed(&["n", "--deadline", "soon"]).is_err());
+        assert!(parsed(&["n", "--wait", "--no-wait"]).is_err());
+        assert!(parsed(&["n", "-n", "Wrong_Name"]).is_err());
+    }
 }
