@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Command line of the control plane, and what it says once checked.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl RedisAcl {
 )]
 pub struct Args {
     /// Name of this replica, unique among the replicas.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", env = "POD_NAME")]
     pub replica_id: String,
     /// Where the gateway listens; may be repeated. Plaintext is for loopback only.
     #[arg(long, value_name = "IP:PORT", required = true)]
@@ -93,18 +93,24 @@ pub struct Args {
     /// Where the gateway listens besides, together with other replicas of the same user on this machine (SO_REUSEPORT); may be repeated.
     #[arg(long, value_name = "IP:PORT")]
     pub http_shared: Vec<SocketAddr>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served besides, in plaintext, for the kubelet and the scraper of the same cluster.
+    #[arg(long, value_name = "IP:PORT")]
+    pub probe_listen: Option<SocketAddr>,
     /// Directory with tls.crt and tls.key of the gateway; read again when they change.
     #[arg(long, value_name = "DIR")]
     pub http_tls_dir: Option<PathBuf>,
     /// Where Directory and NodeControl listen, with mTLS; port 0 takes a free one.
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_listen: SocketAddr,
-    /// Directory with ca.crt, tls.crt and tls.key for gRPC.
+    /// Directory with ca.crt, tls.crt and tls.key for gRPC; read again when they change.
     #[arg(long, value_name = "DIR")]
     pub tls_dir: PathBuf,
-    /// How nodes reach this replica; by default the address of --grpc-listen.
+    /// How nodes reach this replica; by default the address of --grpc-listen, in a pod with the pod's IP.
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// This pod's own address, named to nodes where --grpc-listen takes all addresses and nothing is advertised.
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    pub pod_ip: Option<IpAddr>,
     /// Base URL that clients are sent to; by default derived from each request.
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
@@ -156,6 +162,15 @@ pub enum StoreChoice {
     Redis(redis::Options),
 }
 
+/// What nodes dial: `advertise`, or the address that was bound, with the pod's own IP where that means all of them.
+#[must_use]
+pub fn reachable(advertise: Option<String>, bound: SocketAddr, pod_ip: Option<IpAddr>) -> String {
+    advertise.unwrap_or_else(|| match pod_ip {
+        Some(ip) if bound.ip().is_unspecified() => SocketAddr::new(ip, bound.port()).to_string(),
+        _ => bound.to_string(),
+    })
+}
+
 /// A configuration that was checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -173,6 +188,10 @@ pub struct Config {
     pub tls_dir: PathBuf,
     /// How nodes reach this replica; `None` = the address that was bound.
     pub advertise: Option<String>,
+    /// Stands in for a bound address that means all of them.
+    pub pod_ip: Option<IpAddr>,
+    /// Where probes are answered.
+    pub probe_listen: Option<SocketAddr>,
     /// Base URL for clients, without a slash at its end; `None` = by request.
     pub public_url: Option<String>,
     /// Signs own tokens.
@@ -235,9 +254,12 @@ pub enum ConfigError {
     /// Not `host:port`.
     #[error("--advertise {0}: not of the form HOST:PORT")]
     Advertise(String),
+    /// No address of a pod.
+    #[error("--pod-ip {0}: an address that nodes can dial is needed; in a pod it is status.podIP")]
+    PodIp(IpAddr),
     /// Unspecified bind without advertise.
     #[error(
-        "--grpc-listen {0}: nodes cannot dial that address; say how they reach this replica with --advertise HOST:PORT"
+        "--grpc-listen {0}: nodes cannot dial that address; say how they reach this replica with --advertise HOST:PORT or --pod-ip IP"
     )]
     NothingToAdvertise(SocketAddr),
     /// Not `host:port`.
@@ -309,10 +331,16 @@ impl Args {
             Some(endpoint) if !is_endpoint(endpoint) => {
                 return Err(ConfigError::Advertise(endpoint.clone()));
             }
-            None if self.grpc_listen.ip().is_unspecified() => {
+            None if self.grpc_listen.ip().is_unspecified() && self.pod_ip.is_none() => {
                 return Err(ConfigError::NothingToAdvertise(self.grpc_listen));
             }
             _ => {}
+        }
+        if let Some(ip) = self
+            .pod_ip
+            .filter(|ip| ip.is_unspecified() || ip.is_multicast())
+        {
+            return Err(ConfigError::PodIp(ip));
         }
         let public_url = self
             .public_url
@@ -346,6 +374,8 @@ impl Args {
             grpc_listen: self.grpc_listen,
             tls_dir: self.tls_dir,
             advertise: self.advertise,
+            pod_ip: self.pod_ip,
+            probe_listen: self.probe_listen,
             public_url,
             installation_key,
             store,
@@ -600,6 +630,25 @@ mod tests {
             matches!(error, ConfigError::NothingToAdvertise(_)),
             "{error}"
         );
+        Args::try_parse_from(args.into_iter().chain(["--pod-ip", "10.0.0.3"]))
+            .expect("parses")
+            .validate()
+            .expect("the pod's address is one");
         std::fs::remove_file(key).expect("removed");
+    }
+
+    #[test]
+    fn a_replica_in_a_pod_names_the_pod_where_it_listens_on_all_addresses() {
+        let config = validate(&["--pod-ip", "2001:db8::3"], 32).expect("valid");
+        let bound = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 7_882);
+        let named = |advertise: Option<&str>, ip: &str| {
+            reachable(advertise.map(str::to_owned), bound(ip), config.pod_ip)
+        };
+        assert_eq!(named(None, "::"), "[2001:db8::3]:7882");
+        assert_eq!(named(None, "0.0.0.0"), "[2001:db8::3]:7882");
+        assert_eq!(named(None, "10.0.0.1"), "10.0.0.1:7882");
+        assert_eq!(named(Some("replica-1:7882"), "::"), "replica-1:7882");
+        let refused = validate(&["--pod-ip", "0.0.0.0"], 32).expect_err("refused");
+        assert!(refused.contains("--pod-ip"), "{refused}");
     }
 }

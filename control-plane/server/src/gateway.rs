@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -96,10 +96,17 @@ pub enum GatewayError {
 pub struct Serving {
     /// Addresses as bound.
     pub addresses: Vec<SocketAddr>,
+    gateway: Gateway,
     tasks: JoinSet<()>,
 }
 
 impl Serving {
+    /// What is served.
+    #[must_use]
+    pub fn gateway(&self) -> Gateway {
+        self.gateway.clone()
+    }
+
     /// Returns when everything has ended after the order to stop.
     pub async fn stopped(mut self) {
         while let Some(ended) = self.tasks.join_next().await {
@@ -172,7 +179,11 @@ pub async fn start(
     for listener in listeners {
         tasks.spawn(listener.serve(router.clone(), Arc::clone(&connections), stop.clone()));
     }
-    Ok(Serving { addresses, tasks })
+    Ok(Serving {
+        addresses,
+        gateway,
+        tasks,
+    })
 }
 
 /// State behind every route; cheap to clone.
@@ -192,6 +203,8 @@ struct Shared {
     sessions: Arc<Semaphore>,
     /// Shared addresses that this replica does not serve yet: it is not ready until then.
     unshared: AtomicUsize,
+    /// Could it once answer for every room? What comes later, a store that is away among it, takes nothing from that.
+    settled: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -223,6 +236,7 @@ impl Gateway {
             waiting: door::Waiting::default(),
             sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
             unshared: AtomicUsize::new(settings.http_shared.len()),
+            settled: AtomicBool::new(false),
             stop,
         })))
     }
@@ -276,6 +290,28 @@ impl Gateway {
             }
         };
         let _ = tokio::time::timeout(left, knows).await;
+    }
+
+    /// May clients be sent here? Not before this replica can answer for every room or has waited long enough for those who could tell
+    /// it, nor once it stops. The store does not count: with it away, rooms that run go on.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        let shared = &self.0;
+        if shared.stop.is_cancelled() {
+            return Err("the replica stops");
+        }
+        if shared.unshared.load(Ordering::Acquire) > 0 {
+            return Err("not all addresses are served yet");
+        }
+        if !shared.settled.load(Ordering::Acquire) {
+            if !shared.plane.is_informed() && shared.started.elapsed() < SETTLE {
+                return Err("the replica does not know yet what is declared and which rooms run");
+            }
+            shared.settled.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// After the order to stop, sessions have a moment to tell their clients.

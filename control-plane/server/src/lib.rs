@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod password;
 pub mod peers;
 pub mod plane;
+pub mod probes;
 pub mod rpc;
 pub mod seal;
 pub mod store;

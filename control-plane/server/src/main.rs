@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use control_plane::clock::Clock;
-use control_plane::config::{Args, Config, RedisAcl, StoreChoice};
+use control_plane::config::{Args, Config, RedisAcl, StoreChoice, reachable};
 use control_plane::gateway;
 use control_plane::hosts::Hosts;
 use control_plane::identity::Tls;
 use control_plane::peers::Peers;
 use control_plane::plane::Plane;
+use control_plane::probes::Probes;
 use control_plane::rpc;
 use control_plane::seal::SealKeys;
 use control_plane::store::Store;
@@ -21,8 +22,7 @@ use control_plane::store::memory::MemoryStore;
 use control_plane::store::redis::RedisStore;
 use control_plane::supervise::Supervisor;
 use control_plane::webhooks;
-use plenum_shell::telemetry;
-use tokio::net::TcpListener;
+use plenum_shell::{probe, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A store that answers this soon after the start is not taken for one that is away.
@@ -117,11 +117,27 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     let mut supervisor = Supervisor::new();
 
-    let listener = TcpListener::bind(config.grpc_listen)
+    let probes = Arc::new(Probes::new(plane.clone()));
+    let mut probed = None;
+    if let Some(address) = config.probe_listen {
+        let listener = probe::bind(address)
+            .await
+            .with_context(|| format!("--probe-listen {address}"))?;
+        probed = listener.local_addr().ok();
+        let (source, stop) = (Arc::clone(&probes), supervisor.token());
+        supervisor.spawn("probes", async move {
+            tokio::select! {
+                () = probe::serve(listener, source) => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    }
+    let listener = probe::bind(config.grpc_listen)
         .await
         .with_context(|| format!("--grpc-listen {}", config.grpc_listen))?;
     let grpc = listener.local_addr().context("--grpc-listen")?;
-    let advertise = config.advertise.clone().unwrap_or_else(|| grpc.to_string());
+    let advertise = reachable(config.advertise, grpc, config.pod_ip);
     let peers = Peers::new(advertise, config.peers);
     let (files, stop) = (tls.clone(), supervisor.token());
     supervisor.spawn("certificates of gRPC", async move {
@@ -161,7 +177,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         insecure_dev_keys: config.insecure_dev_keys,
     };
     let serving = gateway::start(plane.clone(), settings, supervisor.token()).await?;
-    tracing::info!(event = "ReplicaStarted", replica = config.replica_id, http = ?serving.addresses, %grpc, "control plane listens");
+    probes.listens(serving.gateway());
+    tracing::info!(event = "ReplicaStarted", replica = config.replica_id, http = ?serving.addresses, %grpc, probes = ?probed, "control plane listens");
     supervisor.spawn("gateway", async move {
         serving.stopped().await;
         Ok(())

@@ -4,9 +4,12 @@
 #[allow(dead_code)]
 mod world;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use plenum_proto::v1::Publication;
 use plenum_proto::v1::directory_client::DirectoryClient;
@@ -138,6 +141,66 @@ async fn the_process_serves_and_stops_in_good_order() {
         .await
         .expect("it ends");
     assert_eq!(status.code(), Some(0));
+}
+
+/// Status and body; `None` while nobody listens.
+async fn ask(at: SocketAddr, path: &str) -> Option<(u16, String)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(at).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
+}
+
+/// As a pod is started: TLS on all addresses, plaintext for the kubelet alone, its name and address from the environment. It is alive at
+/// once, and ready although neither operator nor node nor Redis have come.
+#[tokio::test]
+async fn a_pod_answers_probes_and_the_scraper_in_plaintext_beside_its_gateway() {
+    let folder = Folder::new("pod");
+    let ca = Ca::new();
+    let (ca_pem, certificate, key) = ca.pem_of("control-plane.plenum.internal", "control-plane");
+    folder.write("ca.crt", ca_pem.as_bytes());
+    folder.write("tls.crt", certificate.as_bytes());
+    folder.write("tls.key", key.as_bytes());
+    folder.write("key", &[9; 32]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let probes = listener.local_addr().expect("an address");
+    drop(listener);
+    let file = |name: &str| folder.0.join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_control-plane"));
+    command
+        .args(["--http-listen", "[::]:0", "--grpc-listen", "[::]:0"])
+        .args(["--store", "redis", "--redis-url", "redis://127.0.0.1:1"])
+        .args([OsStr::new("--http-tls-dir"), folder.0.as_os_str()])
+        .args([OsStr::new("--tls-dir"), folder.0.as_os_str()])
+        .args([
+            OsStr::new("--installation-key-file"),
+            file("key").as_os_str(),
+        ])
+        .args([OsStr::new("--seal-key-file"), file("key").as_os_str()])
+        .args(["--probe-listen", &probes.to_string()])
+        .env("POD_NAME", "plenum-control-plane-7d9c-abcde")
+        .env("POD_IP", "127.0.0.1")
+        .stdin(Stdio::null());
+    let running = Running(command.spawn().expect("started"));
+    let until = async |path: &str| {
+        let well = async {
+            while !matches!(ask(probes, path).await, Some((200, _))) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIVENESS, well).await.expect(path);
+    };
+    until("/livez").await;
+    until("/readyz").await;
+    let (status, text) = ask(probes, "/metrics").await.expect("answered");
+    assert_eq!(status, 200);
+    assert!(text.contains("plenum_control_rooms "), "{text}");
+    assert_eq!(ask(probes, "/api/v1/c/x").await.expect("answered").0, 404);
+    drop(running);
 }
 
 #[test]

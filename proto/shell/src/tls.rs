@@ -298,10 +298,9 @@ impl Tls {
         futures::stream::unfold(state, async |(mut incoming, mut shaking, tls)| {
             let next = loop {
                 tokio::select! {
-                    Some(done) = shaking.join_next() => match done {
-                        Ok(Some(stream)) => break Ok(stream),
-                        // It did not get through.
-                        Ok(None) | Err(_) => {}
+                    // Otherwise it did not get through.
+                    Some(done) = shaking.join_next() => if let Ok(Some(stream)) = done {
+                        break Ok(stream);
                     },
                     Some(connection) = incoming.next(), if shaking.len() < HANDSHAKES_MAX => match connection {
                         Ok(connection) => {

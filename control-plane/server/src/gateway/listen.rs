@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use plenum_shell::probe;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -177,7 +178,7 @@ impl Listener {
             return Err(ListenError::Plaintext(address));
         }
         let failed = |source| ListenError::Socket { address, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let socket = probe::bind(address).await.map_err(failed)?;
         Self::of(socket, address, tls)
     }
 
