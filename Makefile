@@ -57,6 +57,13 @@ install: ## Installs by package name what the tests need
 kubernetes: ## Builds the programs of the test cluster; 10 minutes the first time, then they are cached
 	@.ci/kubernetes
 
+cluster: install kubernetes $(WEB)/dist/index.html ## Starts a real Kubernetes of two nodes on this machine and prints KUBECONFIG
+	cargo build --locked --workspace --bins
+	$(TARGET)/debug/cluster up
+
+cluster-down: ## Ends it and leaves nothing behind
+	$(TARGET)/debug/cluster down
+
 $(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
 	cd $(WEB) && npm ci
 

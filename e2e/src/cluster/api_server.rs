@@ -15,20 +15,15 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::arguments::{api_command, controllers_command};
 use super::audit::{self, AuditEntry};
 use super::daemon::Daemon;
 use super::folder::Folder;
-use super::pki::Pki;
+use super::pki::{Pair, Pki};
 use super::programs::Programs;
 
 /// Longest wait for the API server, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Services get their addresses here.
-pub(crate) const SERVICES: &str = "10.96.0.0/16";
-/// The first of them: the API server itself, as pods see it.
-const SERVICES_FIRST: &str = "10.96.0.1";
-/// Pods get theirs here, a /24 for each node.
-pub(crate) const PODS: &str = "10.97.0.0/16";
 /// A port that was free may be taken by the time a program listens on it.
 const ATTEMPTS: u32 = 3;
 
@@ -113,7 +108,7 @@ impl ApiServer {
     }
 
     async fn attempt(programs: &Programs, at: Option<Ipv4Addr>) -> Result<Self> {
-        let folder = Folder::new("api")?;
+        let folder = Folder::new("a")?;
         let path = folder.path();
         let pki = Pki::new(&path.join("pki"))?;
         let [client_port, peer_port, api_port] = free_ports()?;
@@ -294,6 +289,16 @@ impl ApiServer {
         write_kubeconfig(&self.pki, self.folder.path(), &file, identity, self.address)
     }
 
+    /// A certificate for a server under some names.
+    pub(crate) fn serving_pair(&self, file: &str, names: &[&str]) -> Result<Pair> {
+        self.pki.issue(&format!("{file}-serving"), file, &[], names)
+    }
+
+    /// The cluster's authority.
+    pub(crate) fn authority(&self) -> Pair {
+        self.pki.authority()
+    }
+
     /// A client that is somebody.
     ///
     /// # Errors
@@ -400,122 +405,8 @@ fn is_established(crd: &CustomResourceDefinition) -> bool {
         .any(|condition| condition.type_ == "Established" && condition.status == "True")
 }
 
-fn api_command(
-    programs: &Programs,
-    pki: &Pki,
-    folder: &Path,
-    store: &str,
-    address: SocketAddrV4,
-) -> Result<Command> {
-    let ip = address.ip().to_string();
-    let serving = pki.issue(
-        "kube-apiserver",
-        "kube-apiserver",
-        &[],
-        &[
-            "127.0.0.1",
-            &ip,
-            SERVICES_FIRST,
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "kubernetes.default.svc.cluster.local",
-        ],
-    )?;
-    let kubelets = pki.issue("kubelet-client", "kubelet-client", &["system:masters"], &[])?;
-    let accounts = pki.keys("service-accounts")?;
-    let policy = folder.join("audit-policy.json");
-    std::fs::write(&policy, audit::POLICY)?;
-    let log = folder.join("audit.log");
-    let authority = pki.authority();
-
-    let mut command = programs.kubernetes("kube-apiserver")?;
-    let everywhere = !address.ip().is_loopback();
-    command
-        .arg(format!("--etcd-servers={store}"))
-        .arg(format!("--secure-port={}", address.port()))
-        .arg(format!(
-            "--bind-address={}",
-            if everywhere { "0.0.0.0" } else { "127.0.0.1" }
-        ))
-        .arg(format!("--advertise-address={ip}"))
-        // The Endpoints of `kubernetes` may not be on loopback; without pods nobody misses them.
-        .arg(format!(
-            "--endpoint-reconciler-type={}",
-            if everywhere { "lease" } else { "none" }
-        ))
-        .arg(format!("--service-cluster-ip-range={SERVICES}"))
-        .arg(format!("--tls-cert-file={}", serving.cert.display()))
-        .arg(format!("--tls-private-key-file={}", serving.key.display()))
-        .arg(format!("--client-ca-file={}", authority.cert.display()))
-        .arg(format!(
-            "--kubelet-certificate-authority={}",
-            authority.cert.display()
-        ))
-        .arg(format!(
-            "--kubelet-client-certificate={}",
-            kubelets.cert.display()
-        ))
-        .arg(format!("--kubelet-client-key={}", kubelets.key.display()))
-        // Else `logs` and `exec` try to resolve a node's name.
-        .arg("--kubelet-preferred-address-types=InternalIP")
-        .arg(format!(
-            "--service-account-key-file={}",
-            accounts.cert.display()
-        ))
-        .arg(format!(
-            "--service-account-signing-key-file={}",
-            accounts.key.display()
-        ))
-        .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
-        .arg("--authorization-mode=Node,RBAC")
-        .arg("--enable-admission-plugins=NodeRestriction")
-        .arg("--allow-privileged=true")
-        .arg(format!("--audit-policy-file={}", policy.display()))
-        .arg(format!("--audit-log-path={}", log.display()));
-    Ok(command)
-}
-
-fn controllers_command(
-    programs: &Programs,
-    pki: &Pki,
-    folder: &Path,
-    address: SocketAddrV4,
-) -> Result<Command> {
-    let identity = Identity {
-        user: "system:kube-controller-manager",
-        groups: &[],
-    };
-    let kubeconfig = write_kubeconfig(pki, folder, "kube-controller-manager", &identity, address)?;
-    let authority = pki.authority();
-    let mut command = programs.kubernetes("kube-controller-manager")?;
-    command
-        .arg(format!("--kubeconfig={}", kubeconfig.display()))
-        .arg("--secure-port=0")
-        .arg("--leader-elect=false")
-        .arg("--use-service-account-credentials=true")
-        .arg(format!(
-            "--service-account-private-key-file={}",
-            folder.join("pki/service-accounts.key").display()
-        ))
-        .arg(format!("--root-ca-file={}", authority.cert.display()))
-        .arg(format!(
-            "--cluster-signing-cert-file={}",
-            authority.cert.display()
-        ))
-        .arg(format!(
-            "--cluster-signing-key-file={}",
-            authority.key.display()
-        ))
-        .arg("--allocate-node-cidrs=true")
-        .arg(format!("--cluster-cidr={PODS}"))
-        .arg(format!("--service-cluster-ip-range={SERVICES}"));
-    Ok(command)
-}
-
 /// Writes a kubeconfig (JSON is YAML) that holds all it needs.
-fn write_kubeconfig(
+pub(crate) fn write_kubeconfig(
     pki: &Pki,
     folder: &Path,
     file: &str,

@@ -13,7 +13,7 @@ const KEEP: &str = "PLENUM_KEEP";
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one. Its path is short: that of a Unix socket has a bound of 108 bytes.
+    /// Makes one; `name` is a letter or two. Its path is short: that of a Unix socket has a bound of 108 bytes.
     pub(crate) fn new(name: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -23,10 +23,10 @@ impl Folder {
             .unwrap_or_default()
             .subsec_nanos();
         let path = std::env::temp_dir().join(format!(
-            "plenum-{name}-{}-{number}-{time:x}",
+            "plenum-{name}{number}-{}-{time:x}",
             std::process::id()
         ));
-        std::fs::create_dir_all(&path)
+        std::fs::create_dir(&path)
             .with_context(|| format!("the folder {} is made", path.display()))?;
         Ok(Self(path))
     }
