@@ -4,7 +4,7 @@
 //! One pass reads like its table of contents: look, make the budget large enough, make what is missing, ask those to go that are too many
 //! or too old, let the budget sink, tell. Decisions are in `operator_core::media_pool`.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::stream;
 use jiff::Timestamp;
@@ -195,9 +195,9 @@ impl Pass<'_> {
 
         children::policy(self).await?;
         budget::raise(self, view.uncovered() + steps.create).await?;
-        let refused = self.make(&view, steps.create, &revision).await?;
+        let held = children::services(self, &view).await?;
+        let refused = self.make(&view, steps.create, &revision, held).await?;
         self.empty(&view, &steps).await?;
-        children::services(self, &view).await?;
         budget::lower(self, &view).await?;
         self.tell(&view, &steps, &revision, (desired, cause), refused)
             .await?;
@@ -416,11 +416,6 @@ impl Pass<'_> {
         .await?;
         Ok(())
     }
-}
-
-/// The names in a list.
-fn names_of(nodes: &[Arc<MediaNode>]) -> BTreeSet<String> {
-    nodes.iter().map(|node| node.name_any()).collect()
 }
 
 /// The load of nodes, as their reports have it.

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt as _, api::DeleteParams};
 use operator_core::media_pool::network::{self, ControlPlane};
 use plenum_api::{media_node::NodePorts, media_pool::NetworkType, names::MANAGER_OPERATOR};
 
-use super::{Pass, PoolError, View, names_of};
+use super::{Pass, PoolError, View};
 use crate::ssa::{apply_child, apply_child_over, delete};
 
 /// The policy over the pool's pods.
@@ -41,53 +41,52 @@ pub(super) async fn service(
     Ok(())
 }
 
-/// The Services of all nodes. One without a node goes only once its pod is gone too: until then it swallows what clients send.
-pub(super) async fn services(pass: &Pass<'_>, view: &View) -> Result<(), PoolError> {
-    let had = pass.memory.has_services(pass.name);
+/// The Services of all nodes; yields the ports of those that stay without one. A Service goes only once its pod is gone too: until then it
+/// swallows what clients send.
+pub(super) async fn services(pass: &Pass<'_>, view: &View) -> Result<Vec<NodePorts>, PoolError> {
     let wanted = matches!(
         pass.pool.spec.network.type_,
         NetworkType::NodePort | NetworkType::LoadBalancer
     );
-    if !had && !wanted {
-        return Ok(());
+    if !wanted && !pass.memory.may_have_services(pass.name) {
+        return Ok(Vec::new());
     }
     let present = present(pass).await?;
     for node in view.nodes() {
         let name = node.name_any();
         if let Some(service) = network::service(pass.name, &pass.pool.spec, &name, node.spec.ports)
         {
-            apply_child_over(
-                &pass.context.client,
-                present.get(&name),
-                &service,
-                MANAGER_OPERATOR,
-            )
-            .await?;
+            let is = present.get(&name);
+            apply_child_over(&pass.context.client, is, &service, MANAGER_OPERATOR).await?;
         }
     }
-    let known = names_of(view.nodes());
-    let unseen = view.states();
-    let mut left = present.len();
-    for name in present.keys() {
-        let pod = pass
-            .context
-            .stores
-            .pods
-            .get(Some(&pass.name.namespace), name);
-        let is_node = known.contains(name) || unseen.iter().any(|node| node.name == *name);
-        if !is_node && pod.is_none() {
-            delete::<Service>(
-                &pass.context.client,
-                Some(&pass.name.namespace),
-                name,
-                &DeleteParams::default(),
-            )
-            .await?;
-            left -= 1;
+    let states = view.states();
+    let mut held = Vec::new();
+    for (name, service) in &present {
+        if states.iter().any(|node| node.name == *name) {
+            continue;
+        }
+        let namespace = Some(&*pass.name.namespace);
+        if pass.context.stores.pods.get(namespace, name).is_some() {
+            held.extend(ports_of(service));
+        } else {
+            let params = DeleteParams::default();
+            delete::<Service>(&pass.context.client, namespace, name, &params).await?;
         }
     }
-    pass.memory.services(pass.name, left > 0);
-    Ok(())
+    pass.memory.has_services(pass.name, !present.is_empty());
+    Ok(held)
+}
+
+fn ports_of(service: &Service) -> Vec<NodePorts> {
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
+    ports
+        .filter_map(|port| u16::try_from(port.port).ok())
+        .map(|base| NodePorts { base, count: 1 })
+        .collect()
 }
 
 /// Takes everything away, once no node is left.

@@ -3,7 +3,7 @@
 //! the same node twice, or ask a second one to go.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,7 +30,7 @@ struct Remembered {
     /// Nodes asked to go, or to stay (`None`), where no watch has shown it.
     asked: BTreeMap<String, (Timestamp, Option<DrainReason>)>,
     /// NodePorts that belong to somebody else.
-    strange_ports: BTreeSet<u16>,
+    strange_ports: BTreeMap<u16, Timestamp>,
     /// Whether there may be Services; unknown at first.
     no_services: bool,
     usage_written: Option<Timestamp>,
@@ -106,24 +106,24 @@ impl Memory {
             .collect()
     }
 
-    pub(super) fn strange_port(&self, pool: &Name, port: u16) {
+    pub(super) fn strange_port(&self, pool: &Name, port: u16, now: Timestamp) {
+        self.with(pool, |of| of.strange_ports.insert(port, now));
+    }
+
+    /// NodePorts that belonged to others a while ago; at most as many as the range has, because only those were tried.
+    pub(super) fn strange_ports(&self, pool: &Name, now: Timestamp) -> Vec<u16> {
         self.with(pool, |of| {
-            // One range at most; then the pool says that it is exhausted, and a restart looks anew.
-            if of.strange_ports.len() < STRANGE_PORTS_MAX {
-                of.strange_ports.insert(port);
-            }
-        });
+            of.strange_ports
+                .retain(|_, at| now.duration_since(*at) < STRANGE_FOR);
+            of.strange_ports.keys().copied().collect()
+        })
     }
 
-    pub(super) fn strange_ports(&self, pool: &Name) -> Vec<u16> {
-        self.with(pool, |of| of.strange_ports.iter().copied().collect())
-    }
-
-    pub(super) fn has_services(&self, pool: &Name) -> bool {
+    pub(super) fn may_have_services(&self, pool: &Name) -> bool {
         self.with(pool, |of| !of.no_services)
     }
 
-    pub(super) fn services(&self, pool: &Name, some: bool) {
+    pub(super) fn has_services(&self, pool: &Name, some: bool) {
         self.with(pool, |of| of.no_services = !some);
     }
 
@@ -167,5 +167,5 @@ impl Memory {
 /// A watch that is further behind than this is broken, and its next listing shows what there is.
 const UNSEEN_MAX: SignedDuration = SignedDuration::from_secs(120);
 const USAGE_EVERY: SignedDuration = SignedDuration::from_secs(30);
-/// As many as a range can have.
-const STRANGE_PORTS_MAX: usize = 4096;
+/// Others give ports back as well.
+const STRANGE_FOR: SignedDuration = SignedDuration::from_mins(10);

@@ -27,14 +27,16 @@ use super::{Pass, PoolError, View, children};
 use crate::{backoff::dice, ssa::ApplyError};
 
 impl Pass<'_> {
-    /// Makes so many nodes, some at a time. The budget covers them already.
+    /// Makes so many nodes, some at a time. The budget covers them already; `held` are ports of Services whose nodes are gone.
     pub(super) async fn make(
         &self,
         view: &View,
         number: u32,
         revision: &str,
+        held: Vec<NodePorts>,
     ) -> Result<Option<PortsError>, PoolError> {
         let mut taken = self.taken_ports(view);
+        taken.extend(held);
         let mut wanted = Vec::new();
         let mut refused = None;
         for _ in 0..number {
@@ -76,7 +78,7 @@ impl Pass<'_> {
         if let Err(error) = children::service(self, &name, ports).await {
             self.memory.not_made(self.name, &name);
             if is_port_of_others(&error) {
-                self.memory.strange_port(self.name, ports.base);
+                self.memory.strange_port(self.name, ports.base, self.now);
             }
             return Err(error);
         }
@@ -160,7 +162,7 @@ impl Pass<'_> {
         let seen = self.context.stores.media_nodes.all();
         let unseen = self.memory.unseen();
         let own = view.states();
-        let strange = self.memory.strange_ports(self.name);
+        let strange = self.memory.strange_ports(self.name, self.now);
         let mut taken: Vec<(String, NodePorts)> = Vec::new();
         taken.extend(seen.iter().map(|node| (full_name(node), node.spec.ports)));
         taken.extend(
