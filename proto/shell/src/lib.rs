@@ -10,3 +10,8 @@ pub mod probe;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;
+
+/// Every binary that shares this crate allocates by it where it is static: musl's own allocator has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
