@@ -5,6 +5,7 @@
 //! the `webrtc` crate that does what browsers can't, `tests/failures` takes parts of the system away while people talk. Each runs the system in network and process namespaces of its own
 //! (`inside.sh`), so nothing leaves the machine and nothing is left behind. This crate holds what the Rust tests share.
 
+pub mod chart;
 pub mod cluster;
 pub mod http;
 pub mod processes;

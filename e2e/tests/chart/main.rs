@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: EUPL-1.2
+//! What the chart renders: compared with goldens, judged by the rules it must keep, and tried on a real API server.
+
+mod cases;
+mod goldens;
+mod monitoring;
+mod network;
+mod policies;
+mod rbac;
+mod server;
+mod texts;
+mod values;
