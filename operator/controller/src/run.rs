@@ -188,6 +188,7 @@ struct Lead {
 impl Lead {
     /// Follows the role. Dropping the future stops everything.
     async fn run(mut self, mut ordered: mpsc::Receiver<Order>) {
+        self.context.stores.ready().await;
         loop {
             let role = *self.roles.borrow_and_update();
             match role {

@@ -39,6 +39,8 @@ const CHANGES: usize = 4096;
 /// One watch, read by many.
 pub struct Shared<K: Watched> {
     store: Store<K>,
+    /// The store's own way to wait wakes only the last of several who wait.
+    ready: watch::Sender<bool>,
     changes: broadcast::Sender<Arc<K>>,
 }
 
@@ -76,7 +78,12 @@ impl<K: Watched> Shared<K> {
     fn new() -> (Self, Writer<K>) {
         let (store, writer) = kube::runtime::reflector::store();
         let (changes, _) = broadcast::channel(CHANGES);
-        (Self { store, changes }, writer)
+        let shared = Self {
+            store,
+            ready: watch::Sender::new(false),
+            changes,
+        };
+        (shared, writer)
     }
 
     /// What is there.
@@ -105,6 +112,12 @@ impl<K: Watched> Shared<K> {
             }
         })
         .boxed()
+    }
+
+    /// Waits until everything that is there has been read once.
+    pub async fn ready(&self) {
+        // An error means that the watch ended, and with it the process.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     /// The object of a name, in a namespace where the kind has them.
@@ -212,18 +225,18 @@ impl Stores {
         (stores, tasks)
     }
 
-    /// Waits until everything that is there has been read once.
+    /// Waits until everything that is there has been read once. Controllers start after it: of several who wait for one store, kube wakes
+    /// one.
     pub async fn ready(&self) {
-        // An error means that a watch ended, and with it the process.
-        let _ = self.tenants.store.wait_until_ready().await;
-        let _ = self.classes.store.wait_until_ready().await;
-        let _ = self.conferences.store.wait_until_ready().await;
-        let _ = self.pools.store.wait_until_ready().await;
-        let _ = self.media_nodes.store.wait_until_ready().await;
-        let _ = self.windows.store.wait_until_ready().await;
-        let _ = self.pods.store.wait_until_ready().await;
-        let _ = self.nodes.store.wait_until_ready().await;
-        let _ = self.namespaces.store.wait_until_ready().await;
+        self.tenants.ready().await;
+        self.classes.ready().await;
+        self.conferences.ready().await;
+        self.pools.ready().await;
+        self.media_nodes.ready().await;
+        self.windows.ready().await;
+        self.pods.ready().await;
+        self.nodes.ready().await;
+        self.namespaces.ready().await;
     }
 
     /// Wakes when any object of any kind changes.
@@ -258,6 +271,7 @@ fn start<K: Watched>(
     let follower = Follower {
         writer,
         store: shared.store.clone(),
+        ready: shared.ready.clone(),
         changes: shared.changes.clone(),
         common: common.clone(),
         unreadable: Vec::new(),
@@ -268,6 +282,7 @@ fn start<K: Watched>(
 struct Follower<K: Watched> {
     writer: Writer<K>,
     store: Store<K>,
+    ready: watch::Sender<bool>,
     changes: broadcast::Sender<Arc<K>>,
     common: Common,
     /// Of the listing that goes on.
@@ -341,6 +356,7 @@ impl<K: Watched> Follower<K> {
     fn listed(&mut self) {
         let before = self.store.state();
         self.writer.apply_watcher_event(&Event::InitDone);
+        self.ready.send_replace(true);
         let kind = K::kind(&());
         {
             let mut unreadable = self.common.lock();
