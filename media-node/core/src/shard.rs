@@ -119,6 +119,7 @@ pub struct Shard<C: Crypto> {
     run: Vec<u8>,
     events: VecDeque<Event>,
     out: TransportOut,
+    strangers: receive::Strangers,
     counters: Counters,
 }
 
@@ -158,6 +159,7 @@ impl<C: Crypto> Shard<C> {
             run: vec![0; RUN_BYTES_MAX + 2048],
             events: VecDeque::new(),
             out: TransportOut::default(),
+            strangers: receive::Strangers::default(),
             counters: Counters::default(),
         }
     }

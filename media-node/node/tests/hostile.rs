@@ -171,6 +171,40 @@ async fn senseless_datagrams_are_counted_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_without_credentials_is_refused_and_so_knows_that_somebody_is_there() {
+    let world = World::start(Setting {
+        shards: 2,
+        ..Setting::default()
+    })
+    .await;
+    let target = world.node.media_addresses()[0];
+    // A header alone would be answered by more than was sent, and is not.
+    let header = |last: u8, length: u8| {
+        vec![
+            0, 1, 0, length, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, last,
+        ]
+    };
+    let mut probe = header(2, 68);
+    probe.extend([0, 0x26, 0, 64]);
+    probe.resize(88, 0);
+    let socket = tokio::net::UdpSocket::bind((LOCALHOST, 0))
+        .await
+        .expect("bind");
+    socket.connect(target).await.expect("connect");
+    socket.send(&header(1, 0)).await.expect("send");
+    socket.send(&probe).await.expect("send");
+    let mut answer = [0; 576];
+    let length = tokio::time::timeout(std::time::Duration::from_secs(30), socket.recv(&mut answer))
+        .await
+        .expect("an answer")
+        .expect("received");
+    assert!(length <= probe.len(), "{length} bytes");
+    assert_eq!(answer[..2], [0x01, 0x11], "refused");
+    assert_eq!(answer[8..20], probe[8..20], "the probe's transaction");
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_reaches_its_shard_from_whatever_socket_the_kernel_chose() {
     let world = World::start(Setting {
         shards: 2,

@@ -30,6 +30,30 @@ const REBIND_GAP: Duration = Duration::from_millis(250);
 const VIDEO_SLOTS: usize = 1024;
 const AUDIO_SLOTS: usize = 128;
 
+/// Strangers that are answered within a second, per shard: enough for probes, and no work for anybody who floods.
+const STRANGERS_MAX: u32 = 20;
+
+/// Counts the answers to strangers.
+#[derive(Default)]
+pub(super) struct Strangers {
+    since: Option<Timestamp>,
+    answered: u32,
+}
+
+impl Strangers {
+    fn admit(&mut self, now: Timestamp) -> bool {
+        let same = self
+            .since
+            .is_some_and(|since| now.since(since) < Duration::from_secs(1));
+        if !same {
+            self.since = Some(now);
+            self.answered = 0;
+        }
+        self.answered += 1;
+        self.answered <= STRANGERS_MAX
+    }
+}
+
 /// What a packet says of itself in header extensions.
 #[derive(Default)]
 struct Said {
@@ -86,7 +110,10 @@ impl<C: Crypto> Shard<C> {
         let known =
             stun::username(datagram).and_then(|(local, _)| self.fragments.get(local).copied());
         let Some(index) = known else {
-            self.counters.drop(DropReason::UnknownFragment);
+            match stun::stranger_response(datagram) {
+                Some(answer) if self.strangers.admit(now) => self.control.push_back((path, answer)),
+                _ => self.counters.drop(DropReason::UnknownFragment),
+            }
             return;
         };
         // A sender's address can be forged, so nobody takes a path away from a peer that still checks it.
@@ -674,3 +701,17 @@ impl<C: Crypto> Shard<C> {
 pub(super) const ENCODING_ALIVE: Duration = Duration::from_millis(1500);
 /// Nor one that was silent for this long while another goes on: browsers suspend the upper layers first.
 pub(super) const ENCODING_BEHIND: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_strangers_gets_few_answers_and_a_probe_gets_one_again() {
+        let mut strangers = Strangers::default();
+        let start = Timestamp::from_nanos(5_000_000_000);
+        let answered = (0..10_000).filter(|_| strangers.admit(start)).count();
+        assert_eq!(answered, STRANGERS_MAX as usize);
+        assert!(strangers.admit(start + Duration::from_secs(1)));
+    }
+}

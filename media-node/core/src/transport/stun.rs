@@ -162,7 +162,32 @@ pub fn success_response<C: Crypto>(
 /// Answer to a check that is not taken. Shorter than any request, so nobody is amplified.
 #[must_use]
 pub fn error_response(check: &Check<'_>, code: u16) -> Vec<u8> {
-    let mut message = message(BINDING_ERROR, check.transaction);
+    refusal(check.transaction, code)
+}
+
+/// Bytes of the answer to a stranger: a header, an error code without words, a fingerprint.
+const STRANGER_BYTES: usize = HEADER_BYTES + 8 + 8;
+
+/// Answer to a binding request without credentials, as a probe of reachability sends it: refused (RFC 8489 §9.1.3), which says that
+/// somebody is there and no more. `None` for anything else, and where the answer would be longer than the question.
+#[must_use]
+pub fn stranger_response(packet: &[u8]) -> Option<Vec<u8>> {
+    if packet.len() < STRANGER_BYTES
+        || !is_stun_message(packet)
+        || attribute(packet, ATTR_USERNAME.0).is_some()
+    {
+        return None;
+    }
+    let mut asked = Message::new();
+    asked.unmarshal_binary(packet).ok()?;
+    if asked.typ != BINDING_REQUEST {
+        return None;
+    }
+    Some(refusal(asked.transaction_id, 400))
+}
+
+fn refusal(transaction: TransactionId, code: u16) -> Vec<u8> {
+    let mut message = message(BINDING_ERROR, transaction);
     let _ = ErrorCodeAttribute {
         code: ErrorCode(code),
         reason: Vec::new(),
@@ -198,4 +223,52 @@ pub fn is_success<C: Crypto>(packet: &[u8], password: &str) -> bool {
         && message.unmarshal_binary(packet).is_ok()
         && message.typ == BINDING_SUCCESS
         && is_authentic::<C>(packet, password)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bare(kind: [u8; 2], padding: usize) -> Vec<u8> {
+        let length = u16::try_from(4 + padding).unwrap();
+        let mut packet = kind.to_vec();
+        packet.extend(length.to_be_bytes());
+        packet.extend([0x21, 0x12, 0xa4, 0x42]);
+        packet.extend([7; 12]);
+        packet.extend([0x00, 0x26]);
+        packet.extend(u16::try_from(padding).unwrap().to_be_bytes());
+        packet.resize(packet.len() + padding, 0);
+        packet
+    }
+
+    #[test]
+    fn a_stranger_is_refused_with_no_more_than_he_sent() {
+        let asked = bare([0, 1], 64);
+        let answer = stranger_response(&asked).unwrap();
+        assert_eq!(answer.len(), STRANGER_BYTES);
+        assert!(answer.starts_with(&[0x01, 0x11]), "a binding error");
+        assert_eq!(answer[8..20], asked[8..20], "of this transaction");
+        for padding in 0..64 {
+            let asked = bare([0, 1], padding / 4 * 4);
+            let answer = stranger_response(&asked);
+            assert!(answer.is_none_or(|answer| answer.len() <= asked.len()));
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_bare_request_is_answered() {
+        for kind in [[1, 1], [1, 0x11], [0, 0x11], [0, 3]] {
+            assert_eq!(stranger_response(&bare(kind, 64)), None, "{kind:?}");
+        }
+        let mut named = bare([0, 1], 64);
+        named[21] = 0x06;
+        assert_eq!(
+            stranger_response(&named),
+            None,
+            "a check with a name is no stranger's"
+        );
+        let mut short = bare([0, 1], 64);
+        short.truncate(50);
+        assert_eq!(stranger_response(&short), None);
+    }
 }
