@@ -233,6 +233,19 @@ fn a_drained_node_takes_no_rooms_and_can_be_taken_back() {
     });
     assert!(up.run(&["drain", "local-0", "--undo"]).status.success());
     up.until("nodes", "accepting again", all_registered);
+    let again = up.run(&["drain", "local-0", "--deadline", "0s", "--timeout", "60s"]);
+    assert!(
+        again.status.success(),
+        "{}",
+        String::from_utf8_lossy(&again.stderr)
+    );
+    assert!(up.run(&["uncordon", "local-0"]).status.success());
+    up.until("nodes", "accepting once more", all_registered);
+    let status = String::from_utf8_lossy(&up.run(&["status"]).stdout).into_owned();
+    assert!(
+        status.contains("NODES: 2") && status.contains("TENANTS: 2"),
+        "{status}"
+    );
     let unknown = up.run(&["drain", "local-7"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("use one of local-0, local-1"));

@@ -139,6 +139,8 @@ fn help_teaches_by_example() {
         &["describe"],
         &["down"],
         &["drain"],
+        &["uncordon"],
+        &["probe"],
         &[],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_plenum"))
