@@ -24,7 +24,6 @@ use plenum_api::{
     names::{self, FINALIZER_NODE, LABEL_NODE, MANAGER_OPERATOR, SECRET_KEY_CA},
 };
 use plenum_publish::issuer;
-use plenum_shell::identity::node_dns;
 use serde_json::json;
 
 use super::{NodeError, look::Pass};
@@ -178,25 +177,23 @@ impl Pass {
     }
 
     async fn certify(&mut self) -> Result<(), NodeError> {
-        if self
-            .memory
-            .certificate_due
-            .is_some_and(|due| self.now < due)
-        {
+        let ca = self.context.authority.ca();
+        let due = self.memory.certificate_due;
+        if due.is_some_and(|due| self.now < due) && self.memory.ca == ca {
             return Ok(());
         }
         let secret_name = names::node_tls_secret(&self.name.name);
         let namespace = Some(self.name.namespace.as_str());
         let kept = ssa::get::<Secret>(&self.context.client, namespace, &secret_name).await?;
-        let kept = kept.as_ref().and_then(certificate_in);
+        let kept = kept
+            .as_ref()
+            .and_then(|kept| Some((text_in(kept, SECRET_KEY_CA)?, text_in(kept, "tls.crt")?)));
+        let authority = &self.context.authority;
+        let subject = authority.node(&self.uid, &[], &[]);
         let due = match kept {
-            Some(cert) if !issuer::is_due(&cert, self.now) => issuer::renewal(&cert),
+            Some((ca, cert)) if !authority.is_due(&ca, &cert, &subject) => issuer::renewal(&cert),
             _ => {
-                let dns = [node_dns(&self.uid)];
-                let pem = self
-                    .context
-                    .authority
-                    .node_certificate(&self.uid, &dns, &[])?;
+                let pem = authority.issue(&subject)?;
                 let data = [
                     (SECRET_KEY_CA, pem.ca),
                     ("tls.crt", pem.cert.clone()),
@@ -223,6 +220,7 @@ impl Pass {
             }
         };
         self.memory.certificate_due = due;
+        self.memory.ca = ca;
         if let Some(due) = due {
             self.look_again_at(due);
         }
@@ -230,9 +228,9 @@ impl Pass {
     }
 }
 
-fn certificate_in(secret: &Secret) -> Option<String> {
-    let bytes = &secret.data.as_ref()?.get("tls.crt")?.0;
+fn text_in(secret: &Secret, key: &str) -> Option<String> {
+    let bytes = &secret.data.as_ref()?.get(key)?.0;
     String::from_utf8(bytes.clone()).ok()
 }
 
-const REFUSED_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+const REFUSED_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);

@@ -24,6 +24,8 @@ pub(super) struct Memory {
     pub(super) load_written: Option<Timestamp>,
     /// When its certificate is to be replaced.
     pub(super) certificate_due: Option<Timestamp>,
+    /// The CA that it was issued by.
+    pub(super) ca: Option<String>,
     /// Since when its pod is known to be gone.
     pub(super) gone_since: Option<Timestamp>,
 }
