@@ -114,7 +114,7 @@ impl Planner {
         snapshot.unknown_secrets = found.unknown;
         // Half a second of pure work for ten thousand conferences: not on a thread that serves others.
         let planned = tokio::task::spawn_blocking(move || assemble(snapshot)).await;
-        let Ok(mut planned) = planned else {
+        let Ok(Some(mut planned)) = planned else {
             return RETRY;
         };
         // Whoever publishes waits for it: what a snapshot leaves out is retracted.

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Sources of the parts that run as services.
-const PARTS: [(&str, &[&str]); 2] = [
+const PARTS: [(&str, &[&str]); 3] = [
     ("control-plane", &["control-plane/server/src"]),
     ("media-node", &["media-node/node/src", "media-node/net/src"]),
+    ("operator", &["operator/controller/src"]),
 ];
 const LEVELS: [&str; 3] = ["info", "warn", "error"];
 

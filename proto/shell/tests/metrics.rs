@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! `docs/metrics.md` lists what the control plane counts, and no label can grow without a bound.
+//! `docs/metrics.md` lists what control plane and operator count, and no label can grow without a bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a label may be named after: things of which there is a small, declared number.
-const LABELS: [&str; 7] = [
-    "reason", "tenant", "limit", "script", "outcome", "family", "receiver",
+const LABELS: [&str; 12] = [
+    "reason", "tenant", "limit", "script", "outcome", "family", "receiver", "kind", "result",
+    "verb", "resource", "code",
+];
+
+/// Sources of the parts, and what the names of their metrics begin with.
+const PARTS: [(&str, &str); 2] = [
+    ("control-plane/server/src", "plenum_control_"),
+    ("operator/controller/src", "plenum_operator_"),
 ];
 
 fn root() -> PathBuf {
@@ -25,9 +32,9 @@ fn sources(folder: &Path, into: &mut Vec<String>) {
 }
 
 /// The first two string literals after each registration: name and help.
-fn registered() -> BTreeMap<String, String> {
+fn registered(folder: &str, prefix: &str) -> BTreeMap<String, String> {
     let mut texts = Vec::new();
-    sources(&root().join("control-plane/server/src"), &mut texts);
+    sources(&root().join(folder), &mut texts);
     let mut found = BTreeMap::new();
     for text in &texts {
         for call in ["registry.register(", "register!("] {
@@ -46,7 +53,7 @@ fn registered() -> BTreeMap<String, String> {
                     .and_then(|rest| rest.split_once('"'))
                     .map(|(help, _)| help)
                     .expect("a metric has a help text");
-                found.insert(format!("plenum_control_{name}"), help.to_owned());
+                found.insert(format!("{prefix}{name}"), help.to_owned());
             }
         }
     }
@@ -54,25 +61,30 @@ fn registered() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_documentation_lists_every_metric_of_the_control_plane() {
+fn the_documentation_lists_every_metric_of_control_plane_and_operator() {
     let text = std::fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md");
-    let documented: BTreeMap<String, String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `plenum_control_"))
-        .map(|row| {
-            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            let name = cells[0].trim_end_matches('`');
-            (format!("plenum_control_{name}"), cells[2].to_owned())
-        })
-        .collect();
-    assert!(documented.len() > 30, "the table is there");
-    assert_eq!(documented, registered());
+    for (folder, prefix) in PARTS {
+        let start = format!("| `{prefix}");
+        let documented: BTreeMap<String, String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(&start))
+            .map(|row| {
+                let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+                let name = cells[0].trim_end_matches('`');
+                (format!("{prefix}{name}"), cells[2].to_owned())
+            })
+            .collect();
+        assert!(documented.len() > 10, "the table of {folder} is there");
+        assert_eq!(documented, registered(folder, prefix));
+    }
 }
 
 #[test]
 fn no_label_names_a_room_or_a_person() {
     let mut texts = Vec::new();
-    sources(&root().join("control-plane/server/src"), &mut texts);
+    for (folder, _) in PARTS {
+        sources(&root().join(folder), &mut texts);
+    }
     let mut labels = BTreeSet::new();
     for text in &texts {
         for (at, _) in text.match_indices("EncodeLabelSet)]") {

@@ -107,9 +107,9 @@ fn declared(
     })
 }
 
-/// Plans. Rounds are bounded by the number of objects: each leaves out at least one.
+/// Plans. Rounds are bounded by the number of objects: each leaves out at least one. `None` is a bug: then the plan before stays.
 #[must_use]
-pub fn assemble(snapshot: Snapshot) -> Planned {
+pub fn assemble(snapshot: Snapshot) -> Option<Planned> {
     let Snapshot {
         mut objects,
         tenant_of_namespace,
@@ -147,6 +147,7 @@ pub fn assemble(snapshot: Snapshot) -> Planned {
                         // Everything that is wanted was brought.
                         Err(error) => {
                             tracing::error!(event = "PlanImpossible", error = %error, "there is no plan for valid objects");
+                            return None;
                         }
                     }
                     planned.generated = generated;
@@ -167,13 +168,13 @@ pub fn assemble(snapshot: Snapshot) -> Planned {
                 event = "PlanImpossible",
                 "objects are not valid, and none of them can be left out"
             );
-            break;
+            return None;
         }
     }
     planned.plan.nodes = node_records(&pools, &nodes);
     orphans(&objects, &mut planned);
     planned.objects = Arc::new(objects);
-    planned
+    Some(planned)
 }
 
 fn node_records(
