@@ -18,6 +18,7 @@ mod follow;
 mod manifest;
 #[cfg(test)]
 mod mutations;
+mod readyz;
 mod table;
 mod up;
 mod validate;

@@ -219,7 +219,25 @@ fn links_and_passwords_are_the_same_after_a_restart() {
 #[test]
 fn a_drained_node_takes_no_rooms_and_can_be_taken_back() {
     let up = Up::start(Folder::new("drain").with_quickstart(24_900), &[]);
-    up.event("ready");
+    let ready = up.event("ready");
+    let nodes = up.until("nodes", "registered", all_registered);
+    let address = &nodes[0]["status"]["addresses"][0];
+    let media = format!(
+        "{}:{}",
+        address["address"].as_str().expect("an address"),
+        address["port"]
+    );
+    let url = ready["url"].as_str().expect("a URL");
+    let probed = plenum()
+        .args(["probe", "--gateway", url, "--media", &media])
+        .output()
+        .expect("plenum runs");
+    let said = String::from_utf8_lossy(&probed.stdout).into_owned();
+    assert!(probed.status.success(), "{said}");
+    assert!(
+        said.contains(": ready\n") && said.contains(": answers STUN\n"),
+        "{said}"
+    );
     let drained = up.run(&["drain", "local-0"]);
     assert!(
         drained.status.success(),
@@ -357,6 +375,27 @@ fn others_may_join_only_by_tls_and_without_public_keys() {
         "{ready}"
     );
     assert_eq!(ready["ca"]["sha256"].as_str().map(str::len), Some(95));
+
+    let url = ready["url"].as_str().unwrap_or_default();
+    let port = url.rsplit_once(':').map_or("", |(_, port)| port);
+    let probe = |ca: &std::path::Path| {
+        let output = plenum()
+            .args(["probe", "--timeout", "1s", "--gateway"])
+            .arg(format!("https://127.0.0.1:{port}"))
+            .arg("--gateway-ca")
+            .arg(ca)
+            .output()
+            .expect("plenum runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, said) = probe(&up.folder.state().join("ca.crt"));
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = probe(&up.folder.state().join("ca.key"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("it holds no certificate"), "{said}");
 }
 
 #[test]

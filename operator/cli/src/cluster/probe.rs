@@ -4,18 +4,13 @@
 use std::{
     net::SocketAddr,
     process::ExitCode,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::rand;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket},
     time::{sleep, timeout},
 };
@@ -26,14 +21,12 @@ use super::{
     args::{Access, Probe as Options},
     collection, object, text,
 };
-use crate::FAILED;
+use crate::{FAILED, readyz};
 
 /// One attempt.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// Between attempts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The status line is all that matters.
-const ANSWER_BYTES_MAX: u64 = 4096;
 /// Media addresses that are asked; a pool may have hundreds of nodes.
 const MEDIA_MAX: usize = 16;
 
@@ -126,7 +119,7 @@ async fn gateway(url: &str, options: &Options) -> Result<String, String> {
     let stream = TcpStream::connect((name, port))
         .await
         .map_err(|error| format!("no connection: {error}"))?;
-    let head = if tls {
+    let line = if tls {
         let named = options.gateway_name.as_deref().unwrap_or(name).to_owned();
         let shown = named.clone();
         let server = ServerName::try_from(named).map_err(|_| {
@@ -136,13 +129,12 @@ async fn gateway(url: &str, options: &Options) -> Result<String, String> {
             .connect(server, stream)
             .await
             .map_err(|error| format!("TLS as {shown}: {error}"))?;
-        request(stream, name).await
+        readyz::ask(stream, name).await
     } else {
-        request(stream, name).await
+        readyz::ask(stream, name).await
     };
-    let head = head.map_err(|error| error.to_string())?;
-    let line = head.lines().next().unwrap_or_default().to_owned();
-    if line.starts_with("HTTP/1.1 200") {
+    let line = line.map_err(|error| error.to_string())?;
+    if readyz::is_ready(&line) {
         Ok("ready".to_owned())
     } else {
         Err(format!("/readyz answers {line:?}"))
@@ -154,39 +146,7 @@ fn connector(options: &Options) -> Result<TlsConnector, String> {
         "the certificate is checked against a CA of yours; name it with --gateway-ca FILE",
     )?;
     let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        certificate
-            .map_err(|error| error.to_string())
-            .and_then(|der| roots.add(der).map_err(|error| error.to_string()))
-            .map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("{} holds no certificate", file.display()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-async fn request(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    host: &str,
-) -> std::io::Result<String> {
-    let text = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(text.as_bytes()).await?;
-    stream.flush().await?;
-    let mut answer = Vec::new();
-    // A peer that closes without a TLS goodbye has still answered.
-    let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;
-    if answer.is_empty() {
-        read?;
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    readyz::connector(&pem).map_err(|why| format!("{}: {why}", file.display()))
 }
 
 /// Addresses of nodes that are ready.

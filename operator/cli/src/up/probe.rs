@@ -1,27 +1,23 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Asks the gateway whether it is ready, as a cluster's probe would.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
+use crate::readyz;
+
 const PERIOD: Duration = Duration::from_millis(25);
 const ANSWER: Duration = Duration::from_secs(2);
-/// The status line is all that matters.
-const ANSWER_BYTES_MAX: u64 = 1024;
 
 /// Waits until the gateway says that it is ready.
 pub(crate) async fn ready(address: SocketAddr, ca: Option<&str>) {
-    let connector = ca.and_then(connector);
+    let connector = ca.and_then(|pem| readyz::connector(pem.as_bytes()).ok());
     loop {
         let answer = timeout(ANSWER, ask(address, connector.as_ref()));
         if let Ok(Ok(true)) = answer.await {
@@ -31,40 +27,14 @@ pub(crate) async fn ready(address: SocketAddr, ca: Option<&str>) {
     }
 }
 
-fn connector(ca: &str) -> Option<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.as_bytes()).ok()?)
-        .ok()?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .ok()?;
-    Some(TlsConnector::from(Arc::new(
-        config.with_root_certificates(roots).with_no_client_auth(),
-    )))
-}
-
 async fn ask(address: SocketAddr, connector: Option<&TlsConnector>) -> std::io::Result<bool> {
     let stream = TcpStream::connect(address).await?;
-    match connector {
+    let line = match connector {
         Some(connector) => {
             let name = ServerName::IpAddress(address.ip().into());
-            request(connector.connect(name, stream).await?).await
+            readyz::ask(connector.connect(name, stream).await?, "localhost").await?
         }
-        None => request(stream).await,
-    }
-}
-
-async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<bool> {
-    stream
-        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await?;
-    let mut answer = Vec::new();
-    // A peer that closes without a TLS goodbye has still answered.
-    let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;
-    if answer.is_empty() {
-        read?;
-    }
-    Ok(answer.starts_with(b"HTTP/1.1 200"))
+        None => readyz::ask(stream, "localhost").await?,
+    };
+    Ok(readyz::is_ready(&line))
 }
