@@ -40,7 +40,7 @@ check: ## Lints without running anything
 	cargo deny --locked check bans licenses sources
 	cd e2e/go && go vet ./... && test -z "$$(gofmt -l .)"
 
-crds: ## Writes crds/ from the types
+crds: ## Writes crds/ and the reference pages of docs/ from the types and the chart
 	cargo run --locked --package plenum-api --bin crdgen
 
 web: $(WEB)/dist/index.html ## Builds the page
