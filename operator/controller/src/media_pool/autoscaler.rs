@@ -88,14 +88,9 @@ async fn scale(pool: &MediaPool, context: &Context, memory: &Memory) -> Result<(
         memory.decided(&name, None);
         return Ok(());
     }
-    let params = PatchParams {
-        field_manager: Some(MANAGER_AUTOSCALER.to_owned()),
-        ..PatchParams::default()
-    };
-    let patch = json!({ "spec": { "replicas": decision.desired } });
-    api.patch_scale(&name.name, &params, &Patch::Merge(&patch))
-        .await
-        .map_err(PoolError::api("write the number of a pool's nodes"))?;
+    // Before it is written: whoever sees the new number also knows why.
+    memory.decided(&name, Some(decision));
+    write(&api, &fresh, decision.desired).await?;
     tracing::info!(
         event = "PoolScaled",
         namespace = name.namespace,
@@ -105,8 +100,25 @@ async fn scale(pool: &MediaPool, context: &Context, memory: &Memory) -> Result<(
         cause = decision.cause.as_str(),
         "another number of nodes is wanted"
     );
-    memory.decided(&name, Some(decision));
     Ok(())
+}
+
+/// Through `/scale`, so that the number alone is written. While nobody owns it the API server (1.35) keeps no account of who writes there,
+/// and nobody could tell later whose number it is; so the first one goes to the pool itself. Server-side apply is no way: that API server
+/// cannot apply to the `/scale` of a custom resource.
+async fn write(api: &Api<MediaPool>, pool: &MediaPool, replicas: u32) -> Result<(), PoolError> {
+    let name = pool.name_any();
+    let params = PatchParams {
+        field_manager: Some(MANAGER_AUTOSCALER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    let written = if pool.managed_fields().iter().any(owns_replicas) {
+        api.patch_scale(&name, &params, &patch).await.map(drop)
+    } else {
+        api.patch(&name, &params, &patch).await.map(drop)
+    };
+    written.map_err(PoolError::api("write the number of a pool's nodes"))
 }
 
 /// Whoever else writes the number through `/scale`, as a HorizontalPodAutoscaler does. A person with `kubectl scale` is overruled, as
@@ -115,15 +127,14 @@ fn other_scaler(fields: &[ManagedFieldsEntry]) -> Option<String> {
     fields
         .iter()
         .filter(|entry| entry.subresource.as_deref() == Some("scale"))
-        .filter(|entry| {
-            let owned = entry
-                .fields_v1
-                .as_ref()
-                .and_then(|fields| fields.0.pointer("/f:spec/f:replicas"));
-            owned.is_some()
-        })
+        .filter(|entry| owns_replicas(entry))
         .filter_map(|entry| entry.manager.clone())
         .find(|manager| manager != MANAGER_AUTOSCALER && !manager.starts_with("kubectl"))
+}
+
+fn owns_replicas(entry: &ManagedFieldsEntry) -> bool {
+    let fields = entry.fields_v1.as_ref();
+    fields.is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
 }
 
 /// Between the 15 and 30 seconds in which a load report is fresh.
