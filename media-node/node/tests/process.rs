@@ -275,6 +275,41 @@ async fn a_pod_is_ready_without_a_control_plane_and_stays_so_while_it_drains() {
     assert_eq!(process.exit_code().await, Some(0));
 }
 
+/// Of an authority that the node has not heard of when it starts: whoever is of the new one gets through only once the files are read
+/// again, as caller and as called.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_that_are_replaced_on_disk_are_used_without_a_restart() {
+    let (former, next) = (Pki::new(), Pki::new());
+    let directory = Directory::new("rotation");
+    former.write(Role::Node, &directory.0);
+    let known = ControlPlane::start(&former, Some(facts(true))).await;
+    let stranger = ControlPlane::start(&next, Some(facts(true))).await;
+    let setting = Setting {
+        control_planes: vec![known.endpoint(), stranger.endpoint()],
+        ..Setting::default()
+    };
+    let mut process = Process::start(&setting.line(directory.text()));
+    known.wait_accepting().await;
+    let node = known.hello().expect("hello").grpc_endpoint;
+    let node = node.parse().expect("an address");
+    let refused = Call::try_connect(&next, node, Some(Role::ControlPlane)).await;
+    assert!(
+        refused.is_err(),
+        "nobody of the new authority is let in yet"
+    );
+    assert!(!stranger.attached());
+
+    next.write(Role::Node, &directory.0);
+    stranger.wait_accepting().await;
+    let call = Call::connect(&next, node, Role::ControlPlane).await;
+    call.open("a", 1, None).await.expect("opened");
+    assert!(known.attached(), "what was connected stays");
+    assert_eq!(known.streams(), 1, "and did not have to come again");
+    process.terminate();
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+}
+
 #[tokio::test]
 async fn a_wrong_command_line_ends_with_2_and_a_taken_port_with_1() {
     let pki = Pki::new();
