@@ -25,6 +25,7 @@ use operator_core::tenant::{
 };
 use plenum_api::{Tenant, names};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::OnceCell;
 
 use crate::{
     context::Context,
@@ -37,6 +38,7 @@ pub(crate) struct ChildStores {
     limits: Store<LimitRange>,
     policies: Store<NetworkPolicy>,
     bindings: Store<RoleBinding>,
+    read: OnceCell<()>,
 }
 
 impl ChildStores {
@@ -54,17 +56,22 @@ impl ChildStores {
             limits,
             policies,
             bindings,
+            read: OnceCell::new(),
         };
         (stores, controller)
     }
 
-    /// Waits until everything that is there has been read once: before that, everything would be written anew.
+    /// Waits until everything that is there has been read once: before that, everything would be written anew. One waits
+    /// for all, because a store of kube's wakes only one.
     async fn ready(&self) {
-        // An error means that a watch ended, and with it the controller.
-        let _ = self.quotas.wait_until_ready().await;
-        let _ = self.limits.wait_until_ready().await;
-        let _ = self.policies.wait_until_ready().await;
-        let _ = self.bindings.wait_until_ready().await;
+        let read = self.read.get_or_init(|| async {
+            // An error means that a watch ended, and with it the controller.
+            let _ = self.quotas.wait_until_ready().await;
+            let _ = self.limits.wait_until_ready().await;
+            let _ = self.policies.wait_until_ready().await;
+            let _ = self.bindings.wait_until_ready().await;
+        });
+        read.await;
     }
 }
 
