@@ -296,7 +296,9 @@ fn standing(window: &MaintenanceWindow, now: Timestamp) -> Standing {
         .as_ref()
         .and_then(|length| length.to_std().ok())
         .unwrap_or(Duration::ZERO);
+    // Who promises no announcement cannot come too late for it.
     if let Some(first) = schedule.next_window(Timestamp::MIN)
+        && !announce.is_zero()
         && spec.schedule.recurrence.is_none()
         && spec.override_.is_none()
         && let Some(declared) = &window.metadata.creation_timestamp

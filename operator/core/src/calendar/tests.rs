@@ -229,6 +229,14 @@ fn a_window_that_was_declared_too_late_has_no_effect_without_a_reason() {
     assert_eq!(calendar_refused.draining(place), None);
     let justified = [late(json!({ "override": { "reason": "agreed" } }))];
     assert_eq!(calendar(&justified, NIGHT).draining(place), Some("w"));
+    let unannounced = late(json!({ "announceBefore": null, "schedule": {
+        "start": "2026-08-31T20:00", "timeZone": "Europe/Berlin", "duration": "300h",
+    } }));
+    assert_eq!(
+        calendar(&[unannounced], NIGHT).draining(place),
+        Some("w"),
+        "it promised nobody anything, and had begun when it was declared"
+    );
     let in_time = [late(json!({ "announceBefore": "24h" }))];
     assert_eq!(calendar(&in_time, NIGHT).draining(place), Some("w"));
 }
