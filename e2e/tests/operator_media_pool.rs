@@ -653,7 +653,7 @@ async fn services_and_the_number_of_nodes_are_what_the_api_server_makes_of_them(
         return Ok(());
     };
     node_ports_of_others_are_left_alone(&world.media("ports").await?).await?;
-    the_autoscaler_writes_scale(&world.media("scaled").await?).await
+    the_autoscaler_writes_scale_and_yields_to_another(&world.media("scaled").await?).await
 }
 
 async fn node_ports_of_others_are_left_alone(media: &Media<'_>) -> Result<()> {
@@ -755,7 +755,7 @@ fn owners(pool: &MediaPool) -> Vec<(&str, Option<&str>)> {
         .collect()
 }
 
-async fn the_autoscaler_writes_scale(media: &Media<'_>) -> Result<()> {
+async fn the_autoscaler_writes_scale_and_yields_to_another(media: &Media<'_>) -> Result<()> {
     let start = Timestamp::now().strftime("%Y-%m-%dT00:00").to_string();
     let spec = json!({
         "network": { "type": "None" },
@@ -792,5 +792,24 @@ async fn the_autoscaler_writes_scale(media: &Media<'_>) -> Result<()> {
         Ok(scale.is_some_and(|scale| (scale.to, &*scale.reason) == (4, "Load")))
     })
     .await?;
+    // What a HorizontalPodAutoscaler does.
+    let params = PatchParams {
+        field_manager: Some("kube-controller-manager".to_owned()),
+        ..PatchParams::default()
+    };
+    let five = json!({ "spec": { "replicas": 5 } });
+    media
+        .api::<MediaPool>()
+        .patch_scale("s", &params, &Patch::Merge(five))
+        .await?;
+    until("five nodes", || async {
+        Ok(media.nodes().await?.len() == 5)
+    })
+    .await?;
+    let pool: MediaPool = media.api().get("s").await?;
+    ensure!(
+        pool.spec.replicas == Some(5),
+        "the number is not ours any more"
+    );
     Ok(())
 }

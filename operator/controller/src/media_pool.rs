@@ -111,7 +111,8 @@ async fn reconcile_all(context: Arc<Context>, memory: Arc<Memory>) {
         .watches_shared_stream(stores.pods.subscribe(), |pod| pool_of_pod(&pod))
         .watches_shared_stream(stores.nodes.subscribe(), move |_| on_machine())
         .watches_shared_stream(stores.windows.subscribe(), move |_| on_window())
-        .reconcile_all_on(reports(&context));
+        .reconcile_all_on(reports(&context))
+        .reconcile_all_on(decisions(&memory));
     drive(Arc::clone(&context), controller, move |pool, context| {
         reconcile(pool, context, Arc::clone(&memory))
     })
@@ -125,6 +126,14 @@ fn reports(context: &Context) -> impl futures::Stream<Item = ()> + Send + 'stati
         live.changed().await.ok()?;
         live.mark_unchanged();
         Some(((), live))
+    })
+}
+
+/// Decisions of the autoscaler.
+fn decisions(memory: &Memory) -> impl futures::Stream<Item = ()> + Send + 'static {
+    stream::unfold(memory.decisions(), |mut decisions| async move {
+        decisions.changed().await.ok()?;
+        Some(((), decisions))
     })
 }
 

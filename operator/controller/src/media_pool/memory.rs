@@ -16,10 +16,23 @@ use operator_core::{
     },
 };
 use plenum_api::media_node::DrainReason;
+use tokio::sync::watch;
 
 /// By pool. Pools are few, and what is remembered of one is bounded by what one pass does.
-#[derive(Default)]
-pub(super) struct Memory(Mutex<BTreeMap<Name, Remembered>>);
+pub(super) struct Memory {
+    pools: Mutex<BTreeMap<Name, Remembered>>,
+    /// Counts decisions that differ from the one before.
+    decisions: watch::Sender<u64>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            pools: Mutex::default(),
+            decisions: watch::Sender::new(0),
+        }
+    }
+}
 
 #[derive(Default)]
 struct Remembered {
@@ -40,7 +53,7 @@ struct Remembered {
 
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Remembered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(&self, pool: &Name, change: impl FnOnce(&mut Remembered) -> T) -> T {
@@ -144,8 +157,18 @@ impl Memory {
         self.with(pool, |of| of.decision)
     }
 
+    /// Another number, or that none is decided here, has the pools looked at again.
     pub(super) fn decided(&self, pool: &Name, decision: Option<Decision>) {
-        self.with(pool, |of| of.decision = decision);
+        let number = |decision: Option<Decision>| decision.map(|decision| decision.desired);
+        let before = self.with(pool, |of| std::mem::replace(&mut of.decision, decision));
+        if number(before) != number(decision) {
+            self.decisions.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Wakes when another number was decided.
+    pub(super) fn decisions(&self) -> watch::Receiver<u64> {
+        self.decisions.subscribe()
     }
 
     /// Decides with the pool's history, and adds to it.
