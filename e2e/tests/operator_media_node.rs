@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! The controllers of media nodes and pools against a real API server with its controllers: pods, drains, evictions.
+//! The controllers of media nodes, pools and windows against a real API server with its controllers: pods, drains, evictions.
 //!
 //! No machine runs here, so the test stands in for kubelets (it places pods, says that they run, lets deleted ones end) and for the control
 //! plane (it takes orders and reports rooms).
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::cluster::{ApiServer, Identity};
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, ServiceAccount};
 use kube::{
     Api, Client, Config, ResourceExt,
@@ -32,7 +32,7 @@ use operator::{
     telemetry::Metrics,
 };
 use plenum_api::{
-    MediaNode, MediaPool,
+    MaintenanceWindow, MediaNode, MediaPool,
     media_node::{DrainPhase, DrainReason},
     names::LABEL_PROTECTED,
 };
@@ -430,7 +430,8 @@ async fn nodes_come_serve_and_go_only_when_they_are_empty() -> Result<()> {
     a_drain_is_taken_back_until_it_is_announced(&world).await?;
     cordoning_a_machine_drains_what_it_carries(&world).await?;
     deleting_a_node_is_a_drain(&world).await?;
-    a_lost_pod_is_lost_and_its_node_gets_no_second_one(&world).await
+    a_lost_pod_is_lost_and_its_node_gets_no_second_one(&world).await?;
+    a_window_empties_a_machine_one_node_at_a_time(&world).await
 }
 
 async fn a_node_gets_a_certificate_one_pod_and_addresses(world: &World) -> Result<()> {
@@ -668,6 +669,72 @@ async fn a_lost_pod_is_lost_and_its_node_gets_no_second_one(world: &World) -> Re
     ensure!(
         world.api::<Pod>().get_opt(&name).await?.is_none(),
         "the node got a second pod"
+    );
+    Ok(())
+}
+
+async fn a_window_empties_a_machine_one_node_at_a_time(world: &World) -> Result<()> {
+    world
+        .declare(4, json!({ "timeout": "1h", "announceBefore": "1m" }))
+        .await?;
+    let nodes = world.wait_for_serving(4).await?;
+    for node in &nodes {
+        world.set_rooms(node, 1);
+    }
+    let on_m1: Vec<MediaNode> = nodes
+        .into_iter()
+        .filter(|node| machine_of(node) == "m1")
+        .collect();
+    ensure!(on_m1.len() > 1, "one machine carries several nodes");
+    let begin = Timestamp::now().checked_sub(1.minute())?;
+    let start = begin.to_string();
+    let start = start.get(..16).context("a moment")?;
+    let window: MaintenanceWindow = serde_json::from_value(json!({
+        "apiVersion": "plenum.dev/v1alpha1", "kind": "MaintenanceWindow", "metadata": { "name": "rack" },
+        "spec": {
+            "schedule": { "start": start, "timeZone": "UTC", "duration": "2h" },
+            "action": "Drain", "selector": { "nodes": { "matchLabels": { "rack": "m1" } } },
+        },
+    }))?;
+    Api::all(world.client.clone())
+        .create(&PostParams::default(), &window)
+        .await?;
+    let maintained = || async {
+        let all = world.nodes().await?;
+        Ok::<_, anyhow::Error>(
+            all.into_iter()
+                .filter(|node| {
+                    let drain = node.spec.drain.as_ref();
+                    drain.is_some_and(|drain| drain.reason == DrainReason::Maintenance)
+                        && phase_of(node) != Some(DrainPhase::Drained)
+                })
+                .collect::<Vec<_>>(),
+        )
+    };
+    for _ in on_m1 {
+        until("one node is being emptied", || async {
+            Ok(maintained().await?.len() == 1)
+        })
+        .await?;
+        let node = maintained().await?.remove(0);
+        ensure!(machine_of(&node) == "m1", "{}", machine_of(&node));
+        world
+            .wait_for_phase(&node.name_any(), DrainPhase::Waiting)
+            .await?;
+        ensure!(maintained().await?.len() == 1, "more than one at a time");
+        world.set_rooms(&node, 0);
+        world
+            .wait_for_phase(&node.name_any(), DrainPhase::Drained)
+            .await?;
+    }
+    for node in world.wait_for_serving(4).await? {
+        ensure!(machine_of(&node) == "m2", "a pod came back to the machine");
+    }
+    let window: MaintenanceWindow = Api::all(world.client.clone()).get("rack").await?;
+    let status = window.status.context("a status")?;
+    ensure!(
+        status.phase.map(|phase| phase.as_str()) == Some("Active"),
+        "{status:?}"
     );
     Ok(())
 }
