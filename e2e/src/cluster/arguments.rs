@@ -112,6 +112,9 @@ pub(crate) fn controllers_command(
         .arg("--secure-port=0")
         .arg("--leader-elect=false")
         .arg("--use-service-account-credentials=true")
+        // A quota that counts objects of a kind that is half a minute old is otherwise looked at again after five minutes, and until
+        // then no such object is taken.
+        .arg("--resource-quota-sync-period=5s")
         .arg(format!(
             "--service-account-private-key-file={}",
             folder.join("pki/service-accounts.key").display()
