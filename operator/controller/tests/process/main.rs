@@ -3,6 +3,7 @@
 //!
 //! One API server for all cases, one after the other and each in a namespace of its own; the last takes the server away.
 
+mod control_plane;
 mod operator;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use control_plane::ControlPlane;
 use e2e::cluster::ApiServer;
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -40,6 +42,7 @@ const CASES: &[(&str, Case)] = cases![
     one_of_two_leads_and_the_other_follows_a_leader_that_is_killed_or_told_to_stop,
     a_leader_that_slept_past_its_lease_follows_when_it_wakes,
     the_leader_makes_a_ca_and_certificates_and_leaves_alone_what_is_not_its_own,
+    what_is_declared_reaches_every_control_plane_that_comes_and_goes,
     without_an_api_server_the_process_lives_unready_and_goes_on_where_it_was,
 ];
 
@@ -135,6 +138,28 @@ impl Place {
         }
     }
 
+    /// Applies manifests, as often as it takes until the namespaces and quotas that the operator makes are in force.
+    async fn apply(&self, manifests: &str) -> Result<()> {
+        let server = self.server.lock().await;
+        let file = server.folder().join("declared.yaml");
+        std::fs::write(&file, manifests)?;
+        let file = file.to_str().context("a path in UTF-8")?;
+        let end = Instant::now() + operator::PATIENCE;
+        loop {
+            let output = server
+                .try_kubectl(&["apply", "--server-side", "-f", file])
+                .await?;
+            if output.status.success() {
+                return Ok(());
+            }
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let passes = ["not found", "status unknown for quota"];
+            let passes = passes.iter().any(|reason| said.contains(reason));
+            ensure!(passes && Instant::now() < end, "{said}");
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -199,6 +224,76 @@ async fn a_leader_that_slept_past_its_lease_follows_when_it_wakes(place: Place) 
     first.ready().await?;
     Ok(())
 }
+
+async fn what_is_declared_reaches_every_control_plane_that_comes_and_goes(
+    place: Place,
+) -> Result<()> {
+    let Some(plane) = ControlPlane::new(&place.namespace)? else {
+        return Ok(());
+    };
+    let operator = place
+        .operator("only", &["--control-plane", &plane.grpc()])
+        .await?;
+    operator.event("CertificateIssued").await?;
+    let certificate = place.secret("plenum-control-plane-tls").await?;
+    for file in ["ca.crt", "tls.crt", "tls.key"] {
+        plane.write(file, &text(&certificate, file)?)?;
+    }
+    place.apply(QUICKSTART).await?;
+    let first = plane.start().await?;
+    operator.event("ControlPlaneReachable").await?;
+    operator
+        .counts(
+            "plenum_operator_publications_total{kind=\"Tenant\",result=\"taken\"}",
+            1,
+        )
+        .await?;
+    operator
+        .counts(
+            "plenum_operator_publications_total{kind=\"Conference\",result=\"taken\"}",
+            1,
+        )
+        .await?;
+    ensure!(
+        operator.events("RecordRefused").is_empty(),
+        "{}",
+        operator.log()
+    );
+
+    // It had everything in memory. Its successor is given all of it again, without anything being declared anew.
+    first.kill().await?;
+    operator.event("ControlPlaneUnreachable").await?;
+    let second = plane.start().await?;
+    operator.nth_event("ControlPlaneReachable", 2).await?;
+    operator
+        .counts(
+            "plenum_operator_publications_total{kind=\"Conference\",result=\"taken\"}",
+            2,
+        )
+        .await?;
+
+    // Without an API server the streams stay, and what they say is heard.
+    place.server.lock().await.kill();
+    operator.event("LeaseLapsed").await?;
+    ensure!(
+        operator
+            .metric("plenum_operator_control_plane_replicas")
+            .await?
+            == 1.0
+    );
+    ensure!(
+        operator.events("ControlPlaneUnreachable").len() == 1,
+        "{}",
+        operator.log()
+    );
+    place.server.lock().await.run().await?;
+    operator.nth_event("LeaseTaken", 2).await?;
+    operator.terminate().await?;
+    second.kill().await
+}
+
+/// A tenant with a key, a class, a pool, and one conference whose opener has a key.
+const QUICKSTART: &str = include_str!("declared.yaml");
 
 async fn without_an_api_server_the_process_lives_unready_and_goes_on_where_it_was(
     place: Place,

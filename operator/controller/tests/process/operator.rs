@@ -133,6 +133,19 @@ impl Operator {
         Ok(value.trim().parse()?)
     }
 
+    /// Waits until a counter has come so far.
+    pub(crate) async fn counts(&self, name: &str, wanted: u32) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name).await.unwrap_or_default();
+            if value >= f64::from(wanted) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "{name} is {value}\n{}", self.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn ask(&self, listener: &str, path: &str) -> Result<(u16, String)> {
         let line = self.events("Listening").pop().context("it listens")?;
         let address: SocketAddr = line[listener].as_str().context("an address")?.parse()?;
