@@ -13,7 +13,10 @@ use operator_core::{
         status::is_ready,
     },
 };
-use plenum_api::{MediaNode, media_pool::AddressSourceType};
+use plenum_api::{
+    ConditionStatus, ConditionType, MediaNode, Reason, conditions::find,
+    media_pool::AddressSourceType,
+};
 
 use super::{NodeError, later, look::Pass};
 use crate::{context::Context, ssa};
@@ -27,10 +30,17 @@ pub(super) fn seed(context: &Context) {
     }
 }
 
-/// The endpoint that a status tells of.
+/// The endpoint that a status tells of, unless the pod is gone.
 #[must_use]
 pub fn endpoint_in(node: &MediaNode) -> Option<(&str, NodeEndpoint)> {
     let (uid, status) = (node.metadata.uid.as_deref()?, node.status.as_ref()?);
+    let gone = [Reason::PodLost, Reason::PodRemoved];
+    if find(&status.conditions, ConditionType::Ready).is_some_and(|ready| {
+        ready.status == ConditionStatus::False
+            && gone.iter().any(|reason| reason.as_str() == ready.reason)
+    }) {
+        return None;
+    }
     Some((
         uid,
         NodeEndpoint {
@@ -104,3 +114,52 @@ impl Pass {
 }
 
 const ADDRESS_AGAIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node(ready: Value, spec: Value) -> MediaNode {
+        let mut object = json!({
+            "apiVersion": "plenum.dev/v1alpha1", "kind": "MediaNode",
+            "metadata": { "name": "a-1", "namespace": "media", "uid": "u-1" },
+            "spec": { "poolRef": { "name": "a" }, "revision": "abc123", "ports": { "base": 20000, "count": 1 } },
+            "status": {
+                "epoch": 2, "grpcEndpoint": "10.0.0.7:7882",
+                "addresses": [{ "family": "IPv4", "address": "192.0.2.1", "port": 20000 }],
+                "conditions": [{
+                    "type": "Ready", "lastTransitionTime": "2026-09-01T05:30:00Z", "message": "",
+                    "status": ready[0], "reason": ready[1],
+                }],
+            },
+        });
+        for (key, value) in spec.as_object().expect("members") {
+            object["spec"][key] = value.clone();
+        }
+        serde_json::from_value(object).expect("a node")
+    }
+
+    #[test]
+    fn a_new_leader_knows_where_nodes_are_from_what_the_former_one_wrote() {
+        let known = node(json!(["True", "Reconciled"]), json!({}));
+        let (uid, endpoint) = endpoint_in(&known).expect("an endpoint");
+        assert_eq!((uid, endpoint.epoch, endpoint.accepting), ("u-1", 2, true));
+        assert_eq!(endpoint.addresses.len(), 1);
+        for spec in [json!({ "unschedulable": true }), json!({ "drain": {} })] {
+            let closed = node(json!(["True", "Reconciled"]), spec.clone());
+            let accepting = endpoint_in(&closed).map(|(_, endpoint)| endpoint.accepting);
+            assert_eq!(accepting, Some(false), "{spec}");
+        }
+        let flapping = node(json!(["False", "PodNotReady"]), json!({}));
+        assert!(
+            endpoint_in(&flapping).is_some(),
+            "a probe that fails retracts nothing"
+        );
+        for reason in ["PodLost", "PodRemoved"] {
+            let gone = node(json!(["False", reason]), json!({}));
+            assert!(endpoint_in(&gone).is_none(), "{reason}");
+        }
+    }
+}

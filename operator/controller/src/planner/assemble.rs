@@ -14,7 +14,7 @@ use operator_core::{
 use plenum_api::{MediaNode, MediaPool, Reason, names};
 
 use super::Planned;
-use crate::{context::Settings, stores::Stores};
+use crate::{context::Settings, media_node::endpoint_in, stores::Stores};
 
 /// Everything that is known at a moment.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +96,11 @@ fn declared(
 ) -> Option<DeclaredNode> {
     let uid = node.metadata.uid.clone()?;
     Some(DeclaredNode {
-        endpoint: endpoints.get(&uid)?.clone(),
+        // A leader that starts anew knows no endpoints yet; what the status says keeps the record from being retracted.
+        endpoint: match endpoints.get(&uid) {
+            Some(endpoint) => endpoint.clone(),
+            None => endpoint_in(node)?.1,
+        },
         uid,
         pool: Name::new(
             node.namespace().unwrap_or_default(),
