@@ -123,7 +123,8 @@ impl Pass {
                 let asked = self.memory.opened;
                 let again = asked.is_none_or(|asked| self.now >= later(asked, OPEN_AGAIN));
                 let ready = self.pod.as_ref().is_some_and(is_ready);
-                if !closed && !(hears_no && again && ready) {
+                let must_tell = closed || (hears_no && again && ready);
+                if !must_tell {
                     return Ok(());
                 }
                 if let Some(mut endpoint) = self.context.endpoints.get(&self.uid) {

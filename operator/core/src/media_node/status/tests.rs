@@ -94,7 +94,7 @@ impl World {
         let facts = Facts {
             seen: &seen,
             pod: self.pod.as_ref(),
-            addresses: self.addresses.as_ref().map(|()| ()),
+            addresses: self.addresses.as_ref().copied(),
             registered: self.registered,
             fault: self.fault,
             held_by: self.held_by,
