@@ -7,6 +7,7 @@ mod monitoring;
 mod network;
 mod policies;
 mod rbac;
+mod rights;
 mod server;
 mod texts;
 mod values;

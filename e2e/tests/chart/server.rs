@@ -38,7 +38,7 @@ fn chart_path() -> String {
     chart::folder().to_string_lossy().into_owned()
 }
 
-async fn make_namespace(client: &Client, name: &str, labels: &Value) -> Result<()> {
+pub(crate) async fn make_namespace(client: &Client, name: &str, labels: &Value) -> Result<()> {
     let namespace: Namespace =
         serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))?;
     Api::<Namespace>::all(client.clone())
@@ -48,7 +48,7 @@ async fn make_namespace(client: &Client, name: &str, labels: &Value) -> Result<(
 }
 
 /// Installs under Pod Security restricted.
-async fn install(program: &Helm, server: &ApiServer, more: &[&str]) -> Result<()> {
+pub(crate) async fn install(program: &Helm, server: &ApiServer, more: &[&str]) -> Result<()> {
     let restricted = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
     make_namespace(&server.client(), chart::NAMESPACE, &restricted).await?;
     let path = chart_path();
