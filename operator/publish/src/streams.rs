@@ -47,7 +47,7 @@ pub enum Wish {
     /// A node's rooms move by a deadline.
     Move(MoveOrder),
     /// One of the two, and somebody waits for what comes of it.
-    Asked(Item, mpsc::Sender<OrderOutcome>),
+    Asked(Box<Item>, mpsc::Sender<OrderOutcome>),
 }
 
 /// What the control plane did with an order. A sender that is dropped without one means that the connection broke, or that there is none.
@@ -339,7 +339,7 @@ impl Publisher {
             }
             Wish::Accepting(order) => self.send(send, Item::Accepting(order), None).await,
             Wish::Move(order) => self.send(send, Item::Move(order), None).await,
-            Wish::Asked(order, answer) => self.send(send, order, Some(answer)).await,
+            Wish::Asked(order, answer) => self.send(send, *order, Some(answer)).await,
         }
     }
 

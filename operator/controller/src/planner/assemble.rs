@@ -405,3 +405,6 @@ fn remove(objects: &mut Objects, key: &ObjectKey) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
