@@ -2,6 +2,7 @@
 //! What the chart renders: compared with goldens, judged by the rules it must keep, and tried on a real API server.
 
 mod cases;
+mod conform;
 mod goldens;
 mod monitoring;
 mod network;
