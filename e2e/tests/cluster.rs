@@ -156,8 +156,19 @@ fn find(folder: &Path, own: &str, found: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// No process, mount, namespace, link or file of a cluster that lay in `folder`.
+/// No process, mount, namespace, link or file of a cluster that lay in `folder`. The kernel takes namespaces and what is in them apart
+/// after their last process has ended, in its own time.
 fn nothing_is_left(folder: &Path) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match look_for_leftovers(folder) {
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(200)),
+            looked => return looked,
+        }
+    }
+}
+
+fn look_for_leftovers(folder: &Path) -> Result<()> {
     ensure!(!folder.exists(), "{} is left", folder.display());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     for part in [&*folder.to_string_lossy(), "/run/netns/"] {

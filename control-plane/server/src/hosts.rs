@@ -93,9 +93,8 @@ impl HostError {
             .get(REASON)
             .and_then(|reason| reason.to_str().ok());
         match (reason, status.code()) {
-            (Some("NoFacts" | "NoAddress" | "NotAccepting" | "NodeFull"), _) | (_, Code::ResourceExhausted) => {
-                Self::NotAccepting { node, message }
-            }
+            (Some("NoFacts" | "NoAddress" | "NotAccepting" | "NodeFull"), _)
+            | (_, Code::ResourceExhausted) => Self::NotAccepting { node, message },
             (Some("Unknown" | "WrongEpoch" | "StaleEpoch"), _)
             | (_, Code::NotFound | Code::FailedPrecondition | Code::Aborted) => {
                 Self::WrongRoom { node, message }

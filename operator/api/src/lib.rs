@@ -36,9 +36,7 @@ pub mod tenant;
 pub use conditions::{Condition, ConditionStatus, ConditionType, Reason};
 pub use conference::{Conference, ConferenceSpec, ConferenceStatus};
 pub use conference_class::{ConferenceClass, ConferenceClassSpec, ConferenceClassStatus};
-pub use maintenance_window::{
-    MaintenanceWindow, MaintenanceWindowSpec, MaintenanceWindowStatus,
-};
+pub use maintenance_window::{MaintenanceWindow, MaintenanceWindowSpec, MaintenanceWindowStatus};
 pub use media_node::{MediaNode, MediaNodeSpec, MediaNodeStatus};
 pub use media_pool::{MediaPool, MediaPoolSpec, MediaPoolStatus};
 pub use schema::{KINDS, crd, schema_of};

@@ -224,7 +224,9 @@ impl Running {
             .filter(|replica| replica.is_connected());
         let (answer, mut answers) = mpsc::channel(REPLICAS_MAX);
         let asked = connected
-            .filter(|replica| replica.wish(Wish::Asked(Box::new(order.item.clone()), answer.clone())))
+            .filter(|replica| {
+                replica.wish(Wish::Asked(Box::new(order.item.clone()), answer.clone()))
+            })
             .count();
         drop(answer);
         if asked == 0 {

@@ -21,8 +21,8 @@ pub mod validate;
 
 pub use objects::{Confidential, Name, ObjectKey, Objects, SecretData};
 pub use plan::{
-    DeclaredNode, Diff, Generated, NodeEndpoint, Plan, Record, RecordKind, SecretKey, WantedNode, Wants, diff,
-    plan, wants,
+    DeclaredNode, Diff, Generated, NodeEndpoint, Plan, Record, RecordKind, SecretKey, WantedNode,
+    Wants, diff, plan, wants,
 };
 pub use problem::Problem;
 pub use validate::{AbsentOpenerKeys, Valid, validate};

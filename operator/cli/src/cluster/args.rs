@@ -313,7 +313,14 @@ mod tests {
             let args = ["kubectl-plenum", "drain"].iter().chain(args).copied();
             Kubectl::try_parse_from(args).map(|parsed| parsed.verb)
         };
-        let verb = parsed(&["n", "--deadline", "1h30m", "--on-deadline", "Move", "--wait"]);
+        let verb = parsed(&[
+            "n",
+            "--deadline",
+            "1h30m",
+            "--on-deadline",
+            "Move",
+            "--wait",
+        ]);
         let Ok(KubectlVerb::Drain { options, .. }) = verb else {
             panic!("no drain");
         };

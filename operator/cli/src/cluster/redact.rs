@@ -146,8 +146,14 @@ fn line(line: &str, out: &mut String) {
             } else if let Some((kept, taken)) = value_after(word, after) {
                 out.push_str(word);
                 out.push_str(&after[..kept]);
-                out.push_str(MARK);
-                rest = &after[kept + taken..];
+                let (value, behind) = after[kept..].split_at(taken);
+                if value.chars().all(is_word) && value_after(value, behind).is_some() {
+                    // No value, but the next telling word: what opens something stands behind that.
+                    rest = &after[kept..];
+                } else {
+                    out.push_str(MARK);
+                    rest = behind;
+                }
             } else {
                 out.push_str(word);
                 rest = after;
@@ -320,6 +326,11 @@ mod tests {
                 "a token of somebody is refused",
             ),
             ("rooms=3 seal_key=AAAA", "rooms=3 seal_key=<redacted>"),
+            (
+                r#"map= "password":"correct horse""#,
+                r#"map= "password":"<redacted>""#,
+            ),
+            (r#"p= "password":"abc""#, r#"p= "password":"<redacted>""#),
             (
                 "head eyJhbGciOiJIUzI1NiJ9.e30.c2ln tail",
                 "head <redacted> tail",
