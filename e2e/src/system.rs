@@ -188,9 +188,7 @@ impl System {
                 Ok(line) => {
                     text.push_str(&line);
                     text.push('\n');
-                    if let Some(begin) = text.find('{')
-                        && let Ok(block) = serde_json::from_str(&text[begin..])
-                    {
+                    if let Some(block) = ready_block(&text) {
                         system.block = block;
                     }
                 }
@@ -307,6 +305,16 @@ impl System {
     }
 }
 
+/// The block that says that the system is ready. Others may come before it, such as that of a child that died at its start because a
+/// port was taken meanwhile, and is started again.
+fn ready_block(text: &str) -> Option<serde_json::Value> {
+    let begin = text.find('{')?;
+    serde_json::Deserializer::from_str(&text[begin..])
+        .into_iter::<serde_json::Value>()
+        .map_while(Result::ok)
+        .find(|block| block.get("conferences").is_some())
+}
+
 impl Drop for System {
     fn drop(&mut self) {
         // Ends what a failed test has left; after `stop` there is nothing to end.
@@ -316,5 +324,21 @@ impl Drop for System {
             let _ = self.child.wait();
         }
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ready_block;
+
+    #[test]
+    fn a_child_that_died_before_is_not_taken_for_the_system_being_ready() {
+        let died = "{\"event\":\"died\",\"process\":\"local-0\"}\n";
+        assert_eq!(ready_block(died), None);
+        let both = format!("{died}{{\n \"event\": \"ready\",\n \"conferences\": []\n}}\n");
+        assert_eq!(
+            ready_block(&both).map(|block| block["event"].clone()),
+            Some("ready".into())
+        );
     }
 }

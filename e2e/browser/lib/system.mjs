@@ -121,14 +121,12 @@ export class System {
   }
 }
 
+/** The line that says that the system is ready. Others may come before it, such as that of a child that died and is started again. */
 function parsed(text) {
-  const begin = text.indexOf('{');
-  if (begin < 0) return null;
-  for (let end = text.indexOf('\n', begin); ; end = text.indexOf('\n', end + 1)) {
-    try {
-      return JSON.parse(end < 0 ? text.slice(begin) : text.slice(begin, end));
-    } catch {
-      if (end < 0) return null;
-    }
+  for (const line of text.split('\n').slice(0, -1)) {
+    if (!line.startsWith('{')) continue;
+    const block = JSON.parse(line);
+    if (block.conferences) return block;
   }
+  return null;
 }
