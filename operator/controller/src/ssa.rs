@@ -44,6 +44,19 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// What a failed call on an object of this kind comes to; `name` as in `namespace/name`.
+    pub fn api<K: Resource<DynamicType = ()>>(
+        verb: &'static str,
+        name: String,
+    ) -> impl Fn(kube::Error) -> Self {
+        move |source| Self::Api {
+            verb,
+            kind: K::kind(&()).into_owned(),
+            name: name.clone(),
+            source: Box::new(source),
+        }
+    }
+
     /// CamelCase reason for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -186,12 +199,7 @@ pub async fn get<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let failed = |source: kube::Error| ApplyError::Api {
-        verb: "get",
-        kind: K::kind(&()).into_owned(),
-        name: named(namespace, name),
-        source: Box::new(source),
-    };
+    let failed = ApplyError::api::<K>("get", named(namespace, name));
     let request = Request::new(K::url_path(&(), namespace))
         .get(name, &kube::api::GetParams::default())
         .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
@@ -215,12 +223,7 @@ pub async fn delete<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let failed = |source: kube::Error| ApplyError::Api {
-        verb: "delete",
-        kind: K::kind(&()).into_owned(),
-        name: named(namespace, name),
-        source: Box::new(source),
-    };
+    let failed = ApplyError::api::<K>("delete", named(namespace, name));
     let request = Request::new(K::url_path(&(), namespace))
         .delete(name, params)
         .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
@@ -242,12 +245,7 @@ async fn patch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let failed = |source: kube::Error| ApplyError::Api {
-        verb: "apply",
-        kind: K::kind(&()).into_owned(),
-        name: named(namespace, name),
-        source: Box::new(source),
-    };
+    let failed = ApplyError::api::<K>("apply", named(namespace, name));
     let params = PatchParams::apply(manager).force();
     let request = Request::new(K::url_path(&(), namespace));
     let request = match subresource {

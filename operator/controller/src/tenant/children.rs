@@ -151,12 +151,7 @@ async fn create(context: &Context, tenant: &str, namespace: &Namespace) -> Resul
     };
     let api = Api::<Namespace>::all(context.client.clone());
     let made = api.create(&params, namespace).await;
-    made.map_err(|source| ApplyError::Api {
-        verb: "create",
-        kind: "Namespace".to_owned(),
-        name: namespace.name_any(),
-        source: Box::new(source),
-    })?;
+    made.map_err(ApplyError::api::<Namespace>("create", namespace.name_any()))?;
     tracing::info!(
         event = "NamespaceMade",
         tenant,

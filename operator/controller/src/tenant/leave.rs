@@ -152,12 +152,7 @@ pub(crate) async fn set_finalizer(
     {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if !wanted && status.is_not_found() => Ok(()),
-        Err(source) => Err(ApplyError::Api {
-            verb: "patch",
-            kind: "Tenant".to_owned(),
-            name: tenant.name_any(),
-            source: Box::new(source),
-        }),
+        Err(error) => Err(ApplyError::api::<Tenant>("patch", tenant.name_any())(error)),
     }
 }
 

@@ -94,12 +94,8 @@ pub(crate) async fn make(
             }
             Ok(())
         }
-        Err(source) => Err(ApplyError::Api {
-            verb: "create",
-            kind: "Secret".to_owned(),
-            name: format!("{namespace}/{name}"),
-            source: Box::new(source),
+        Err(error) => {
+            Err(ApplyError::api::<Secret>("create", format!("{namespace}/{name}"))(error).into())
         }
-        .into()),
     }
 }
