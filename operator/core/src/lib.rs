@@ -9,6 +9,7 @@ pub mod calendar;
 pub mod conference_status;
 pub mod digest;
 pub mod inert;
+pub mod labels;
 pub mod limits;
 pub mod media_node;
 pub mod media_pool;

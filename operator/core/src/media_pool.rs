@@ -75,16 +75,7 @@ fn service_ports(spec: &MediaPoolSpec) -> u16 {
 /// Labels of everything that is made for a pool.
 #[must_use]
 pub fn labels(pool: &str) -> std::collections::BTreeMap<String, String> {
-    [
-        ("app.kubernetes.io/name", "plenum"),
-        ("app.kubernetes.io/component", "media-node"),
-        ("app.kubernetes.io/part-of", "plenum"),
-        ("app.kubernetes.io/managed-by", names::MANAGER_OPERATOR),
-        (names::LABEL_POOL, pool),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
+    crate::labels::recommended("media-node", [(names::LABEL_POOL, pool)])
 }
 
 /// Metadata of what stands around the nodes of a pool.

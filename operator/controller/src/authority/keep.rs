@@ -7,6 +7,7 @@ use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, ResourceExt as _, api::PostParams};
+use operator_core::labels;
 use plenum_publish::issuer::{IssueError, Issuer};
 use plenum_shell::identity::CONTROL_PLANE_DNS;
 use tokio::{
@@ -200,7 +201,7 @@ impl Keeper {
             Err(error) => return Err(error),
         };
         if let Some(old) = &old {
-            let managed = old.labels().get(LABEL_MANAGED).map(String::as_str);
+            let managed = old.labels().get(labels::MANAGED_BY).map(String::as_str);
             let due = || {
                 self.authority
                     .is_due(&text(old, "ca.crt"), &text(old, "tls.crt"), subject)
@@ -238,21 +239,11 @@ impl Keeper {
 
     fn secret(&self, name: &str, pem: &Pem) -> Secret {
         let value = |text: &str| ByteString(text.as_bytes().to_vec());
-        let labels = [
-            ("app.kubernetes.io/name", "plenum"),
-            ("app.kubernetes.io/component", "operator"),
-            ("app.kubernetes.io/part-of", "plenum"),
-            (LABEL_MANAGED, MANAGER_OPERATOR),
-        ];
         Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 namespace: Some(self.settings.namespace.clone()),
-                labels: Some(
-                    labels
-                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                        .into(),
-                ),
+                labels: Some(labels::recommended("operator", [])),
                 ..ObjectMeta::default()
             },
             type_: Some("kubernetes.io/tls".to_owned()),
@@ -265,8 +256,6 @@ impl Keeper {
         }
     }
 }
-
-const LABEL_MANAGED: &str = "app.kubernetes.io/managed-by";
 
 /// Whom the gateway's certificate is for: browsers. It names no part of the system, so nobody takes its bearer for one.
 fn gateway(settings: &Settings) -> Subject {

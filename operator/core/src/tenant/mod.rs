@@ -31,14 +31,5 @@ pub struct Release {
 /// Labels on everything made for a tenant.
 #[must_use]
 pub fn labels(tenant: &str) -> BTreeMap<String, String> {
-    [
-        ("app.kubernetes.io/name", "plenum"),
-        ("app.kubernetes.io/component", "tenant"),
-        ("app.kubernetes.io/part-of", "plenum"),
-        ("app.kubernetes.io/managed-by", names::MANAGER_OPERATOR),
-        (names::LABEL_TENANT, tenant),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
+    crate::labels::recommended("tenant", [(names::LABEL_TENANT, tenant)])
 }
