@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1;
 use kube::{Api, Client};
+use tokio::net::UnixStream;
 use tokio::time::sleep;
 
 use super::api_server::{ApiServer, Identity};
@@ -21,6 +22,8 @@ use super::programs::Programs;
 /// How many nodes a cluster has.
 const NODES: u8 = 2;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Where every kubelet of a machine has its registry of devices; its own folder does not change that.
+const DEVICES: &str = "/var/lib/kubelet/device-plugins/kubelet.sock";
 
 /// A running cluster in this process's namespaces (see [`super::in_cluster_namespace`]), on the bridge `machine`: nodes at
 /// 10.99.0.11 and 10.99.0.12, everybody else at 10.99.0.1, outside of the pods' network. Everything of it is gone when dropped.
@@ -82,12 +85,29 @@ impl Cluster {
             }
         }
         cluster.import(&pause)?;
-        for node in &mut cluster.nodes {
-            node.run_kubelet()?;
-        }
         progress("both nodes to be Ready");
+        for index in 0..cluster.nodes.len() {
+            cluster.nodes[index].run_kubelet()?;
+            cluster.await_devices().await?;
+        }
         cluster.await_nodes().await?;
         Ok(Some(cluster))
+    }
+
+    /// Waits until a kubelet listens at the registry of devices. Kubelets take its path from whoever had it before, and of two that do so
+    /// at the same moment one finds it taken and ends; so they start one after the other.
+    async fn await_devices(&mut self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while UnixStream::connect(DEVICES).await.is_err() {
+            self.check()?;
+            ensure!(
+                Instant::now() < end,
+                "no kubelet listens at {DEVICES}\n{}",
+                self.logs(30)
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     async fn await_nodes(&mut self) -> Result<()> {
