@@ -21,7 +21,7 @@ use crate::{
     context::Context,
     driver::{Failure, LOOK_AGAIN_MAX, again_after, drive},
     orders::OrderError,
-    ssa::{ApplyError, api_reason},
+    ssa::{ApplyError, CallError},
 };
 
 mod look;
@@ -43,14 +43,8 @@ pub enum NodeError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// Another call to the API server failed.
-    #[error("{call}: {source}")]
-    Api {
-        /// What was asked.
-        call: &'static str,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The node's certificate could not be made.
     #[error("the node's certificate: {0}")]
     Certificate(#[from] AuthorityError),
@@ -59,20 +53,11 @@ pub enum NodeError {
     Order(#[from] OrderError),
 }
 
-impl NodeError {
-    fn api(call: &'static str) -> impl Fn(kube::Error) -> Self {
-        move |source| Self::Api {
-            call,
-            source: Box::new(source),
-        }
-    }
-}
-
 impl Failure for NodeError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Apply(error) => error.reason(),
-            Self::Api { source, .. } => api_reason(source),
+            Self::Call(error) => error.reason(),
             Self::Certificate(error) => error.reason(),
             Self::Order(error) => error.reason(),
         }

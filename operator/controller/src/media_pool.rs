@@ -35,7 +35,7 @@ use serde_json::json;
 use crate::{
     context::Context,
     driver::{self, Failure, again_after, drive},
-    ssa::{self, ApplyError, api_reason, apply_status},
+    ssa::{self, ApplyError, CallError, apply_status},
 };
 
 mod autoscaler;
@@ -55,30 +55,15 @@ pub enum PoolError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// Another call to the API server failed.
-    #[error("{call}: {source}")]
-    Api {
-        /// What was asked.
-        call: &'static str,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
-
-impl PoolError {
-    fn api(call: &'static str) -> impl Fn(kube::Error) -> Self {
-        move |source| Self::Api {
-            call,
-            source: Box::new(source),
-        }
-    }
+    #[error(transparent)]
+    Call(#[from] CallError),
 }
 
 impl Failure for PoolError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Apply(error) => error.reason(),
-            Self::Api { source, .. } => api_reason(source),
+            Self::Call(error) => error.reason(),
         }
     }
 }
@@ -409,7 +394,7 @@ impl Pass<'_> {
         {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            Err(error) => Err(PoolError::api(call)(error)),
+            Err(error) => Err(CallError::of::<PoolError>(call)(error)),
         }
     }
 

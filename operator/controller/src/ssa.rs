@@ -73,6 +73,41 @@ impl ApplyError {
     }
 }
 
+/// A call to the API server other than an apply failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {source}")]
+pub struct CallError {
+    /// What was asked.
+    call: &'static str,
+    /// Why.
+    #[source]
+    source: Box<kube::Error>,
+}
+
+impl CallError {
+    /// What failure of this call means to an error that holds one.
+    pub fn of<E: From<Self>>(call: &'static str) -> impl Fn(kube::Error) -> E {
+        move |source| {
+            E::from(Self {
+                call,
+                source: Box::new(source),
+            })
+        }
+    }
+
+    /// CamelCase reason for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        api_reason(&self.source)
+    }
+
+    /// Whether the API server said that there is no such object.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(&*self.source, kube::Error::Api(status) if status.is_not_found())
+    }
+}
+
 /// CamelCase reason of what a call to the API server came to; one of a small number.
 #[must_use]
 pub fn api_reason(error: &kube::Error) -> &'static str {

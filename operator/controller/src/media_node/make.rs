@@ -27,7 +27,7 @@ use plenum_publish::issuer;
 use serde_json::json;
 
 use super::{NodeError, look::Pass};
-use crate::ssa::{self, ApplyError, apply_child};
+use crate::ssa::{self, ApplyError, CallError, apply_child};
 
 impl Pass {
     /// Whoever deletes the node asks for a drain; the finalizer holds it for so long.
@@ -62,7 +62,7 @@ impl Pass {
         self.node = api
             .patch(&self.name.name, &params, &Patch::Merge(patch))
             .await
-            .map_err(NodeError::api(call))?;
+            .map_err(CallError::of::<NodeError>(call))?;
         Ok(())
     }
 

@@ -22,7 +22,10 @@ use plenum_api::{
 use serde_json::json;
 
 use super::{KEPT, NodeError, later, look::Pass};
-use crate::{orders::OrderError, ssa};
+use crate::{
+    orders::OrderError,
+    ssa::{self, CallError},
+};
 
 /// How far a pass came.
 pub(super) enum Went {
@@ -77,7 +80,7 @@ impl Pass {
     async fn request(&mut self, wish: &DrainRequest) -> Result<(), NodeError> {
         self.node = request_drain(&self.context.client, &self.node, wish)
             .await
-            .map_err(NodeError::api("ask for a drain"))?;
+            .map_err(CallError::of::<NodeError>("ask for a drain"))?;
         Ok(())
     }
 
@@ -236,7 +239,7 @@ impl Pass {
                 self.pod_state = PodState::Gone;
                 self.pod = None;
             }
-            Err(error) => return Err(NodeError::api("release the pod")(error)),
+            Err(error) => return Err(CallError::of::<NodeError>("release the pod")(error)),
         }
         Ok(())
     }
@@ -283,8 +286,7 @@ impl Pass {
             .patch_node(&patch, MANAGER_OPERATOR, "let the media node go")
             .await
         {
-            Err(NodeError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) =>
-                {}
+            Err(NodeError::Call(error)) if error.is_not_found() => {}
             outcome => outcome?,
         }
         self.forget();

@@ -16,6 +16,7 @@ use plenum_api::{MediaPool, names::MANAGER_AUTOSCALER};
 use serde_json::json;
 
 use super::{Memory, Pass, PoolError};
+use crate::ssa::CallError;
 use crate::{context::Context, driver::Failure as _};
 
 /// Looks at all pools again and again.
@@ -77,7 +78,7 @@ async fn scale(pool: &MediaPool, context: &Context, memory: &Memory) -> Result<(
     let fresh = api
         .get(&name.name)
         .await
-        .map_err(PoolError::api("read a pool"))?;
+        .map_err(CallError::of::<PoolError>("read a pool"))?;
     if let Some(owner) = other_scaler(fresh.managed_fields()) {
         tracing::debug!(
             namespace = name.namespace,
@@ -118,7 +119,9 @@ async fn write(api: &Api<MediaPool>, pool: &MediaPool, replicas: u32) -> Result<
     } else {
         api.patch(&name, &params, &patch).await.map(drop)
     };
-    written.map_err(PoolError::api("write the number of a pool's nodes"))
+    written.map_err(CallError::of::<PoolError>(
+        "write the number of a pool's nodes",
+    ))
 }
 
 /// Whoever else writes the number through `/scale`, as a HorizontalPodAutoscaler does. A person with `kubectl scale` is overruled, as

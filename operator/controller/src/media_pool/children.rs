@@ -11,7 +11,7 @@ use operator_core::media_pool::network::{self, ControlPlane};
 use plenum_api::{media_node::NodePorts, media_pool::NetworkType, names::MANAGER_OPERATOR};
 
 use super::{Pass, PoolError, View};
-use crate::ssa::{apply_child, apply_child_over, delete};
+use crate::ssa::{CallError, apply_child, apply_child_over, delete};
 
 /// The policy over the pool's pods.
 pub(super) async fn policy(pass: &Pass<'_>) -> Result<(), PoolError> {
@@ -106,7 +106,7 @@ async fn present(pass: &Pass<'_>) -> Result<BTreeMap<String, Service>, PoolError
     let list = api
         .list(&pass.of_pool())
         .await
-        .map_err(PoolError::api("list the Services of a pool"))?;
+        .map_err(CallError::of::<PoolError>("list the Services of a pool"))?;
     Ok(list
         .items
         .into_iter()

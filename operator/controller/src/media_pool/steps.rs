@@ -24,7 +24,10 @@ use plenum_api::{
 use serde_json::json;
 
 use super::{Pass, PoolError, View, children};
-use crate::{backoff::dice, ssa::ApplyError};
+use crate::{
+    backoff::dice,
+    ssa::{ApplyError, CallError},
+};
 
 impl Pass<'_> {
     /// Makes so many nodes, some at a time. The budget covers them already; `held` are ports of Services whose nodes are gone.
@@ -96,7 +99,7 @@ impl Pass<'_> {
                 if matches!(error, kube::Error::Api(_)) {
                     self.memory.not_made(self.name, &name);
                 }
-                Err(PoolError::api("make a node of a pool")(error))
+                Err(CallError::of::<PoolError>("make a node of a pool")(error))
             }
         }
     }
@@ -233,7 +236,7 @@ impl Pass<'_> {
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {
                 Ok(())
             }
-            Err(error) => Err(PoolError::api("ask a node to go")(error)),
+            Err(error) => Err(CallError::of::<PoolError>("ask a node to go")(error)),
         }
     }
 }

@@ -21,6 +21,7 @@ use plenum_api::{
 
 use super::{Pass, PoolError, load_of};
 use crate::live::Live;
+use crate::ssa::CallError;
 
 /// The nodes of a pool.
 pub(super) struct View {
@@ -155,7 +156,7 @@ impl Pass<'_> {
         let list = api
             .list(&self.of_pool())
             .await
-            .map_err(PoolError::api("list the nodes of a pool"))?;
+            .map_err(CallError::of::<PoolError>("list the nodes of a pool"))?;
         Ok(list
             .items
             .into_iter()
@@ -170,7 +171,7 @@ impl Pass<'_> {
         let pods = api
             .list(&self.of_pool())
             .await
-            .map_err(PoolError::api("list the pods of a pool"))?
+            .map_err(CallError::of::<PoolError>("list the pods of a pool"))?
             .items;
         let nodes = self.nodes_anew().await?;
         let seen = nodes.iter().map(|node| {
