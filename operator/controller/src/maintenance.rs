@@ -26,7 +26,7 @@ use plenum_api::{
 use crate::{
     context::Context,
     driver::{Failure, LOOK_AGAIN_MAX, again_after, drive},
-    media_node::request_drain,
+    media_node::{is_pod_gone, request_drain},
     ssa::{ApplyError, api_reason, apply_status},
 };
 
@@ -179,7 +179,11 @@ fn part_of(node: &MediaNode) -> Part {
     let placed = status.is_some_and(|status| status.node_name.is_some());
     let reason = node.spec.drain.as_ref().map(|wish| wish.reason);
     match (reason, phase) {
-        _ if node.metadata.deletion_timestamp.is_some() || phase == Some(DrainPhase::Drained) => {
+        // Where the pod is gone there is nothing to empty, and it takes nobody's turn.
+        _ if node.metadata.deletion_timestamp.is_some()
+            || phase == Some(DrainPhase::Drained)
+            || status.is_some_and(is_pod_gone) =>
+        {
             Part::Other
         }
         (Some(DrainReason::Maintenance), _) => Part::Maintained,
@@ -360,4 +364,30 @@ fn wait(changes_at: Option<Timestamp>, now: Timestamp) -> Duration {
     // Not before: a pass a moment too early would see the old phase and sleep again.
     Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO)
         + Duration::from_millis(250)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_whose_pod_is_lost_is_not_asked_to_empty_itself() {
+        let node = |ready: &str, reason: &str| -> MediaNode {
+            serde_json::from_value(json!({
+                "apiVersion": "plenum.dev/v1alpha1", "kind": "MediaNode", "metadata": { "name": "a-1" },
+                "spec": { "poolRef": { "name": "a" }, "revision": "1", "ports": { "base": 20000, "count": 1 } },
+                "status": { "nodeName": "m1", "conditions": [{
+                    "type": "Ready", "status": ready, "reason": reason, "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }] },
+            }))
+            .expect("a node")
+        };
+        assert_eq!(part_of(&node("True", "Reconciled")), Part::Serves);
+        assert_eq!(part_of(&node("False", "Progressing")), Part::Serves);
+        assert_eq!(part_of(&node("False", "PodLost")), Part::Other);
+        assert_eq!(part_of(&node("False", "PodRemoved")), Part::Other);
+    }
 }

@@ -33,7 +33,7 @@ mod steps;
 
 use look::Pass;
 use memory::Memories;
-pub use offer::endpoint_in;
+pub use offer::{endpoint_in, is_pod_gone};
 pub(crate) use steps::request_drain;
 
 /// Why a media node could not be reconciled.

@@ -287,7 +287,29 @@ fn state_of(pod: &Pod, known: Option<&str>) -> PodState {
         return PodState::Gone;
     }
     match &pod.metadata.deletion_timestamp {
+        // Without a grace nothing is left that could be emptied. The API server shows such a pod for a moment before it is gone, and what
+        // is said of the node must not depend on who looks in that moment.
+        Some(_) if pod.metadata.deletion_grace_period_seconds == Some(0) => PodState::Gone,
         Some(until) => PodState::Going { until: until.0 },
         None => PodState::There,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_deleted_without_a_grace_is_lost_and_not_told_to_go() {
+        let until = Timestamp::UNIX_EPOCH;
+        let mut pod = Pod::default();
+        assert_eq!(state_of(&pod, None), PodState::There);
+        pod.metadata.deletion_timestamp = Some(Time(until));
+        pod.metadata.deletion_grace_period_seconds = Some(3660);
+        assert_eq!(state_of(&pod, None), PodState::Going { until });
+        pod.metadata.deletion_grace_period_seconds = Some(0);
+        assert_eq!(state_of(&pod, None), PodState::Gone);
     }
 }

@@ -14,7 +14,7 @@ use operator_core::{
     },
 };
 use plenum_api::{
-    ConditionStatus, ConditionType, MediaNode, Reason, conditions::find,
+    ConditionStatus, ConditionType, MediaNode, MediaNodeStatus, Reason, conditions::find,
     media_pool::AddressSourceType,
 };
 
@@ -30,15 +30,21 @@ pub(super) fn seed(context: &Context) {
     }
 }
 
+/// Whether a status tells that the pod was there and is no more.
+#[must_use]
+pub fn is_pod_gone(status: &MediaNodeStatus) -> bool {
+    let gone = [Reason::PodLost, Reason::PodRemoved];
+    find(&status.conditions, ConditionType::Ready).is_some_and(|ready| {
+        ready.status == ConditionStatus::False
+            && gone.iter().any(|reason| reason.as_str() == ready.reason)
+    })
+}
+
 /// The endpoint that a status tells of, unless the pod is gone.
 #[must_use]
 pub fn endpoint_in(node: &MediaNode) -> Option<(&str, NodeEndpoint)> {
     let (uid, status) = (node.metadata.uid.as_deref()?, node.status.as_ref()?);
-    let gone = [Reason::PodLost, Reason::PodRemoved];
-    if find(&status.conditions, ConditionType::Ready).is_some_and(|ready| {
-        ready.status == ConditionStatus::False
-            && gone.iter().any(|reason| reason.as_str() == ready.reason)
-    }) {
+    if is_pod_gone(status) {
         return None;
     }
     Some((
