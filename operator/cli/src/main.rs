@@ -15,6 +15,8 @@ mod args;
 mod client;
 mod cluster;
 mod follow;
+#[cfg(test)]
+mod generated;
 mod manifest;
 #[cfg(test)]
 mod mutations;

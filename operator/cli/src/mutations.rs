@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use operator_core::{AbsentOpenerKeys, Confidential, Generated, Objects, plan, validate, wants};
+use operator_core::{AbsentOpenerKeys, Objects, plan, validate, wants};
 use plenum_api::check;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
-use crate::manifest::parse;
+use crate::{generated::generated, manifest::parse};
 
 /// All documents of all examples.
 fn examples() -> Vec<Value> {
@@ -186,24 +186,7 @@ fn accepted(documents: &[Value]) -> bool {
     let Ok(valid) = validate(&objects, AbsentOpenerKeys::AreGenerated) else {
         return false;
     };
-    let wants = wants(&valid);
-    let generated = Generated {
-        link_keys: wants
-            .link_keys
-            .into_iter()
-            .map(|name| (name, Confidential(vec![7; 32])))
-            .collect(),
-        passwords: wants
-            .passwords
-            .into_iter()
-            .map(|name| (name, Confidential("p".repeat(20))))
-            .collect(),
-        opener_keys: wants
-            .opener_keys
-            .into_iter()
-            .map(|key| (key, Confidential("k".repeat(32))))
-            .collect(),
-    };
+    let generated = generated(wants(&valid), &"p".repeat(20));
     let nodes = std::collections::BTreeMap::new();
     let plan = plan(&valid, &generated, &nodes).expect("what is valid can be planned");
     for record in plan.conferences.values() {

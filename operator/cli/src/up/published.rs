@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use argon2::{Argon2, PasswordVerifier as _, password_hash::phc::PasswordHash};
-use operator_core::{
-    AbsentOpenerKeys, Confidential, Generated, Plan, Record, plan, validate, wants,
-};
+use operator_core::{AbsentOpenerKeys, Plan, Record, plan, validate, wants};
 use plenum_proto::v1::publication::Item;
 
+use crate::generated::generated;
 use crate::validate::{check, manifests};
 use plenum_publish::convert::{Hashes, item};
 
@@ -17,24 +16,7 @@ fn quickstart(password: &str) -> Plan {
         .collect();
     let checked = check(&manifests(&folder).expect("files"), None).expect("readable");
     let valid = validate(&checked.objects, AbsentOpenerKeys::AreGenerated).expect("valid");
-    let wants = wants(&valid);
-    let generated = Generated {
-        link_keys: wants
-            .link_keys
-            .into_iter()
-            .map(|name| (name, Confidential(vec![7; 32])))
-            .collect(),
-        passwords: wants
-            .passwords
-            .into_iter()
-            .map(|name| (name, Confidential(password.to_owned())))
-            .collect(),
-        opener_keys: wants
-            .opener_keys
-            .into_iter()
-            .map(|key| (key, Confidential("k".repeat(32))))
-            .collect(),
-    };
+    let generated = generated(wants(&valid), password);
     plan(&valid, &generated, &BTreeMap::new()).expect("a plan")
 }
 
