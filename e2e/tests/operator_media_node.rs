@@ -4,24 +4,25 @@
 //! No machine runs here, so the test stands in for kubelets (it places pods, says that they run, lets deleted ones end) and for the control
 //! plane (it takes orders and reports rooms).
 
+mod operator_world;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::cluster::{ApiServer, Identity};
+use e2e::cluster::ApiServer;
 use jiff::{Timestamp, ToSpan as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, ServiceAccount};
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, Client, ResourceExt,
     api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use operator::{
     authority::Authority,
-    context::{Context, Settings},
+    context::Context,
     endpoints::Endpoints,
     events::Events,
     live::Live,
@@ -41,10 +42,8 @@ use plenum_publish::issuer::Issuer;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-const OPERATOR: Identity<'static> = Identity {
-    user: "system:serviceaccount:plenum-system:plenum-operator",
-    groups: &["system:masters"],
-};
+use operator_world::{OPERATOR, settings, until};
+
 const NAMESPACE: &str = "media";
 
 /// What the control plane of the test knows and does.
@@ -78,14 +77,9 @@ struct World {
 
 impl World {
     async fn start() -> Result<Option<Self>> {
-        let Some(server) = ApiServer::start_with_crds().await? else {
+        let Some((server, client)) = operator_world::server().await? else {
             return Ok(None);
         };
-        let kubeconfig = Kubeconfig::read_from(server.kubeconfig())?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
-        let client = Client::try_from(config)?;
         prepare(&client).await?;
         let own = server.client_of(&OPERATOR).await?;
         let metrics = Metrics::default();
@@ -226,22 +220,6 @@ impl World {
             .patch(machine, &PatchParams::default(), &Patch::Merge(patch))
             .await?;
         Ok(())
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        namespace: "plenum-system".to_owned(),
-        pod_name: "operator-0".to_owned(),
-        site: "local".to_owned(),
-        jurisdiction: String::new(),
-        trust_domain: "plenum.test".to_owned(),
-        control_plane: "plenum-control-plane-replicas.plenum-system.svc:7882".to_owned(),
-        media_image: "registry.test/media-node:1".to_owned(),
-        gateway_url: String::new(),
-        gateway_dns: Vec::new(),
-        issue_gateway_certificate: false,
-        cluster_domain: "cluster.local".to_owned(),
     }
 }
 
@@ -408,15 +386,6 @@ fn machine_of(node: &MediaNode) -> &str {
     status
         .and_then(|status| status.node_name.as_deref())
         .unwrap_or_default()
-}
-
-async fn until<F: Future<Output = Result<bool>>>(what: &str, holds: impl Fn() -> F) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(90);
-    while !holds().await? {
-        ensure!(Instant::now() < end, "never: {what}");
-        sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,14 +4,12 @@
 //! No machine runs here, so the test stands in for kubelets and for the controller of media nodes: it makes the pods, rendered as they
 //! are in a cluster, says that they run, and lets drained ones go.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod operator_world;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use e2e::cluster::{ApiServer, Identity};
+use e2e::cluster::ApiServer;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod, Service},
@@ -19,21 +17,12 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, Client, Config, Resource as _, ResourceExt as _,
+    Api, Client, Resource as _, ResourceExt as _,
     api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use operator::{
-    authority::Authority,
-    context::{Context, Settings},
-    endpoints::Endpoints,
-    events::Events,
-    live::Live,
-    media_pool,
-    orders::Orders,
-    planner::Planned,
-    stores::Stores,
-    telemetry::Metrics,
+    authority::Authority, context::Context, endpoints::Endpoints, events::Events, live::Live,
+    media_pool, orders::Orders, planner::Planned, stores::Stores, telemetry::Metrics,
 };
 use operator_core::media_node::pod::{PodSettings, pod_of};
 use plenum_api::{
@@ -43,12 +32,9 @@ use plenum_api::{
 };
 use plenum_proto::v1::NodeState;
 use serde_json::json;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, task::JoinSet};
 
-const OPERATOR: Identity<'static> = Identity {
-    user: "system:serviceaccount:plenum-system:plenum-operator",
-    groups: &["system:masters"],
-};
+use operator_world::{OPERATOR, settings, until};
 
 /// A running controller of pools, and what it is told.
 struct World {
@@ -62,14 +48,9 @@ struct World {
 
 impl World {
     async fn start() -> Result<Option<Self>> {
-        let Some(server) = ApiServer::start_with_crds().await? else {
+        let Some((server, client)) = operator_world::server().await? else {
             return Ok(None);
         };
-        let kubeconfig = Kubeconfig::read_from(server.kubeconfig())?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
-        let client = Client::try_from(config)?;
         let own = server.client_of(&OPERATOR).await?;
         let metrics = Metrics::default();
         let (stores, mut tasks) = Stores::start(&own, &metrics);
@@ -109,22 +90,6 @@ impl World {
             world: self,
             namespace,
         })
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        namespace: "plenum-system".to_owned(),
-        pod_name: "operator-0".to_owned(),
-        site: "local".to_owned(),
-        jurisdiction: String::new(),
-        trust_domain: "plenum.test".to_owned(),
-        control_plane: "plenum-control-plane-replicas.plenum-system.svc:7882".to_owned(),
-        media_image: "registry.test/media-node:1".to_owned(),
-        gateway_url: String::new(),
-        gateway_dns: Vec::new(),
-        issue_gateway_certificate: false,
-        cluster_domain: "cluster.local".to_owned(),
     }
 }
 
@@ -322,15 +287,6 @@ fn now() -> String {
     Timestamp::from_second(Timestamp::now().as_second())
         .unwrap_or_default()
         .to_string()
-}
-
-async fn until<F: Future<Output = Result<bool>>>(what: &str, holds: impl Fn() -> F) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(90);
-    while !holds().await? {
-        ensure!(Instant::now() < end, "never: {what}");
-        sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }
 
 fn host_ports(replicas: u32, image: &str) -> serde_json::Value {
