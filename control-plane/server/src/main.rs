@@ -22,13 +22,12 @@ use control_plane::store::memory::MemoryStore;
 use control_plane::store::redis::RedisStore;
 use control_plane::supervise::Supervisor;
 use control_plane::webhooks;
-use plenum_shell::{probe, telemetry};
+use plenum_shell::probe;
+use plenum_shell::process::{self, EXIT_CONFIG};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A store that answers this soon after the start is not taken for one that is away.
 const STORE_WAIT: Duration = Duration::from_secs(1);
-/// Wrong command line or configuration, as the other binaries say it.
-const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     if std::env::args_os()
@@ -38,47 +37,27 @@ fn main() -> ExitCode {
         return print_acl();
     }
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("the runtime does not start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let started = {
-        let _context = runtime.enter();
-        telemetry::start(&args.telemetry, "control-plane", &args.replica_id)
-    };
-    let telemetry = match started {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("{:#}", anyhow::Error::from(error));
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    let config = match args.validate() {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!(
-                event = "ConfigurationRefused",
-                "{:#}",
-                anyhow::Error::from(error)
-            );
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    begin(args).unwrap_or_else(|code| code)
+}
+
+fn begin(args: Args) -> Result<ExitCode, ExitCode> {
+    let runtime = process::runtime(None)?;
+    let telemetry =
+        process::telemetry(&runtime, &args.telemetry, "control-plane", &args.replica_id)?;
+    let config = args.validate().map_err(|error| {
+        tracing::error!(
+            event = "ConfigurationRefused",
+            "{:#}",
+            anyhow::Error::from(error)
+        );
+        ExitCode::from(EXIT_CONFIG)
+    })?;
     let outcome = runtime.block_on(run(config));
     telemetry.stop();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(event = "ReplicaFailed", "{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.map(|()| ExitCode::SUCCESS).map_err(|error| {
+        tracing::error!(event = "ReplicaFailed", "{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn print_acl() -> ExitCode {

@@ -8,40 +8,21 @@ use clap::Parser;
 use media_node::config::Args;
 use media_node::identity::Tls;
 use media_node::node::Node;
-use plenum_shell::telemetry;
+use plenum_shell::process::{self, EXIT_CONFIG};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The command line or a file it names is wrong: starting again does not help.
-const EXIT_CONFIG: u8 = 2;
-
 fn main() -> ExitCode {
     let args = Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("rooms")
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("the runtime does not start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let started = {
-        let _context = runtime.enter();
-        telemetry::start(&args.telemetry, "media-node", &args.node_uid)
-    };
-    let telemetry = match started {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("{:#}", anyhow::Error::from(error));
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    begin(&args).unwrap_or_else(|code| code)
+}
+
+fn begin(args: &Args) -> Result<ExitCode, ExitCode> {
+    let runtime = process::runtime(Some("rooms"))?;
+    let telemetry = process::telemetry(&runtime, &args.telemetry, "media-node", &args.node_uid)?;
     if let Err(error) = args.check() {
         tracing::error!(event = "ArgumentsRefused", "{error}");
-        return ExitCode::from(EXIT_CONFIG);
+        return Err(ExitCode::from(EXIT_CONFIG));
     }
     let tls = match Tls::read(&args.tls_dir) {
         Ok(tls) => tls,
@@ -51,20 +32,17 @@ fn main() -> ExitCode {
                 error = &error as &dyn std::error::Error,
                 "--tls-dir"
             );
-            return ExitCode::from(EXIT_CONFIG);
+            return Err(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let outcome = run(&runtime, &args, tls);
+    let outcome = run(&runtime, args, tls);
     telemetry.stop();
     // A name that is being resolved holds a thread of the runtime.
     runtime.shutdown_background();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(event = "NodeFailed", "{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.map(|()| ExitCode::SUCCESS).map_err(|error| {
+        tracing::error!(event = "NodeFailed", "{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 /// What ends the node: SIGTERM lets its rooms end or move first, SIGINT does not.

@@ -5,12 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use operator::{args::Args, run::run};
-use plenum_shell::telemetry;
+use plenum_shell::process::{self, EXIT_CONFIG};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Wrong command line or surroundings, as the other binaries say it.
-const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -22,40 +19,22 @@ fn main() -> ExitCode {
         eprintln!("another TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("the runtime does not start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let started = {
-        let _context = runtime.enter();
-        telemetry::start(&args.telemetry, "operator", &args.pod_name)
-    };
-    let telemetry = match started {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("{:#}", anyhow::Error::from(error));
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    begin(&args).unwrap_or_else(|code| code)
+}
+
+fn begin(args: &Args) -> Result<ExitCode, ExitCode> {
+    let runtime = process::runtime(None)?;
+    let telemetry = process::telemetry(&runtime, &args.telemetry, "operator", &args.pod_name)?;
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(&stop)?;
-        run(&args, stop).await.map_err(anyhow::Error::from)
+        run(args, stop).await.map_err(anyhow::Error::from)
     });
     telemetry.stop();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(event = "OperatorFailed", "{error:#}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-    }
+    outcome.map(|()| ExitCode::SUCCESS).map_err(|error| {
+        tracing::error!(event = "OperatorFailed", "{error:#}");
+        ExitCode::from(EXIT_CONFIG)
+    })
 }
 
 fn stop_on_signal(stop: &CancellationToken) -> anyhow::Result<()> {
