@@ -59,12 +59,13 @@ async fn published(nodes: &[&str]) -> (Replica, Publisher) {
     (replica, publisher)
 }
 
-/// Places a room as a client does that is told to come again while nodes are still expected to report.
+/// Places a room as a client does that is told to come again while nodes are still expected to report, or have not named their rooms
+/// to this replica yet.
 async fn place(plane: &Plane, room: &str) -> control_plane::plane::Placed {
     let placed = async {
         loop {
             match plane.place(request(room)).await {
-                Err(PlaceError::Settling(_)) => {
+                Err(PlaceError::Settling(_) | PlaceError::NodeSilent(_)) => {
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await
                 }
                 placed => return placed.expect("placed"),
