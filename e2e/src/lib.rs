@@ -8,6 +8,7 @@
 pub mod chart;
 pub mod cluster;
 pub mod http;
+pub mod installed;
 pub mod processes;
 pub mod redis;
 pub mod system;
