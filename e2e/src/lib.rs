@@ -7,8 +7,10 @@
 
 pub mod chart;
 pub mod cluster;
+pub mod health;
 pub mod http;
 pub mod installed;
 pub mod processes;
+pub mod prometheus;
 pub mod redis;
 pub mod system;
