@@ -64,7 +64,7 @@ impl Said {
             words
                 .filter(|word| !word.is_empty())
                 .map(str::to_owned)
-                .last()
+                .next_back()
         };
         let mut parts = vec![self.field.clone()];
         match self.rule.as_str() {
