@@ -17,7 +17,7 @@ choice! {
         Reconciling,
         /// Somebody has to change something before work can go on.
         Stalled,
-        /// The tenant's namespace is there.
+        /// The tenant's namespace is there, and Kubernetes counts its quota.
         NamespaceReady,
         /// All keys and issuers of the tenant can be used.
         CredentialsValid,

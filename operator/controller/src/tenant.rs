@@ -236,7 +236,8 @@ async fn bring(
     now: &Now,
 ) -> Result<NamespaceState, TenantError> {
     let brought = children::bring(context, &state.children, name, tenant, &state.release).await?;
-    if brought == NamespaceState::Ready && !now.planned.generated.link_keys.contains_key(name) {
+    let stands = matches!(brought, NamespaceState::Ready | NamespaceState::Uncounted);
+    if stands && !now.planned.generated.link_keys.contains_key(name) {
         let secret = link_key_secret(name, namespace, &random()?);
         make(context, &secret, LINK_KEY, name).await?;
     }

@@ -20,7 +20,7 @@ use kube::{
 };
 use operator_core::tenant::{
     Release,
-    children::{ADMINS, Children, NamespaceStep, OPERATOR, children, namespace_step},
+    children::{ADMINS, Children, NamespaceStep, OPERATOR, children, is_counted, namespace_step},
     status::NamespaceState,
 };
 use plenum_api::{Tenant, names};
@@ -140,7 +140,13 @@ pub(crate) async fn bring(
         }
     }
     apply_all(context, stores, &wanted).await?;
-    Ok(NamespaceState::Ready)
+    let quota = stores.quotas.get(&ObjectRef::from_obj(&wanted.quota));
+    if is_counted(&wanted.quota, quota.as_deref()) {
+        Ok(NamespaceState::Ready)
+    } else {
+        // The watch of quotas leads here again.
+        Ok(NamespaceState::Uncounted)
+    }
 }
 
 /// Created, not applied: who applies would take over a namespace that somebody has made meanwhile.

@@ -126,6 +126,22 @@ pub fn children(name: &str, tenant: &Tenant, release: &Release) -> Children {
     }
 }
 
+/// Whether Kubernetes has counted what a quota bounds, by the bounds that are wanted. Until then the API server refuses everything that
+/// the quota counts.
+#[must_use]
+pub fn is_counted(wanted: &ResourceQuota, found: Option<&ResourceQuota>) -> bool {
+    let hard = wanted.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+    let status = found.and_then(|found| found.status.as_ref());
+    let used = status.and_then(|status| status.used.as_ref());
+    let seen = status.and_then(|status| status.hard.as_ref());
+    hard.is_none_or(|hard| {
+        hard.iter().all(|(resource, most)| {
+            seen.and_then(|seen| seen.get(resource)) == Some(most)
+                && used.is_some_and(|used| used.contains_key(resource))
+        })
+    })
+}
+
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 fn namespace_object(tenant: &str, namespace: &str) -> Namespace {
@@ -365,6 +381,34 @@ mod tests {
             })
         );
         assert_eq!(value[4]["subjects"][0]["name"], "town-it");
+    }
+
+    #[test]
+    fn a_quota_is_counted_when_its_bound_and_its_use_stand_in_its_status() {
+        let wanted = children("town", &tenant(json!({})), &release()).quota;
+        let key = format!("count/conferences.{}", names::GROUP);
+        let found = |status: serde_json::Value| -> ResourceQuota {
+            serde_json::from_value(json!({ "spec": wanted.spec, "status": status }))
+                .expect("a quota")
+        };
+        assert!(!is_counted(&wanted, None));
+        for uncounted in [
+            json!({}),
+            json!({ "hard": { &key: "7" } }),
+            json!({ "used": { &key: "0" } }),
+            json!({ "hard": { &key: "200" }, "used": { &key: "3" } }),
+            json!({ "hard": { "pods": "7" }, "used": { "pods": "0" } }),
+        ] {
+            assert!(
+                !is_counted(&wanted, Some(&found(uncounted.clone()))),
+                "{uncounted}"
+            );
+        }
+        // More than the bound is counted too: it was lowered.
+        for used in ["0", "9"] {
+            let status = json!({ "hard": { &key: "7" }, "used": { &key: used } });
+            assert!(is_counted(&wanted, Some(&found(status))));
+        }
     }
 
     #[test]

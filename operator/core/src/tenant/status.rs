@@ -32,11 +32,27 @@ pub enum NamespaceState {
         /// What is being done.
         message: String,
     },
+    /// Everything stands in it, and Kubernetes has not counted the quota: the API server refuses every conference so long.
+    Uncounted,
     /// It cannot be the tenant's.
     Refused {
         /// Why, and what to do.
         message: String,
     },
+}
+
+impl NamespaceState {
+    /// What is still missing, for people; `None` where nothing is, or nothing will come.
+    fn missing(&self) -> Option<&str> {
+        match self {
+            Self::Progressing { message } => Some(message),
+            Self::Uncounted => Some(
+                "Kubernetes has not counted the namespace's ResourceQuota yet and refuses conferences until then; up to five minutes after \
+                 an installation that is as it should be, later look whether kube-controller-manager runs its controller `resourcequota`",
+            ),
+            Self::Ready | Self::Refused { .. } => None,
+        }
+    }
 }
 
 /// What a tenant uses.
@@ -244,9 +260,9 @@ fn say_ready(
         reconciling = (true, reason, message);
     } else if let Some((reason, message)) = stalled {
         gathered.say_named(ready, ConditionStatus::False, reason, message);
-    } else if let NamespaceState::Progressing { message } = &facts.namespace_state {
-        gathered.say_if(ready, false, Reason::Progressing, message.clone());
-        reconciling = (true, Reason::Progressing, message.clone());
+    } else if let Some(message) = facts.namespace_state.missing() {
+        gathered.say_if(ready, false, Reason::Progressing, message);
+        reconciling = (true, Reason::Progressing, message.to_owned());
     } else if published.is_in_effect() {
         let (reason, message) = match activity {
             Activity::Active => (Reason::Reconciled, "everything declared is in effect"),
@@ -303,8 +319,9 @@ fn say_namespace(gathered: &mut Gathered<'_>, state: &NamespaceState) {
             Reason::Reconciled,
             "the namespace and what stands in it are there",
         ),
-        NamespaceState::Progressing { message } => {
-            gathered.say_if(type_, false, Reason::Progressing, message.clone());
+        NamespaceState::Progressing { .. } | NamespaceState::Uncounted => {
+            let message = state.missing().unwrap_or_default();
+            gathered.say_if(type_, false, Reason::Progressing, message);
         }
         NamespaceState::Refused { message } => {
             gathered.say_if(type_, false, Reason::NamespaceNotAdoptable, message.clone());

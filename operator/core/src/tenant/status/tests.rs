@@ -78,6 +78,22 @@ fn a_tenant_is_ready_when_its_namespace_stands_and_the_control_plane_has_it() {
 }
 
 #[test]
+fn a_tenant_whose_quota_is_not_counted_says_so_and_is_published_all_the_same() {
+    let answer = taken();
+    let mut uncounted = facts(Some(&answer));
+    uncounted.namespace_state = NamespaceState::Uncounted;
+    let seen = status(&tenant(json!({})), &uncounted).status;
+    for type_ in [ConditionType::Ready, ConditionType::NamespaceReady] {
+        assert_eq!(is(&seen, type_), (ConditionStatus::False, "Progressing"));
+        let condition = find(&seen.conditions, type_).expect("a condition");
+        assert!(condition.message.contains("ResourceQuota"), "{condition:?}");
+        assert!(condition.message.contains("kube-controller-manager"));
+    }
+    assert_eq!(is(&seen, ConditionType::Published).0, ConditionStatus::True);
+    assert_eq!(is(&seen, ConditionType::Stalled).0, ConditionStatus::False);
+}
+
+#[test]
 fn a_tenant_of_tomorrow_is_ready_and_not_active_until_then() {
     let answer = taken();
     let object = tenant(json!({ "activeFrom": "2026-11-26T08:00:00Z" }));
