@@ -6,7 +6,6 @@ mod people;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -21,7 +20,6 @@ pub use people::{CONFERENCE, KEY, MACHINE, plain, token};
 pub const NODE_PORT: u16 = 30443;
 /// As the chart's own images, which the tests have packed.
 const IMAGES: [&str; 4] = ["operator", "control-plane", "media-node", "tools"];
-const PATIENCE: Duration = Duration::from_secs(90);
 /// The example's files, in the order in which they are applied.
 const EXAMPLE: [&str; 3] = ["1-platform.yaml", "2-tenant.yaml", "3-maintenance.yaml"];
 
