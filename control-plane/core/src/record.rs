@@ -455,6 +455,8 @@ pub struct Node {
     pub accepting: bool,
     /// SRTP without AES-GCM.
     pub srtp_legacy_allowed: bool,
+    /// When a maintenance window begins of which its people are to be told (milliseconds since 1970); 0 = none.
+    pub maintenance_at_unix_ms: i64,
     /// Hash of the inputs.
     pub revision: String,
 }

@@ -107,6 +107,7 @@ pub(crate) fn node(id: &str) -> Node {
         grpc_endpoint: String::new(),
         accepting: true,
         srtp_legacy_allowed: false,
+        maintenance_at_unix_ms: 0,
         revision: "1".into(),
     }
 }

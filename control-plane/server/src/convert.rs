@@ -534,6 +534,7 @@ pub fn node(facts: wire::NodeFacts) -> Result<Node> {
         grpc_endpoint: facts.grpc_endpoint,
         accepting: facts.accepting,
         srtp_legacy_allowed: facts.srtp_legacy_allowed,
+        maintenance_at_unix_ms: facts.maintenance_at_unix_ms,
         revision: text("revision", facts.revision, 128)?,
     })
 }
@@ -569,6 +570,7 @@ pub fn node_out(node: &Node) -> wire::NodeFacts {
         grpc_endpoint: node.grpc_endpoint.clone(),
         accepting: node.accepting,
         srtp_legacy_allowed: node.srtp_legacy_allowed,
+        maintenance_at_unix_ms: node.maintenance_at_unix_ms,
         revision: node.revision.clone(),
     }
 }

@@ -18,10 +18,23 @@ describe('the notice of a move', () => {
     expect(notice.movesAt).toBeNull();
   });
 
+  it('tells of maintenance, then of the move that it brings, and once that both are off', () => {
+    const notice = new MoveNotice();
+    const told: string[] = [];
+    notice.on('told', () => told.push(`${String(notice.movesAt)} ${String(notice.maintenanceAt)}`));
+    notice.on('calledOff', () => told.push('off'));
+    const maintenance = { movesAt: null, maintenanceAt: 7 };
+    for (const body of [maintenance, maintenance, { movesAt: 9, maintenanceAt: 7 }, maintenance, { movesAt: null }]) {
+      notice.handlePacket(packet(body));
+    }
+    expect(told).toEqual(['null 7', '9 7', 'null 7', 'off']);
+    expect(notice.maintenanceAt).toBeNull();
+  });
+
   it('changes nothing for packets it cannot read', () => {
     const notice = new MoveNotice();
     notice.handlePacket(packet({ movesAt: 5 }));
-    for (const wrong of ['', '{', '[]', 'null', '7', '{"movesAt":"soon"}', '{"movesAt":1e999}', '{"other":1}']) {
+    for (const wrong of ['{"movesAt":null,"maintenanceAt":"soon"}', '', '{', '[]', 'null', '7', '{"movesAt":"soon"}', '{"movesAt":1e999}', '{"other":1}']) {
       notice.handlePacket(packet(wrong));
     }
     expect(notice.movesAt).toBe(5);

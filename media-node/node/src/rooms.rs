@@ -81,6 +81,8 @@ enum ToRoom {
     Candidates(Vec<Candidate>),
     GiveUp,
     Notice(Option<u64>),
+    /// The node's facts say whether maintenance is planned: read when the room comes to it, so that of two the later one counts.
+    Maintenance,
 }
 
 /// The way to a live room.
@@ -320,6 +322,7 @@ impl Rooms {
                 self.spawn(room.clone(), receiver, config, ready);
                 // The first report carries the sid.
                 let _ = is_ready.await;
+                let _ = room.mailbox.send(ToRoom::Maintenance).await;
                 Ok(room.facts())
             }
         }
@@ -450,12 +453,20 @@ impl Rooms {
         });
     }
 
-    /// Tells every room where its shard is reached now.
+    /// When maintenance of the node begins, by its facts.
+    fn maintenance_at(&self) -> Option<u64> {
+        let facts = self.0.state.standing().facts?;
+        let at = u64::try_from(facts.maintenance_at_unix_ms).ok();
+        at.filter(|at| *at > 0)
+    }
+
+    /// Tells every room where its shard is reached now, and whether maintenance is planned.
     pub fn apply_facts(&self, facts: &NodeFacts) {
         for room in self.handles() {
             let candidates = self.0.media.candidates(facts, room.shard);
             tokio::spawn(async move {
                 let _ = room.mailbox.send(ToRoom::Candidates(candidates)).await;
+                let _ = room.mailbox.send(ToRoom::Maintenance).await;
             });
         }
     }

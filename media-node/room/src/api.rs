@@ -544,6 +544,8 @@ pub enum Input {
     GiveUp,
     /// The room is going to move at this time (milliseconds since 1970), or not after all.
     Notice(Option<u64>),
+    /// Maintenance of the node begins at this time (milliseconds since 1970), or is off.
+    Maintenance(Option<u64>),
 }
 
 /// Numbers and facts for the control plane.

@@ -192,6 +192,9 @@ impl Room {
             Input::Notice(moves_at) => {
                 self.with_roster(now, |roster, context| roster.notice(context, moves_at));
             }
+            Input::Maintenance(begins_at) => {
+                self.with_roster(now, |roster, context| roster.maintenance(context, begins_at));
+            }
         }
         self.settle(now, frequent);
     }

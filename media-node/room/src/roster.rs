@@ -135,6 +135,8 @@ pub(crate) struct Roster {
     departures: VecDeque<(Timestamp, proto::ParticipantInfo)>,
     /// When everybody was told that the room moves.
     moves_at_unix_ms: Option<u64>,
+    /// When everybody was told that maintenance of the node begins.
+    maintenance_at_unix_ms: Option<u64>,
 }
 
 impl Roster {
@@ -174,6 +176,7 @@ impl Roster {
             speaking: BTreeMap::new(),
             departures: VecDeque::new(),
             moves_at_unix_ms: None,
+            maintenance_at_unix_ms: None,
         };
         context
             .out

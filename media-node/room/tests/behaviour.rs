@@ -600,6 +600,46 @@ fn people_are_told_once_that_the_room_moves_and_those_who_come_later_too() {
 }
 
 #[test]
+fn people_are_told_once_when_maintenance_begins_and_those_who_come_later_too() {
+    let mut script = Script::with_facts(
+        declared(LobbyRule::Off),
+        Facts {
+            opened: true,
+            ..Facts::default()
+        },
+    );
+    with_open_channel(&mut script, 1, "g_anna", 0);
+    let input = |script: &mut Script, input| script.input("notice", input);
+    input(&mut script, Input::Maintenance(None));
+    assert_eq!(notices(&script), [], "nothing was planned");
+    input(&mut script, Input::Maintenance(Some(1_800_000_000_000)));
+    input(&mut script, Input::Maintenance(Some(1_800_000_000_000)));
+    let begins = r#"{"movesAt":null,"maintenanceAt":1800000000000}"#.to_owned();
+    assert_eq!(
+        notices(&script),
+        [(begins.clone(), 1)],
+        "told again with other facts"
+    );
+    with_open_channel(&mut script, 2, "g_ben", 1);
+    assert_eq!(
+        notices(&script).last(),
+        Some(&(begins, 1)),
+        "who comes later"
+    );
+    input(&mut script, Input::Notice(Some(1_800_000_060_000)));
+    let both = r#"{"movesAt":1800000060000,"maintenanceAt":1800000000000}"#.to_owned();
+    assert_eq!(notices(&script).last(), Some(&(both, 2)));
+    input(&mut script, Input::Notice(None));
+    input(&mut script, Input::Maintenance(None));
+    let off = r#"{"movesAt":null}"#.to_owned();
+    assert_eq!(
+        notices(&script).last(),
+        Some(&(off, 2)),
+        "both, that it is off"
+    );
+}
+
+#[test]
 fn a_removed_person_is_refused_on_the_next_node_too() {
     let mut script = Script::new(declared(LobbyRule::Off));
     script.start(1, start("mona", Some(Role::Moderator)));

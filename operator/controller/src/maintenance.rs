@@ -27,6 +27,7 @@ use crate::{
     context::Context,
     driver::{Failure, LOOK_AGAIN_MAX, again_after, drive},
     media_node::{is_pod_gone, request_drain},
+    planner::machine_of,
     ssa::{ApplyError, api_reason, apply_status},
 };
 
@@ -119,11 +120,7 @@ fn standpoints(context: &Context) -> Vec<Standpoint> {
         .all()
         .into_iter()
         .map(|node| {
-            let machine = node
-                .status
-                .as_ref()
-                .and_then(|status| status.node_name.as_deref())
-                .and_then(|name| context.stores.nodes.get(None, name));
+            let machine = machine_of(&context.stores, &node);
             Standpoint {
                 pool: Name::new(
                     node.namespace().unwrap_or_default(),

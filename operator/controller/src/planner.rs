@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+use operator_core::calendar::Calendar;
 use operator_core::{Generated, Name, ObjectKey, Objects, Plan, Problem};
 use tokio::{
     sync::watch,
@@ -23,6 +25,7 @@ use crate::{
     telemetry::Metrics,
 };
 
+pub(crate) use assemble::machine_of;
 pub use assemble::{Snapshot, assemble};
 
 /// Changes that come together are planned together.
@@ -77,6 +80,8 @@ pub struct Planner {
     pub secrets: Secrets,
     /// Counters.
     pub metrics: Metrics,
+    /// Clock.
+    pub now: fn() -> Timestamp,
     /// Gets each plan.
     pub planned: watch::Sender<Arc<Planned>>,
 }
@@ -106,7 +111,10 @@ impl Planner {
 
     /// Plans once; says when to look again at the latest.
     async fn plan(&mut self, began: Instant) -> Duration {
-        let mut snapshot = Snapshot::of(&self.stores, &self.settings, self.endpoints.all());
+        let now = (self.now)();
+        let calendar = windows(&self.stores, now);
+        let endpoints = self.endpoints.all();
+        let mut snapshot = Snapshot::of(&self.stores, &self.settings, endpoints, &calendar);
         self.secrets.follow(&snapshot.tenant_namespaces());
         let found = self.secrets.fetch(&named_by(&snapshot.objects)).await;
         let unknown = !found.unknown.is_empty();
@@ -130,7 +138,13 @@ impl Planner {
             *old = Arc::new(planned);
             changed
         });
-        if unknown { RETRY } else { SLOWLY }
+        if unknown {
+            return RETRY;
+        }
+        // Not before: a plan a moment too early would say what the last one said.
+        let until = calendar.changes_at().map(|at| at.duration_since(now));
+        let until = until.and_then(|left| Duration::try_from(left).ok());
+        until.map_or(SLOWLY, |left| SLOWLY.min(left + GATHER))
     }
 
     fn count(&self, planned: &Planned) {
@@ -139,6 +153,12 @@ impl Planner {
             self.metrics.objects_with_problems(kind, count.count());
         }
     }
+}
+
+/// Windows that count at a moment.
+fn windows(stores: &Stores, now: Timestamp) -> Calendar {
+    let windows = stores.windows.all();
+    Calendar::new(windows.iter().map(|window| &**window), now)
 }
 
 /// Kinds that can be wrong.

@@ -110,6 +110,7 @@ pub async fn run(args: &Args, stop: CancellationToken) -> Result<(), RunError> {
             endpoints: endpoints.clone(),
             secrets: Secrets::new(clients.common.clone()),
             metrics: metrics.clone(),
+            now,
             planned,
         }
         .run(),

@@ -115,6 +115,24 @@ impl Calendar {
         Some(&entry.name)
     }
 
+    /// When the next window begins, or the open one began, of which people on what stands at a place are to be told: it empties them,
+    /// and its `announceBefore` has come.
+    #[must_use]
+    pub fn announced(&self, place: Place<'_>) -> Option<Timestamp> {
+        let told = |entry: &&Entry| match entry.standing.phase {
+            // Whether a freeze will still be open then, nobody knows.
+            WindowPhase::Announced => true,
+            WindowPhase::Active => !self.loses(entry, place),
+            _ => false,
+        };
+        self.entries
+            .iter()
+            .filter(|entry| entry.action == WindowAction::Drain && entry.selects(place))
+            .filter(told)
+            .filter_map(|entry| entry.standing.time.map(|time| time.opens))
+            .min()
+    }
+
     /// Whether a window empties what stands at a place now.
     #[must_use]
     pub fn drains(&self, window: &str, place: Place<'_>) -> bool {

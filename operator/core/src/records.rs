@@ -296,6 +296,8 @@ pub struct NodeRecord {
     pub accepting: bool,
     /// SRTP without AES-GCM.
     pub srtp_legacy_allowed: bool,
+    /// When a window begins that empties the node, while its people are to be told (milliseconds since 1970); 0 = none.
+    pub maintenance_at_unix_ms: i64,
     /// Hash of the record.
     pub revision: String,
 }

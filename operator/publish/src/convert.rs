@@ -430,6 +430,7 @@ fn node(record: &NodeRecord) -> v1::NodeFacts {
         grpc_endpoint,
         accepting,
         srtp_legacy_allowed,
+        maintenance_at_unix_ms,
         revision,
     } = record;
     v1::NodeFacts {
@@ -455,6 +456,7 @@ fn node(record: &NodeRecord) -> v1::NodeFacts {
         grpc_endpoint: grpc_endpoint.clone(),
         accepting: *accepting,
         srtp_legacy_allowed: *srtp_legacy_allowed,
+        maintenance_at_unix_ms: *maintenance_at_unix_ms,
         revision: revision.clone(),
     }
 }

@@ -91,6 +91,7 @@ fn wire_node() -> wire::NodeFacts {
         grpc_endpoint: "127.0.0.1:9".into(),
         accepting: true,
         srtp_legacy_allowed: true,
+        maintenance_at_unix_ms: 1_800_000_000_000,
         revision: "r".into(),
     }
 }

@@ -163,6 +163,7 @@ export const de: Record<Key, string> = {
   'call.reconnecting': 'Die Verbindung ist unterbrochen. Wird neu verbunden …',
   'call.reconnected': 'Wieder verbunden',
   'call.moves': 'Wegen Wartungsarbeiten zieht diese Konferenz {when} auf einen anderen Server um. Bild und Ton setzen dabei kurz aus; Sie müssen nichts tun.',
+  'call.maintenance': 'Wartungsarbeiten beginnen {when}. Danach zieht diese Konferenz vielleicht auf einen anderen Server um; Bild und Ton setzen dabei kurz aus, Sie müssen nichts tun.',
   'call.movesNot': 'Die Konferenz zieht doch nicht um.',
   'call.startAudio': 'Ihr Browser hält den Ton zurück.',
   'call.startAudio.button': 'Ton einschalten',

@@ -162,6 +162,7 @@ export const en = {
   'call.reconnecting': 'The connection is interrupted. Reconnecting …',
   'call.reconnected': 'Connected again',
   'call.moves': 'For maintenance, this conference moves to another server {when}. Picture and sound pause for a moment; you need not do anything.',
+  'call.maintenance': 'Maintenance begins {when}. This conference may move to another server after that; picture and sound then pause for a moment, and you need not do anything.',
   'call.movesNot': 'The conference does not move after all.',
   'call.startAudio': 'Your browser holds the sound back.',
   'call.startAudio.button': 'Turn sound on',

@@ -73,6 +73,11 @@ export function CallView({ call, conference }: { readonly call: Call; readonly c
               {t('call.moves', { when: locale.moment(new Date(call.move.movesAt), new Date()) })}
             </p>
           )}
+          {call.move.movesAt === null && call.move.maintenanceAt !== null && !own.reconnecting && (
+            <p class="note" data-testid="maintenance">
+              {t('call.maintenance', { when: locale.moment(new Date(call.move.maintenanceAt), new Date()) })}
+            </p>
+          )}
         </div>
         {own.audioBlocked && !own.reconnecting && (
           <div class="note" role="alert">

@@ -152,6 +152,7 @@ impl Actor {
             ToRoom::Candidates(candidates) => Input::Candidates(candidates),
             ToRoom::GiveUp => Input::GiveUp,
             ToRoom::Notice(moves_at) => Input::Notice(moves_at),
+            ToRoom::Maintenance => Input::Maintenance(self.rooms.maintenance_at()),
         };
         self.room.handle(now, input);
     }

@@ -6,10 +6,16 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use operator_core::{
     AbsentOpenerKeys, Confidential, DeclaredNode, Generated, Name, NodeEndpoint, ObjectKey,
-    Objects, Problem, objects::namespace_of, plan, plan::node_record, tenant, validate, wants,
+    Objects, Problem,
+    calendar::{Calendar, Place},
+    objects::namespace_of,
+    plan,
+    plan::node_record,
+    tenant, validate, wants,
 };
 use plenum_api::{MediaNode, MediaPool, Reason, names};
 
@@ -38,6 +44,7 @@ impl Snapshot {
         stores: &Stores,
         settings: &Settings,
         endpoints: BTreeMap<String, NodeEndpoint>,
+        calendar: &Calendar,
     ) -> Self {
         let mut objects = Objects::default();
         for tenant in stores.tenants.all() {
@@ -67,7 +74,19 @@ impl Snapshot {
             tenant_of_namespace: labelled.collect(),
             nodes: nodes
                 .iter()
-                .filter_map(|node| declared(node, settings, &endpoints))
+                .filter_map(|node| {
+                    let mut node_of = declared(node, settings, &endpoints)?;
+                    let machine = machine_of(stores, node);
+                    let place = Place {
+                        pool: &node_of.pool,
+                        site: &settings.site,
+                        machine: machine
+                            .as_ref()
+                            .and_then(|machine| machine.metadata.labels.as_ref()),
+                    };
+                    node_of.maintenance_at = calendar.announced(place);
+                    Some(node_of)
+                })
                 .collect(),
             unreadable: stores.unreadable(),
             unknown_secrets: BTreeSet::new(),
@@ -108,7 +127,14 @@ fn declared(
         ),
         site: settings.site.clone(),
         jurisdiction: settings.jurisdiction.clone(),
+        maintenance_at: None,
     })
+}
+
+/// The machine that a media node's pod stands on.
+pub(crate) fn machine_of(stores: &Stores, node: &MediaNode) -> Option<Arc<Node>> {
+    let name = node.status.as_ref()?.node_name.as_deref()?;
+    stores.nodes.get(None, name)
 }
 
 /// Plans. Rounds are bounded by the number of objects: each leaves out at least one. `None` is a bug: then the plan before stays.

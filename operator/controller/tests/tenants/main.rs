@@ -9,6 +9,8 @@ mod conferences;
 mod namespaces;
 #[path = "world.rs"]
 mod world;
+#[path = "windows.rs"]
+mod windows;
 
 use std::{future::Future, pin::Pin, process::ExitCode, sync::Arc};
 
@@ -43,6 +45,7 @@ const CASES: &[(&str, Case)] = cases![
     conferences::a_conference_that_is_over_is_collected,
     conferences::an_operator_with_nothing_to_do_writes_nothing,
 ];
+    windows::a_media_node_is_published_with_the_window_that_will_empty_it,
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

@@ -33,7 +33,7 @@ use operator::{
     telemetry::Metrics,
     tenant,
 };
-use operator_core::RecordKind;
+use operator_core::{RecordKind, records::NodeRecord};
 use plenum_api::{Condition, ConditionStatus, ConditionType, Conference, Tenant, conditions::find};
 use plenum_proto::v1::{ConferenceState, TenantState};
 use serde::{Serialize, de::DeserializeOwned};
@@ -103,6 +103,11 @@ impl Control {
 
     /// What the planner makes of everything, for failures.
     fn plan(&self) -> String {
+    /// What is published of a media node.
+    pub(crate) fn node(&self, uid: &str) -> Option<NodeRecord> {
+        self.planned.borrow().plan.nodes.get(uid).cloned()
+    }
+
         let planned = self.planned.borrow();
         format!(
             "planned: {}, waiting: {:?}, problems: {:?}, records: {:?}",
@@ -187,6 +192,7 @@ impl World {
             metrics: metrics.clone(),
             planned: planned_to,
         };
+            now: Timestamp::now,
         let control = Arc::new(Control {
             planned: planned.clone(),
             live: live_to,

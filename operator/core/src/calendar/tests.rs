@@ -53,6 +53,62 @@ fn a_drain_window_empties_what_it_selects_while_it_is_open() {
 }
 
 #[test]
+fn people_are_told_of_a_window_that_empties_their_node_from_its_announcement_to_its_end() {
+    let (a, b) = (pool("a"), pool("b"));
+    let place = |pool| Place {
+        pool,
+        site: "kiel",
+        machine: None,
+    };
+    let opens = at("2026-09-10T18:00:00Z");
+    let windows = [window("w", "Drain", json!({ "announceBefore": "2h" }))];
+    for (now, told) in [
+        ("2026-09-10T15:59:59Z", None),
+        ("2026-09-10T16:00:00Z", Some(opens)),
+        ("2026-09-10T17:59:59Z", Some(opens)),
+        (NIGHT, Some(opens)),
+        ("2026-09-11T04:00:00Z", None),
+    ] {
+        assert_eq!(calendar(&windows, now).announced(place(&a)), told, "{now}");
+        assert_eq!(calendar(&windows, now).announced(place(&b)), None, "{now}");
+    }
+    for quiet in [
+        window("w", "Freeze", json!({ "announceBefore": "2h" })),
+        window("w", "AllowUpdates", json!({ "announceBefore": "2h" })),
+        window(
+            "w",
+            "Drain",
+            json!({ "announceBefore": "2h", "suspended": true }),
+        ),
+        window("w", "Drain", json!({})),
+    ] {
+        let calendar = calendar(&[quiet], "2026-09-10T17:00:00Z");
+        assert_eq!(calendar.announced(place(&a)), None);
+    }
+    // Who is not emptied after all is not told that it goes on.
+    let frozen = [
+        window("w", "Drain", json!({ "announceBefore": "2h" })),
+        window("f", "Freeze", json!({})),
+    ];
+    assert_eq!(calendar(&frozen, NIGHT).announced(place(&a)), None);
+    // The first of several counts.
+    let several = [
+        window(
+            "v",
+            "Drain",
+            json!({ "announceBefore": "2160h", "schedule": {
+                "start": "2026-09-10T23:00", "timeZone": "Europe/Berlin", "duration": "1h",
+            }}),
+        ),
+        window("w", "Drain", json!({ "announceBefore": "2h" })),
+    ];
+    assert_eq!(
+        calendar(&several, "2026-09-10T17:00:00Z").announced(place(&a)),
+        Some(opens)
+    );
+}
+
+#[test]
 fn members_of_a_selector_must_all_hold() {
     let windows = [window(
         "w",

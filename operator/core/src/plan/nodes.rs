@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Records of nodes: in a cluster every `MediaNode` that is reached, on one machine every process.
 
+use jiff::Timestamp;
 use plenum_api::{MediaPoolSpec, media_pool::SrtpLegacy};
 
 use super::{NodeEndpoint, WantedNode, millis};
@@ -19,6 +20,8 @@ pub struct DeclaredNode {
     pub jurisdiction: String,
     /// Where it is reached.
     pub endpoint: NodeEndpoint,
+    /// When a window begins that empties it, while its people are to be told.
+    pub maintenance_at: Option<Timestamp>,
 }
 
 impl DeclaredNode {
@@ -31,6 +34,7 @@ impl DeclaredNode {
             site: limits::SITE_DEFAULT.to_owned(),
             jurisdiction: String::new(),
             endpoint: endpoint.clone(),
+            maintenance_at: None,
         }
     }
 }
@@ -55,6 +59,7 @@ pub fn record(pool: Option<&MediaPoolSpec>, node: &DeclaredNode) -> NodeRecord {
         accepting: node.endpoint.accepting,
         srtp_legacy_allowed: pool
             .is_some_and(|pool| pool.security.srtp_legacy == SrtpLegacy::Allowed),
+        maintenance_at_unix_ms: node.maintenance_at.map_or(0, Timestamp::as_millisecond),
         revision: String::new(),
     };
     record.revision = digest::revision(&record);

@@ -201,6 +201,7 @@ fn nodes_are_planned_where_their_pool_is_wrong_too() {
             grpc_endpoint: "10.0.0.1:7882".into(),
             accepting: true,
         },
+        maintenance_at: None,
     });
     let planned = assemble(snapshot).expect("a plan");
     let node = &planned.plan.nodes["u"];
