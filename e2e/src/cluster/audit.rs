@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What the API server was asked, by whom, and what it answered.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -49,6 +50,9 @@ pub struct AuditUser {
     /// Name.
     #[serde(default)]
     pub username: String,
+    /// What else is known: of a ServiceAccount, its pod.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// What a request was about.

@@ -208,6 +208,14 @@ impl Node {
         self.ctr(&["images", "import", archive])
     }
 
+    /// Gives an image that is there another name.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn tag(&self, image: &str, name: &str) -> Result<()> {
+        self.ctr(&["images", "tag", image, name])
+    }
+
     fn ctr(&self, args: &[&str]) -> Result<()> {
         ctr(&socket(&self.folder), args)
     }

@@ -14,7 +14,7 @@ use crate::chart::{self, Helm};
 use crate::cluster::{Cluster, Programs, in_cluster_namespace};
 use crate::system::is_inside;
 
-pub use people::{CONFERENCE, KEY, MACHINE, plain, token};
+pub use people::{CONFERENCE, KEY, MACHINE, plain, token, token_to};
 
 /// The gateway's port of the nodes.
 pub const NODE_PORT: u16 = 30443;
@@ -24,7 +24,8 @@ const IMAGES: [&str; 4] = ["operator", "control-plane", "media-node", "tools"];
 const EXAMPLE: [&str; 3] = ["1-platform.yaml", "2-tenant.yaml", "3-maintenance.yaml"];
 
 /// Runs a test named `name` in a cluster of its own in which the chart is installed. `values` are merged over the least that a test's
-/// machine carries: one replica of the control plane, its store in memory. Skipped when the programs are missing and the test may be
+/// machine carries: one replica of the control plane, its store in memory. Debian's Redis is there as `plenum-redis:dev` where the
+/// demonstration is enabled. Skipped when the programs are missing and the test may be
 /// (see [`Programs::find`]); a failure comes with the cluster's own account of it.
 ///
 /// # Errors
@@ -72,6 +73,10 @@ impl Installed {
                 .import(&self.target.join(format!("images/plenum-{image}.tar")))?;
         }
         let values = self.values(values);
+        if values["redis"]["demonstration"]["enabled"] == true {
+            self.cluster
+                .import(&self.target.join("images/plenum-redis.tar"))?;
+        }
         self.helm(&["install", "plenum"], &["--create-namespace"], &values)?;
         self.kubectl(
             "-n plenum-system wait deployment --all --for=condition=Available --timeout=180s",

@@ -26,15 +26,23 @@ pub const CONFERENCE: &str = "council";
 /// Where people sit: where the cluster's network and the machine meet.
 pub const MACHINE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
 
+/// A token of the example's tenant for its conference.
+///
+/// # Errors
+/// As [`token_to`].
+pub fn token(identity: &str) -> Result<String> {
+    token_to(CONFERENCE, identity)
+}
+
 /// A token of the example's tenant. Everybody moderates: others would enter a meeting muted.
 ///
 /// # Errors
 /// When the clock stands before 1970.
-pub fn token(identity: &str) -> Result<String> {
+pub fn token_to(room: &str, identity: &str) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let claims = json!({
         "iss": KEY.0, "sub": identity, "name": identity, "nbf": now - 5, "exp": now + 3600,
-        "video": { "roomJoin": true, "room": CONFERENCE, "roomAdmin": true },
+        "video": { "roomJoin": true, "room": room, "roomAdmin": true },
     });
     let secret = jsonwebtoken::EncodingKey::from_secret(KEY.1.as_bytes());
     let header = jsonwebtoken::Header::default();
