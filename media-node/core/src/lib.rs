@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod crypto;
+pub mod downlink;
 pub mod handover;
 pub mod ids;
 pub mod io;
