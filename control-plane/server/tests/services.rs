@@ -325,6 +325,33 @@ fn replicas_of(order: &Order) -> Option<Vec<String>> {
 }
 
 #[tokio::test]
+async fn a_node_that_has_its_facts_from_another_replica_is_known_once_they_come_here() {
+    let (replica, mut publisher) = published(&[]).await;
+    let council = Room {
+        epoch: 7,
+        participants: 3,
+        policy: operator::policy(),
+        ..Room::default()
+    };
+    let rooms = BTreeMap::from([("council".to_owned(), council)]);
+    // It names itself and its rooms; this replica cannot know yet that it may.
+    let _node = Node::start_with(&replica, "n1", rooms).await;
+    let dropped = "plenum_control_reports_dropped_total{reason=\"NoFacts\"} 1";
+    replica
+        .until("its room is not taken yet", |plane| {
+            plane.metrics().encode().contains(dropped).then_some(())
+        })
+        .await;
+    assert!(replica.plane.room(&key("council")).is_none());
+    publisher.publish(Item::Node(operator::node("n1"))).await;
+    let live = replica
+        .until("its room is known", |plane| plane.room(&key("council")))
+        .await;
+    assert_eq!((live.node_id.as_str(), live.epoch), ("n1", Epoch(7)));
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_refuses_is_passed_over_and_nothing_stays_behind() {
     let (replica, _publisher) = published(&["n1", "n2"]).await;
     let (first, second) = (ready(&replica, "n1").await, ready(&replica, "n2").await);

@@ -76,8 +76,9 @@ impl NodeControl for NodeControlService {
         }
         self.wait_for_directory().await?;
         let (orders, out) = mpsc::channel(ORDERS);
-        let hello = self.hello(&uid, hello)?;
-        let attachment = self.shared.plane.attach(&uid, hello, orders.clone());
+        let known = self.hello(&uid, &hello)?;
+        let named = known.node_id.is_some();
+        let attachment = self.shared.plane.attach(&uid, known, orders.clone());
         tracing::info!(event = "NodeAttached", node = %uid, "media node attached");
         let stream = NodeStream {
             shared: self.shared.clone(),
@@ -85,6 +86,9 @@ impl NodeControl for NodeControlService {
             attachment,
             orders,
             told: None,
+            hello,
+            named,
+            missed: false,
             replicas: self.shared.replicas.clone(),
         };
         let (end, ended) = mpsc::channel(1);
@@ -120,14 +124,14 @@ impl NodeControlService {
             .map_err(|_| Status::unavailable("the directory has not arrived yet"))
     }
 
-    fn hello(&self, uid: &Uid, hello: NodeHello) -> Result<Hello, Status> {
+    fn hello(&self, uid: &Uid, hello: &NodeHello) -> Result<Hello, Status> {
         read_hello(&self.shared, uid, hello)
             .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 }
 
 /// What a node says of itself. Its id and site count only if they are those of its published facts: a node cannot pass for another one.
-fn read_hello(shared: &Shared, uid: &Uid, hello: NodeHello) -> Result<Hello, ConvertError> {
+fn read_hello(shared: &Shared, uid: &Uid, hello: &NodeHello) -> Result<Hello, ConvertError> {
     if !is_endpoint(&hello.grpc_endpoint) {
         return Err(ConvertError::Value {
             field: "hello.grpc_endpoint",
@@ -146,7 +150,7 @@ fn read_hello(shared: &Shared, uid: &Uid, hello: NodeHello) -> Result<Hello, Con
         node_id,
         site,
         epoch: Epoch(hello.epoch),
-        endpoint: hello.grpc_endpoint,
+        endpoint: hello.grpc_endpoint.clone(),
         version: hello.version.chars().take(64).collect(),
         primary: hello.primary,
     })
@@ -159,6 +163,12 @@ struct NodeStream {
     orders: mpsc::Sender<NodeOrder>,
     /// Facts that the node was told on this stream.
     told: Option<Arc<Node>>,
+    /// What it said of itself last.
+    hello: NodeHello,
+    /// Its facts are known here and are those that it names.
+    named: bool,
+    /// A room of it could not be taken because it was not named yet.
+    missed: bool,
     replicas: Replicas,
 }
 
@@ -177,6 +187,9 @@ impl NodeStream {
             changed.borrow_and_update();
             if let Err(status) = self.tell_facts().await {
                 break status;
+            }
+            if self.named && self.missed {
+                break Status::aborted("the facts came here after rooms; it names them again");
             }
             tokio::select! {
                 () = self.shared.stop.cancelled() => break Status::unavailable("the replica stops"),
@@ -226,15 +239,28 @@ impl NodeStream {
             item: Some(Order::Facts(convert::node_out(&facts))),
         };
         match timeout(FIRST, self.orders.send(order)).await {
-            Ok(Ok(())) => {
-                self.told = Some(facts);
-                Ok(())
-            }
-            _ => Err(Status::resource_exhausted("the node takes no orders")),
+            Ok(Ok(())) => self.told = Some(facts),
+            _ => return Err(Status::resource_exhausted("the node takes no orders")),
         }
+        // Another replica may have told the node before this one knew the facts: what it said then counts from now on, and it has no
+        // reason to say it again.
+        if !self.named && !self.hello.node_id.is_empty() {
+            self.introduce()
+                .map_err(|error| Status::aborted(error.to_string()))?;
+        }
+        Ok(())
     }
 
-    fn hear(&self, report: NodeReport) -> Result<(), Status> {
+    /// Takes what the node said of itself last.
+    fn introduce(&mut self) -> Result<(), HearError> {
+        let hello = read_hello(&self.shared, &self.uid, &self.hello)?;
+        self.named = hello.node_id.is_some();
+        let plane = &self.shared.plane;
+        plane.hear_hello(&self.uid, self.attachment, hello)?;
+        Ok(())
+    }
+
+    fn hear(&mut self, report: NodeReport) -> Result<(), Status> {
         // A kind of report that this version does not know.
         let Some(item) = report.item else {
             return Ok(());
@@ -245,6 +271,7 @@ impl NodeStream {
                 Err(Status::aborted(ReportRefusal::Superseded.to_string()))
             }
             Err(error) => {
+                self.missed |= matches!(error, HearError::Report(ReportRefusal::NoFacts));
                 // One report is dropped, the node goes on: it carries many rooms.
                 tracing::warn!(event = "ReportDropped", node = %self.uid, %error, "a report is dropped");
                 self.shared
@@ -260,7 +287,7 @@ impl NodeStream {
         }
     }
 
-    fn take(&self, item: Report) -> Result<(), HearError> {
+    fn take(&mut self, item: Report) -> Result<(), HearError> {
         let plane = &self.shared.plane;
         let (uid, attachment) = (&self.uid, self.attachment);
         match item {
@@ -272,7 +299,8 @@ impl NodeStream {
                     }
                     .into());
                 }
-                plane.hear_hello(uid, attachment, read_hello(&self.shared, uid, hello)?)?;
+                self.hello = hello;
+                self.introduce()?;
             }
             Report::Load(load) => {
                 let leaving = Duration::from_millis(load.leaving_ms);

@@ -418,11 +418,15 @@ async fn attach(
                 script.with(|state| state.orders.push(item.clone()));
                 match item {
                     Order::Facts(facts) => {
+                        let before = hello.clone();
                         hello.node_id = facts.node_id;
                         hello.site = facts.site;
                         hello.epoch = facts.epoch;
                         script.with(|state| state.accepting = facts.accepting);
-                        send(Report::Hello(hello.clone())).await?;
+                        // As a real node does: what it has said already it does not say again.
+                        if hello != before {
+                            send(Report::Hello(hello.clone())).await?;
+                        }
                         tick.reset_immediately();
                     }
                     Order::Drop(drop) => {
