@@ -76,7 +76,7 @@ test-web: install $(WEB)/node_modules/.package-lock.json ## Units of the page, i
 	cd $(WEB) && npm test
 	@touch $(WEB)/dist/index.html
 
-test-rust: install test-web ## Units of all crates; crds/ as the types say; pure crates are pure
+test-rust: install test-web e2e/browser/node_modules/.package-lock.json ## Units of all crates; crds/ as the types say; pure crates are pure
 	$(call step,Rust: build)
 	cargo build $(CARGO_ALL)
 	$(call step,Rust: rules and units)
