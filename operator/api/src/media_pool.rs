@@ -29,6 +29,7 @@ use crate::{
     status = "MediaPoolStatus",
     derive = "PartialEq",
     doc = "Media nodes of one kind: their number, exposure, capacity, drain and update.",
+    validation = Rule::new("size(self.metadata.name) <= 63").message("a pool's name has at most 63 characters, because it is a label of its nodes"),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",

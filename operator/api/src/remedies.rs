@@ -65,6 +65,10 @@ const REMEDIES: &[(&str, &str)] = &[
         "name pools or sites, or select machines by their labels; nodes: {} means every machine",
     ),
     (
+        "a pool's name has at most 63 characters, because it is a label of its nodes",
+        "give the pool a shorter name",
+    ),
+    (
         "announceBefore must not exceed timeout",
         "shorten announceBefore, or lengthen timeout",
     ),

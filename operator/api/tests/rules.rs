@@ -355,6 +355,15 @@ fn tenant() -> Vec<Case> {
         ),
     ];
     cases.push(Case {
+        kind: "MediaPool",
+        rule: "a pool's name has at most 63 characters, because it is a label of its nodes",
+        at: "",
+        accept: json!({ "metadata": { "name": "a".repeat(63) } }),
+        reject: json!({ "metadata": { "name": "a".repeat(64) } }),
+        old: None,
+        also: None,
+    });
+    cases.push(Case {
         kind: "Tenant",
         rule: "a tenant's name has at most 56 characters, because tenant-<name> is a namespace",
         at: "",
