@@ -126,19 +126,23 @@ pub fn children(name: &str, tenant: &Tenant, release: &Release) -> Children {
     }
 }
 
-/// Whether Kubernetes has counted what a quota bounds, by the bounds that are wanted. Until then the API server refuses everything that
-/// the quota counts.
+/// Whether Kubernetes has counted what a quota bounds. Until then the API server refuses everything that the quota counts. Bounds are
+/// compared as Kubernetes writes them: it makes 1k of 1000.
 #[must_use]
 pub fn is_counted(wanted: &ResourceQuota, found: Option<&ResourceQuota>) -> bool {
-    let hard = wanted.spec.as_ref().and_then(|spec| spec.hard.as_ref());
-    let status = found.and_then(|found| found.status.as_ref());
-    let used = status.and_then(|status| status.used.as_ref());
-    let seen = status.and_then(|status| status.hard.as_ref());
-    hard.is_none_or(|hard| {
-        hard.iter().all(|(resource, most)| {
-            seen.and_then(|seen| seen.get(resource)) == Some(most)
-                && used.is_some_and(|used| used.contains_key(resource))
-        })
+    let hard = |quota: Option<&ResourceQuota>| quota?.spec.as_ref()?.hard.clone();
+    let Some(resources) = hard(Some(wanted)) else {
+        return true;
+    };
+    let (Some(declared), Some(status)) =
+        (hard(found), found.and_then(|found| found.status.as_ref()))
+    else {
+        return false;
+    };
+    resources.keys().all(|resource| {
+        let seen = status.hard.as_ref().and_then(|hard| hard.get(resource));
+        let used = status.used.as_ref().and_then(|used| used.get(resource));
+        seen.is_some() && seen == declared.get(resource) && used.is_some()
     })
 }
 
@@ -404,6 +408,13 @@ mod tests {
                 "{uncounted}"
             );
         }
+        // A thousand as Kubernetes writes it.
+        let thousand: ResourceQuota = serde_json::from_value(json!({
+            "spec": { "hard": { &key: "1k" } },
+            "status": { "hard": { &key: "1k" }, "used": { &key: "0" } },
+        }))
+        .expect("a quota");
+        assert!(is_counted(&wanted, Some(&thousand)));
         // More than the bound is counted too: it was lowered.
         for used in ["0", "9"] {
             let status = json!({ "hard": { &key: "7" }, "used": { &key: used } });
