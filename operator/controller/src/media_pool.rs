@@ -210,6 +210,8 @@ impl Pass<'_> {
             children::delete_all(self).await?;
             self.release().await?;
             self.memory.forget(self.name);
+            let metrics = &self.context.metrics;
+            metrics.pool_gone(&self.name.namespace, &self.name.name);
             return Ok(driver::settled());
         }
         budget::raise(self, view.uncovered()).await?;
@@ -260,6 +262,15 @@ impl Pass<'_> {
         let counts = count(&self.pool.spec, revision, &states);
         let refusal = refused.map(|error| error.to_string());
         let problem = self.problem();
+        let capacity = capacity_of_node(&self.pool.spec).times(counts.accepting);
+        let used = view.used(&self.context.live.borrow());
+        self.context.metrics.pool(
+            &self.name.namespace,
+            &self.name.name,
+            desired,
+            counts,
+            used.and_then(|used| used.share_of(capacity)),
+        );
         let stalled = refusal
             .as_deref()
             .map(|message| (Reason::LimitExceeded, message))
@@ -276,8 +287,8 @@ impl Pass<'_> {
             revision,
             counts,
             steps,
-            capacity: capacity_of_node(&self.pool.spec).times(counts.accepting),
-            used: view.used(&self.context.live.borrow()),
+            capacity,
+            used,
             addressed: view.addressed(),
             unaddressed: view.unaddressed(),
             stalled,

@@ -199,6 +199,7 @@ impl Lead {
                         () = publisher.run(&mut ordered) => {}
                         () = self.while_of(epoch) => {}
                     }
+                    self.context.metrics.pools_unknown();
                 }
                 _ => {
                     if self.roles.changed().await.is_err() {
@@ -222,7 +223,10 @@ impl Lead {
                     }
                 }
                 // The API server is away: nothing can be written, and what is published stays.
-                Role::Lapsed { epoch: last } if last == epoch => controllers.shutdown().await,
+                Role::Lapsed { epoch: last } if last == epoch => {
+                    controllers.shutdown().await;
+                    self.context.metrics.pools_unknown();
+                }
                 _ => break,
             }
             tokio::select! {

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Counters of the operator. No label can grow without a bound: kinds, results and reasons are small, declared sets.
 
+mod pools;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use operator_core::media_pool::plan::Counts;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Metric, Registry},
 };
+
+use pools::Pools;
 
 /// Label `kind`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -59,6 +64,7 @@ struct Inner {
     leader_transitions: Counter,
     events_lost: Counter,
     problems: Family<Kind, Gauge>,
+    pools: Pools,
 }
 
 impl Default for Metrics {
@@ -103,6 +109,7 @@ impl Default for Metrics {
         );
         let events_lost = register!("events_lost", "Events that could not be written");
         let problems = register!("objects_with_problems", "Objects that are not valid");
+        let pools = Pools::register(&mut registry);
         Self(Arc::new(Inner {
             registry: Mutex::new(registry),
             reconciles,
@@ -118,6 +125,7 @@ impl Default for Metrics {
             leader_transitions,
             events_lost,
             problems,
+            pools,
         }))
     }
 }
@@ -262,5 +270,27 @@ impl Metrics {
                 kind: kind.to_owned(),
             })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The numbers of a pool, and the used share of its capacity where that is known.
+    pub fn pool(
+        &self,
+        namespace: &str,
+        pool: &str,
+        desired: u32,
+        counts: Counts,
+        used: Option<f64>,
+    ) {
+        self.0.pools.set(namespace, pool, desired, counts, used);
+    }
+
+    /// A pool is gone.
+    pub fn pool_gone(&self, namespace: &str, pool: &str) {
+        self.0.pools.remove(namespace, pool);
+    }
+
+    /// This process leads no longer: who does knows the pools.
+    pub fn pools_unknown(&self) {
+        self.0.pools.clear();
     }
 }

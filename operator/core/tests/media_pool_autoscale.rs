@@ -243,3 +243,14 @@ fn nobody_waits_longer_than_a_day() {
     let autoscaling = spec.autoscaling.expect("an autoscaler");
     assert_eq!(stabilization(&autoscaling), SignedDuration::from_hours(24));
 }
+
+#[test]
+fn the_used_share_is_that_of_the_scarcest() {
+    let of = |rooms, participants, egress_mbps| {
+        load(rooms, participants, egress_mbps).unwrap_or_default()
+    };
+    let capacity = of(200, 2_000, 4_000);
+    assert_eq!(of(50, 1_000, 400).share_of(capacity), Some(0.5));
+    assert_eq!(of(0, 0, 0).share_of(capacity), Some(0.0));
+    assert_eq!(of(1, 1, 1).share_of(of(0, 0, 0)), None);
+}

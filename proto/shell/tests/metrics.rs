@@ -5,9 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a label may be named after: things of which there is a small, declared number.
-const LABELS: [&str; 12] = [
-    "reason", "tenant", "limit", "script", "outcome", "family", "receiver", "kind", "result",
-    "verb", "resource", "code",
+const LABELS: [&str; 14] = [
+    "reason",
+    "tenant",
+    "limit",
+    "script",
+    "outcome",
+    "family",
+    "receiver",
+    "kind",
+    "result",
+    "verb",
+    "resource",
+    "code",
+    "pool_namespace",
+    "pool",
 ];
 
 /// Sources of the parts, and what the names of their metrics begin with.

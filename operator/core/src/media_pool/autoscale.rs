@@ -45,6 +45,23 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Which share of `capacity` this is, of the scarcest; none where there is no capacity.
+    #[must_use]
+    pub fn share_of(self, capacity: Self) -> Option<f64> {
+        [
+            (self.rooms, capacity.rooms),
+            (self.participants, capacity.participants),
+            (self.egress_mbps, capacity.egress_mbps),
+        ]
+        .into_iter()
+        .filter(|(_, all)| *all > 0)
+        // Both are far below 2^53.
+        .map(|(used, all)| used as f64 / all as f64)
+        .max_by(f64::total_cmp)
+    }
+}
+
 /// What one node of the pool takes.
 #[must_use]
 pub fn capacity_of_node(spec: &MediaPoolSpec) -> Load {
