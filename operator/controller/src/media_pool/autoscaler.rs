@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::{
     Api, Resource as _, ResourceExt as _,
@@ -19,12 +20,10 @@ use super::{Memory, Pass, PoolError};
 use crate::ssa::CallError;
 use crate::{context::Context, driver::Failure as _};
 
-/// Looks at all pools again and again.
+/// Looks at all pools again and again, and at the moment when a floor of a schedule comes or goes.
 pub(super) async fn run(context: Arc<Context>, memory: Arc<Memory>) {
-    let mut tick = tokio::time::interval(EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        let mut next: Option<Timestamp> = None;
         for pool in context.stores.pools.all() {
             if let Err(error) = scale(&pool, &context, &memory).await {
                 tracing::warn!(
@@ -36,8 +35,22 @@ pub(super) async fn run(context: Arc<Context>, memory: Arc<Memory>) {
                     "the number of a pool's nodes could not be written"
                 );
             }
+            let name = Name::new(pool.namespace().unwrap_or_default(), pool.name_any());
+            let edge = memory.decision(&name).and_then(|decision| decision.next);
+            // That of a paused pool may have passed.
+            let edge = edge.filter(|edge| *edge > context.now());
+            next = next.into_iter().chain(edge).min();
         }
+        tokio::time::sleep(pause(next, context.now())).await;
     }
+}
+
+/// Until the next look: a bell is not heard a quarter of a minute late.
+fn pause(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    let Some(next) = next else { return EVERY };
+    // A moment too early would find nothing to do, and one that has passed was looked at already.
+    let until = Duration::try_from(next.duration_since(now)).unwrap_or(EVERY);
+    (until + A_MOMENT).min(EVERY)
 }
 
 async fn scale(pool: &MediaPool, context: &Context, memory: &Memory) -> Result<(), PoolError> {
@@ -142,12 +155,27 @@ fn owns_replicas(entry: &ManagedFieldsEntry) -> bool {
 
 /// Between the 15 and 30 seconds in which a load report is fresh.
 const EVERY: Duration = Duration::from_secs(15);
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
 
     use super::*;
+
+    #[test]
+    fn a_look_comes_when_a_bell_rings_and_otherwise_every_quarter_of_a_minute() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |seconds| Timestamp::from_second(seconds).expect("a time");
+        assert_eq!(pause(None, now), EVERY);
+        assert_eq!(
+            pause(Some(after(4)), now),
+            Duration::from_secs(4) + A_MOMENT
+        );
+        assert_eq!(pause(Some(after(3_600)), now), EVERY);
+        assert_eq!(pause(Some(now), now), A_MOMENT);
+        assert_eq!(pause(Some(now), after(1)), EVERY);
+    }
 
     fn entry(manager: &str, subresource: Option<&str>) -> ManagedFieldsEntry {
         ManagedFieldsEntry {
