@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! An installation with Redis and two replicas of the control plane, and what a person sees of it: two browsers meet in a conference
-//! that `kubectl apply` declared, `helm test` is content.
+//! The life of an installation with Redis and two replicas of the control plane: two browsers meet in a conference that `kubectl apply`
+//! declared, `helm test` is content, people talk through an upgrade of the chart and its rollback, and what uninstalling leaves is what
+//! the documentation says.
 
 mod browsers;
+mod people;
+mod release;
+mod rolling;
 
-use anyhow::{Context, Result, ensure};
-use e2e::chart::{self, Helm};
+use anyhow::Result;
 use e2e::installed::{self, Installed};
 use serde_json::{Value, json};
 
+use people::People;
+
 #[test]
-fn browsers_meet_in_a_declared_conference() -> Result<()> {
+fn an_installation_lives_under_calls() -> Result<()> {
     installed::run(
-        "browsers_meet_in_a_declared_conference",
+        "an_installation_lives_under_calls",
         &values(),
         async |installed| {
             let done = life(&installed).await;
@@ -32,37 +37,21 @@ fn values() -> Value {
 }
 
 async fn life(installed: &Installed) -> Result<()> {
-    installed.declare(|text| text).await?;
-    helm_test(installed)?;
-    browsers::meet(installed).await
+    installed.declare(declared).await?;
+    release::test(installed)?;
+    browsers::meet(installed).await?;
+    let mut people = People::enter(installed).await?;
+    let done = release::upgrade_and_rollback(installed, &mut people).await;
+    people.leave().await;
+    done
 }
 
-/// The chart's own test: the gateway answers in TLS, media nodes answer to STUN.
-fn helm_test(installed: &Installed) -> Result<()> {
-    let helm = Helm::find()?.context("helm was found a moment ago")?;
-    let output = helm
-        .command(&["test", "plenum", "--logs", "--timeout", "120s"])
-        .args(["--namespace", chart::NAMESPACE])
-        .arg("--kubeconfig")
-        .arg(installed.cluster.api().kubeconfig())
-        .output()
-        .context("helm starts")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "helm test: {said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    // Helm prints the pod's log once for each object of the test.
-    let mut lines: Vec<&str> = said.lines().filter(|line| line.starts_with("ok")).collect();
-    lines.sort_unstable();
-    lines.dedup();
-    ensure!(
-        ["gateway", "media"]
-            .iter()
-            .all(|part| lines.iter().any(|line| line.contains(part))),
-        "helm test asked too little: {said}"
-    );
-    println!("helm test passes: {lines:#?}");
-    Ok(())
+/// The example, with rooms that are no objects, with drains that wait for seconds, and with a window that does not open during a test.
+fn declared(text: String) -> String {
+    text.replace(
+        "  auth:\n",
+        "  adHoc:\n    rooms: OnJoin\n    className: meeting\n  auth:\n",
+    )
+    .replace("timeout: 2h", "timeout: 10s\n    announceBefore: 5s")
+    .replace("2026-09-06T03:00", "2096-09-02T03:00")
 }
