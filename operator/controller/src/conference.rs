@@ -153,6 +153,7 @@ fn room_print(state: &ConferenceState) -> u64 {
         state.participants > 0,
         &state.node_id,
         state.epoch,
+        state.hold,
     ))
 }
 

@@ -62,8 +62,20 @@ impl Observed {
         let conference = |state: &ConferenceState| (state.epoch, state.opened, state.participants);
         let tenant = |state: &TenantState| (state.participants, state.rooms);
         join(&mut self.nodes, &other.nodes, node);
+        // One replica holds capacity and says so; the others say nothing of it.
+        let holds: BTreeMap<String, i32> = [&*self, other]
+            .into_iter()
+            .flat_map(|view| &view.conferences)
+            .filter(|(_, state)| state.hold != 0)
+            .map(|(uid, state)| (uid.clone(), state.hold))
+            .collect();
         join(&mut self.conferences, &other.conferences, conference);
         join(&mut self.tenants, &other.tenants, tenant);
+        for (uid, hold) in holds {
+            if let Some(state) = self.conferences.get_mut(&uid) {
+                state.hold = hold;
+            }
+        }
     }
 }
 
@@ -102,6 +114,25 @@ pub fn acks_of(replicas: &[&Acks]) -> Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_replica_holds_for_a_conference_is_known_whoever_knows_its_room() {
+        let state = |epoch, hold| ConferenceState {
+            uid: "c".into(),
+            epoch,
+            hold,
+            ..ConferenceState::default()
+        };
+        let view = |state: ConferenceState| Observed {
+            conferences: [("c".to_owned(), state)].into(),
+            ..Observed::default()
+        };
+        let (holds, knows) = (view(state(0, 1)), view(state(3, 0)));
+        for order in [[&holds, &knows], [&knows, &holds]] {
+            let all = Observed::of(order.into_iter());
+            assert_eq!(all.conferences["c"], state(3, 1));
+        }
+    }
 
     #[test]
     fn a_record_is_taken_when_every_replica_has_the_same_revision() {

@@ -75,6 +75,7 @@ impl Plane {
             epoch: room.map_or(0, |room| room.epoch.0),
             participants: room.map_or(0, |room| room.participants),
             peak_participants,
+            hold: self.0.placing.hold_of(&conference.uid).into(),
         }
     }
 

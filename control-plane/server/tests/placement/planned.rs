@@ -3,6 +3,8 @@
 
 use control_plane::plane::PlaceRequest;
 use control_plane::store::Store;
+use plenum_proto::v1::conference_state::Hold;
+use plenum_proto::v1::observation::Item as Observed;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{ConferenceRecord, RecordKind};
 
@@ -65,9 +67,36 @@ async fn shown(town: &Town, line: &str) {
         .unwrap_or_else(|_| panic!("never: {line}"));
 }
 
+/// Waits until one of the replicas tells the operator this of the lecture.
+async fn told(town: &Town, hold: Hold) {
+    let told = async {
+        loop {
+            for replica in &town.replicas {
+                let mut seen = operator::observe(replica).await;
+                while let Ok(Some(message)) = seen.message().await {
+                    match message.item {
+                        Some(Observed::Conference(state)) if state.uid == "c-lecture" => {
+                            if state.hold() == hold {
+                                return;
+                            }
+                        }
+                        Some(Observed::EndOfSnapshot(_)) => break,
+                        _ => {}
+                    }
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(crate::world::LIVENESS, told)
+        .await
+        .unwrap_or_else(|_| panic!("never: {hold:?}"));
+}
+
 async fn what_is_held_no_other_room_takes_until_it_is_retracted(mut town: Town) {
     let _node = town.node("n1").await;
     shown(&town, HELD).await;
+    told(&town, Hold::Held).await;
     let refusal = place(town.plane(0), people("a", 41))
         .await
         .expect_err("forty are left");
@@ -134,6 +163,7 @@ async fn a_planned_room_opens_where_its_capacity_is_held_whoever_asks() {
 async fn what_cannot_be_held_is_shown_and_tried_again(mut town: Town) {
     let _small = town.node("n1").await;
     shown(&town, UNHELD).await;
+    told(&town, Hold::Refused).await;
     town.publish(Item::Node(node("n2", 10, 1_000))).await;
     let _large = town.node("n2").await;
     shown(&town, HELD).await;

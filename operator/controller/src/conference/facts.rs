@@ -11,7 +11,7 @@ use operator_core::{
     tenant::{leaving::is_leaving, status::Activity},
 };
 use plenum_api::{Conference, Reason, Tenant, names};
-use plenum_proto::v1::ConferenceState;
+use plenum_proto::v1::{ConferenceState, conference_state::Hold};
 
 use crate::{
     context::Context,
@@ -179,6 +179,7 @@ pub(super) fn with<R>(
         problems: &problems,
         warnings: &warnings,
         record,
+        reserve: record.map(|record| record.reserve_participants),
         publication: Publication {
             planned: record.map(|record| record.revision.as_str()),
             answer: answer.as_ref(),
@@ -213,5 +214,10 @@ fn room(context: &Context, now: &Now, state: &ConferenceState) -> Room {
         occupied: state.participants > 0,
         place,
         peak: state.peak_participants,
+        held: match state.hold() {
+            Hold::Held => Some(true),
+            Hold::Refused => Some(false),
+            Hold::Unspecified => None,
+        },
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod class;
 pub mod conditions;
+mod reserved;
 pub mod window;
 
 use jiff::Timestamp;
@@ -33,6 +34,8 @@ pub struct Room {
     pub place: Option<Place>,
     /// Most participants at a time.
     pub peak: u32,
+    /// Whether capacity is held for it; `None` where nobody says.
+    pub held: Option<bool>,
 }
 
 /// Where a room runs.
@@ -70,6 +73,8 @@ pub struct Facts<'a> {
     pub warnings: &'a [&'a Problem],
     /// What is to be published.
     pub record: Option<&'a ConferenceRecord>,
+    /// Participants that it asks capacity for ahead of time, 0 for none; `None` where that is not known.
+    pub reserve: Option<u32>,
     /// How that stands.
     pub publication: Publication<'a>,
     /// Its room; `None` while the control plane has not spoken of it.
@@ -131,6 +136,7 @@ pub fn status(conference: &Conference, facts: &Facts<'_>) -> Seen {
     say_admitted(&mut gathered, facts);
     gathered.published(&published, facts.problems.first().copied());
     say_placed(&mut gathered, facts, &before.conditions);
+    reserved::say(&mut gathered, facts, moment, &before.conditions);
     meeting.say(&mut gathered);
     let conditions = gathered.into_conditions();
     let phase = phase(

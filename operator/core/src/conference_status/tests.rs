@@ -39,6 +39,7 @@ fn facts(answer: Option<&Answer>) -> Facts<'_> {
         problems: &[],
         warnings: &[],
         record: None,
+        reserve: None,
         publication: Publication {
             planned: Some("r1"),
             answer,
@@ -74,6 +75,42 @@ impl Written {
         }
         seen
     }
+}
+
+#[test]
+fn capacity_is_told_of_conferences_that_ask_for_it_and_of_no_others() {
+    let answer = taken();
+    let schedule = json!({ "start": "2026-11-25T08:30", "timeZone": "UTC", "duration": "1h" });
+    let mut written = Written {
+        conference: conference(Some(schedule)),
+        writes: 0,
+    };
+    let mut facts = facts(Some(&answer));
+    facts.reserve = Some(0);
+    let seen = written.look(&facts);
+    assert!(find(&seen.status.conditions, ConditionType::CapacityReserved).is_none());
+    let mut at = |minute: i64, held: Option<bool>, reserve| {
+        facts.now = start() + SignedDuration::from_mins(minute);
+        facts.reserve = reserve;
+        facts.room = Some(Room {
+            held,
+            ..Room::default()
+        });
+        let seen = written.look(&facts);
+        let (status, reason) = is(&seen, ConditionType::CapacityReserved);
+        (status, reason.to_owned())
+    };
+    let is = |status, reason: &str| (status, reason.to_owned());
+    use ConditionStatus::{False, True, Unknown};
+    assert_eq!(at(0, None, Some(60)), is(False, "Scheduled"));
+    assert_eq!(at(20, Some(false), Some(60)), is(False, "NoCapacity"));
+    assert_eq!(at(21, Some(true), Some(60)), is(True, "CapacityHeld"));
+    // The replica that held it is gone, and the next one has not looked yet; or the object is just being planned anew.
+    assert_eq!(at(31, None, Some(60)), is(True, "CapacityHeld"));
+    assert_eq!(at(32, None, None), is(True, "CapacityHeld"));
+    assert_eq!(at(33, Some(false), Some(60)), is(False, "NoCapacity"));
+    assert_eq!(at(34, None, Some(60)), is(Unknown, "Progressing"));
+    assert_eq!(at(240, None, Some(60)), is(False, "Ended"));
 }
 
 #[test]
@@ -159,6 +196,7 @@ fn a_move_shows_the_new_node() {
                 ..Place::default()
             }),
             peak: 1,
+            held: None,
         });
         let status = written.look(&facts).status;
         (

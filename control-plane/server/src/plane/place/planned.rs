@@ -12,6 +12,7 @@ use control_core::directory::DirectoryView;
 use control_core::ids::{NodeId, RoomKey};
 use control_core::placement::{Calendar, Hold, Strategy, Unfit};
 use control_core::time::Moment;
+use plenum_proto::v1::conference_state as wire;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,7 @@ impl Plane {
                 Ok(false) => planned.states.clear(),
                 Err(error) => self.store_failed(error),
             }
-            self.count_planned(&planned);
+            self.show_planned(&planned);
         }
         // Another one may begin at once; what goes wrong here ends by itself.
         let _ = claim(Duration::ZERO).await;
@@ -235,7 +236,17 @@ impl Plane {
         Some(Err(self.tally(view, &asks, &tries).into()))
     }
 
-    fn count_planned(&self, planned: &Planned) {
+    /// Shows what is held: as metrics, and to the operator.
+    fn show_planned(&self, planned: &Planned) {
+        let told = planned.states.values().filter_map(|state| {
+            let hold = match (&state.node, state.said) {
+                (Some(_), _) => wire::Hold::Held,
+                (None, true) => wire::Hold::Refused,
+                (None, false) => return None,
+            };
+            Some((state.hold.conference.clone(), hold))
+        });
+        self.0.placing.show_holds(told.collect());
         let metrics = &self.0.placing.metrics;
         metrics.held.clear();
         metrics.unheld.clear();

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What a replica remembers between placements.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use control_core::directory::DirectoryView;
-use control_core::ids::{NodeId, TenantName};
+use control_core::ids::{NodeId, TenantName, Uid};
 use control_core::placement::{Candidate, Recent};
+use plenum_proto::v1::conference_state::Hold;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -133,6 +135,8 @@ pub(in crate::plane) struct Placing {
     /// People let in while the store is away and nodes have not reported them yet.
     alone: Mutex<Recent<TenantName>>,
     snapshot: Mutex<Option<Arc<Snapshot>>>,
+    /// What this replica holds for planned conferences, or could not.
+    holds: Mutex<HashMap<Uid, Hold>>,
     pub(super) metrics: PlaceMetrics,
 }
 
@@ -142,6 +146,7 @@ impl Placing {
             recent: Mutex::default(),
             alone: Mutex::default(),
             snapshot: Mutex::default(),
+            holds: Mutex::default(),
             metrics: PlaceMetrics::registered(metrics),
         }
     }
@@ -152,6 +157,17 @@ impl Placing {
 
     pub(super) fn alone(&self) -> MutexGuard<'_, Recent<TenantName>> {
         self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is held now for planned conferences, by conference; everything else is not.
+    pub(super) fn show_holds(&self, holds: HashMap<Uid, Hold>) {
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
+    }
+
+    /// Whether this replica holds capacity for a conference.
+    pub(in crate::plane) fn hold_of(&self, conference: &Uid) -> Hold {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.get(conference).copied().unwrap_or_default()
     }
 
     pub(super) fn snapshot(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
