@@ -89,9 +89,44 @@ async fn ask(
         .and_then(|status| status.parse().ok())
         .with_context(|| format!("a status line: {answer}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    Ok(Answer {
+    let mut answer = Answer {
         status,
         head: head.to_owned(),
         body: body.to_owned(),
-    })
+    };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = unchunked(&answer.body).context("the chunks of an answer")?;
+    }
+    Ok(answer)
+}
+
+/// Puts a body of chunks together; none where it does not end as it should. Counts bytes, so the text must be read from UTF-8 without loss.
+fn unchunked(body: &str) -> Option<String> {
+    let mut whole = String::new();
+    let mut rest = body;
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.push_str(after.get(..size)?);
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_become_one_body() {
+        assert_eq!(
+            unchunked("4\r\nPlen\r\n3;x=y\r\num!\r\n0\r\n\r\n").as_deref(),
+            Some("Plenum!")
+        );
+        for cut in ["", "4\r\nPlen", "ff\r\nshort\r\n0\r\n\r\n", "x\r\n"] {
+            assert_eq!(unchunked(cut), None, "{cut:?}");
+        }
+    }
 }

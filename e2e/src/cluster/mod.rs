@@ -8,7 +8,7 @@
 mod api_server;
 mod arguments;
 mod audit;
-mod daemon;
+pub(crate) mod daemon;
 mod folder;
 mod image;
 mod inside;
