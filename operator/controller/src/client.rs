@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! Clients of the API server: one that counts its calls, and one that does not repeat them, for the lease.
+//! Clients of the API server: one that counts its calls and writes only while this process leads, and one for the lease, which does
+//! not repeat calls.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use http::{Method, Request, Response, Uri};
 use kube::{Client, Config, client::ClientBuilder};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 
 use crate::telemetry::Metrics;
 
@@ -19,7 +22,35 @@ pub struct Clients {
     pub common: Client,
     /// For the lease: a call that fails fails at once.
     pub lease: Client,
+    /// Until when the first may write.
+    pub fence: Fence,
 }
+
+/// Until when this process may write. A process that was paused goes on in the middle of whatever it did, and learns only a moment later
+/// that somebody else leads by now; what it had in hand then must not be written.
+#[derive(Clone, Debug, Default)]
+pub struct Fence(Arc<Mutex<Option<Instant>>>);
+
+impl Fence {
+    /// Writes may begin until then; `None`: not at all.
+    pub fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn admits(&self, method: &Method, now: Instant) -> Result<(), NotLeading> {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *method == Method::GET || until.is_some_and(|until| now < until) {
+            Ok(())
+        } else {
+            Err(NotLeading)
+        }
+    }
+}
+
+/// A write was not begun.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing is written: this process does not lead, or its lease has run out")]
+pub struct NotLeading;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +72,60 @@ pub async fn connect(metrics: &Metrics) -> Result<Clients, ClientError> {
     let mut impatient = config.clone();
     impatient.default_retry = false;
     let layer = Count(metrics.clone());
+    let fence = Fence::default();
     Ok(Clients {
-        common: ClientBuilder::try_from(config)?.with_layer(&layer).build(),
+        common: ClientBuilder::try_from(config)?
+            .with_layer(&layer)
+            .with_layer(&fence)
+            .build(),
         lease: ClientBuilder::try_from(impatient)?
             .with_layer(&layer)
             .build(),
+        fence,
     })
+}
+
+impl<S> Layer<S> for Fence {
+    type Service = Fenced<S>;
+
+    fn layer(&self, inner: S) -> Fenced<S> {
+        Fenced {
+            inner,
+            fence: self.clone(),
+        }
+    }
+}
+
+/// Behind a [`Fence`].
+#[derive(Clone)]
+pub struct Fenced<S> {
+    inner: S,
+    fence: Fence,
+}
+
+impl<S, B, R> Service<Request<B>> for Fenced<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.fence.admits(request.method(), Instant::now()) {
+            Ok(()) => {
+                let call = self.inner.call(request);
+                Box::pin(async move { call.await.map_err(Into::into) })
+            }
+            Err(refused) => Box::pin(async move { Err(refused.into()) }),
+        }
+    }
 }
 
 /// Counts calls.
@@ -137,7 +216,40 @@ fn asked(method: &Method, uri: &Uri) -> (&'static str, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use tower::{ServiceExt as _, service_fn};
+
     use super::*;
+
+    #[tokio::test]
+    async fn only_who_leads_begins_to_write_and_everybody_reads() {
+        let fence = Fence::default();
+        let server = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+        let client = fence.layer(server);
+        let ask = async |method: Method| {
+            let request = Request::builder().method(method).body(())?;
+            client.clone().oneshot(request).await
+        };
+        let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+        let now = Instant::now();
+        for (until, may) in [
+            (None, false),
+            (now.checked_add(Duration::from_secs(600)), true),
+            // Nobody had the time to say so: the process was paused.
+            (now.checked_sub(Duration::from_millis(1)), false),
+        ] {
+            fence.set(until);
+            assert!(ask(Method::GET).await.is_ok());
+            for method in &writes {
+                let outcome = ask(method.clone()).await;
+                assert_eq!(outcome.is_ok(), may, "{method} with {until:?}");
+                if let Err(error) = outcome {
+                    assert!(error.is::<NotLeading>(), "{error}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn calls_are_counted_by_what_rbac_calls_them_and_never_by_name() {

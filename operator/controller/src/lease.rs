@@ -4,9 +4,10 @@
 //! [`Elector`] decides and does no I/O; [`elect`] asks the API server. A lost race is a conflict, never a silent second win. Whether the
 //! record of somebody else has run out is judged by how long it has not changed *here*, so that no clocks of two machines are compared.
 //!
-//! Writes to Kubernetes are not fenced by it: reconcilers are idempotent and begin from what is there, and server-side apply is serialised
-//! by the API server, so a late write of a former leader is put right by the next reconcile. The publication to the control plane carries
-//! the [`epoch`](Role::Leading) instead, because there nothing would come after it.
+//! Writes to Kubernetes are begun only while the lease holds by this process's own clock ([`Fence`](crate::client::Fence)), so a leader
+//! that was paused writes nothing of what it had in hand. One that is on its way when it is paused may still arrive late: reconcilers are
+//! idempotent and begin from what is there, and the next reconcile puts it right. The publication to the control plane carries the
+//! [`epoch`](Role::Leading), because there nothing would come after it.
 
 mod elect;
 

@@ -78,6 +78,7 @@ pub async fn run(args: &Args, stop: CancellationToken) -> Result<(), RunError> {
 
     let election = Election::new(
         clients.lease,
+        clients.fence,
         &settings.namespace,
         &identity(&settings.pod_name),
         metrics.clone(),

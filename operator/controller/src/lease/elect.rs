@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Elector, RETRY, Role, Step};
-use crate::{backoff, telemetry::Metrics};
+use crate::{backoff, client::Fence, telemetry::Metrics};
 
 /// Longest call; several fit before the deadline.
 const CALL: Duration = Duration::from_secs(3);
@@ -39,16 +39,19 @@ pub struct Election {
     api: Api<Lease>,
     elector: Elector,
     roles: watch::Sender<Role>,
+    fence: Fence,
     metrics: Metrics,
     began: Instant,
     now: fn() -> Timestamp,
 }
 
 impl Election {
-    /// Takes part. The client does not repeat calls by itself: a renewal that hangs is worse than one that fails.
+    /// Takes part. The client does not repeat calls by itself: a renewal that hangs is worse than one that fails. `fence` admits writes
+    /// for as long as this process leads.
     #[must_use]
     pub fn new(
         client: Client,
+        fence: Fence,
         namespace: &str,
         identity: &str,
         metrics: Metrics,
@@ -58,6 +61,7 @@ impl Election {
             api: Api::namespaced(client, namespace),
             elector: Elector::new(namespace, NAME, identity),
             roles: watch::Sender::new(Role::Unknown),
+            fence,
             metrics,
             began: Instant::now(),
             now,
@@ -117,7 +121,12 @@ impl Election {
 
     fn tell(&self) {
         let role = self.elector.role(self.began.elapsed());
-        self.metrics.leads(matches!(role, Role::Leading { .. }));
+        let leads = matches!(role, Role::Leading { .. });
+        self.metrics.leads(leads);
+        // Before anybody hears that this process leads.
+        let until = self.elector.leads_until().filter(|_| leads);
+        self.fence
+            .set(until.and_then(|until| self.began.checked_add(until)));
         let changed = self.roles.send_if_modified(|told| {
             let changed = *told != role;
             *told = role;
@@ -187,6 +196,7 @@ impl Election {
     }
 
     async fn release(self) {
+        self.fence.set(None);
         let Some(released) = self.elector.release((self.now)()) else {
             return;
         };
