@@ -45,6 +45,8 @@ pub(crate) fn settings() -> Settings {
         gateway_url: String::new(),
         gateway_dns: Vec::new(),
         issue_gateway_certificate: false,
+        issue_control_plane_certificate: true,
+        authority_spread: operator_core::rotation::SPREAD,
         cluster_domain: "cluster.local".to_owned(),
     }
 }

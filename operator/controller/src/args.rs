@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The command line.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
+use operator_core::rotation;
 use plenum_shell::telemetry;
 
 use crate::context::Settings;
@@ -49,6 +50,13 @@ pub struct Args {
     /// Issue the gateway's certificate and renew it.
     #[arg(long)]
     pub issue_gateway_certificate: bool,
+    /// Leave the control plane's certificate for gRPC to others.
+    #[arg(long)]
+    pub foreign_control_plane_certificate: bool,
+    /// How long a new certificate authority is only trusted before it signs, and the former one after that: longer than every part takes to
+    /// read a Secret.
+    #[arg(long, value_name = "SECONDS", default_value_t = rotation::SPREAD.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub authority_spread: u64,
     /// Domain of the cluster's Services.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -78,6 +86,8 @@ impl Args {
             gateway_url: self.gateway_url.trim_end_matches('/').to_owned(),
             gateway_dns: self.gateway_dns.clone(),
             issue_gateway_certificate: self.issue_gateway_certificate,
+            issue_control_plane_certificate: !self.foreign_control_plane_certificate,
+            authority_spread: Duration::from_secs(self.authority_spread),
             cluster_domain: self.cluster_domain.clone(),
         }
     }

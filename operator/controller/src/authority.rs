@@ -3,6 +3,7 @@
 //! none, and may come from cert-manager. Certificates are replaced after two thirds of their life, and when the CA is another one.
 
 mod keep;
+mod rotate;
 
 pub use keep::Keeper;
 
@@ -15,6 +16,7 @@ use std::{
 use jiff::Timestamp;
 use plenum_publish::issuer::{self, Issuer};
 pub use plenum_publish::issuer::{Pem, Subject};
+use tokio::sync::watch;
 
 /// Life of a certificate.
 pub const LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -47,6 +49,7 @@ impl AuthorityError {
 #[derive(Clone)]
 pub struct Authority {
     issuer: Arc<RwLock<Option<Arc<Issuer>>>>,
+    changes: watch::Sender<u64>,
     trust_domain: Arc<str>,
     now: fn() -> Timestamp,
 }
@@ -63,6 +66,7 @@ impl Authority {
     pub fn new(trust_domain: &str, now: fn() -> Timestamp) -> Self {
         Self {
             issuer: Arc::default(),
+            changes: watch::Sender::new(0),
             trust_domain: trust_domain.into(),
             now,
         }
@@ -73,13 +77,20 @@ impl Authority {
         if let Ok(mut slot) = self.issuer.write() {
             *slot = Some(Arc::new(issuer));
         }
+        self.changes.send_modify(|count| *count += 1);
     }
 
-    /// The CA's certificate.
+    /// Wakes when another CA is used, or others are trusted.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// What certificates come with: the CA, and what else is to be trusted.
     #[must_use]
     pub fn ca(&self) -> Option<String> {
         let issuer = self.issuer.read().ok()?.clone()?;
-        Some(issuer.pem().to_owned())
+        Some(issuer.trusted().to_owned())
     }
 
     /// Makes a certificate.

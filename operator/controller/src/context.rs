@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! What every controller is given.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -34,6 +34,10 @@ pub struct Settings {
     pub gateway_dns: Vec<String>,
     /// Whether the operator issues the gateway's certificate.
     pub issue_gateway_certificate: bool,
+    /// Whether the operator issues the control plane's certificate.
+    pub issue_control_plane_certificate: bool,
+    /// How long an authority is trusted everywhere before it signs, and after it has signed last.
+    pub authority_spread: Duration,
     /// Domain of the cluster's Services.
     pub cluster_domain: String,
 }

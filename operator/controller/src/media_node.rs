@@ -87,11 +87,20 @@ async fn reconcile_all(context: Arc<Context>, memories: Arc<Memories>) {
             .watches_shared_stream(stores.pools.subscribe(), move |pool| {
                 in_pool(&of_pool.state(), &pool)
             })
-            .reconcile_on(reported(&context));
+            .reconcile_on(reported(&context))
+            .reconcile_all_on(certificates(&context));
     drive(Arc::clone(&context), controller, move |node, context| {
         reconcile(node, context, Arc::clone(&memories))
     })
     .await;
+}
+
+/// Certificates of all nodes follow another authority at once.
+fn certificates(context: &Context) -> impl futures::Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(context.authority.changes(), |mut changes| async move {
+        changes.changed().await.ok()?;
+        Some(((), changes))
+    })
 }
 
 /// One pass over one node.

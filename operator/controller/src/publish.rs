@@ -20,6 +20,7 @@ use plenum_publish::{
     live::{self, Acks, Observed},
     streams::{News, OrderOutcome, SharedHashes, Wish},
 };
+use plenum_shell::tls::Tls;
 use tokio::{
     net::lookup_host,
     sync::{mpsc, watch},
@@ -64,6 +65,8 @@ pub struct Publisher {
 
 struct Running {
     publisher: Publisher,
+    /// The own certificate, once there is one.
+    tls: Option<Tls>,
     /// Hashed passwords, which cost the same for every replica.
     hashes: SharedHashes,
     plan: Option<Arc<Plan>>,
@@ -87,6 +90,7 @@ impl Publisher {
         let mut credentials = self.credentials.clone();
         let mut running = Running {
             publisher: self,
+            tls: None,
             hashes: SharedHashes::default(),
             plan: None,
             replicas: BTreeMap::new(),
@@ -98,6 +102,8 @@ impl Publisher {
             unresolved: false,
         };
         running.replan(&planned.borrow_and_update());
+        let pem = credentials.borrow_and_update().clone();
+        running.certify(pem.as_deref());
         let (resolved, mut lookups) = mpsc::channel(1);
         let mut resolver = JoinSet::new();
         resolver.spawn(resolve(running.publisher.service.clone(), resolved));
@@ -111,9 +117,8 @@ impl Publisher {
                 Some(order) = orders.recv() => running.order(order),
                 Ok(()) = planned.changed() => running.replan(&planned.borrow_and_update()),
                 Ok(()) = credentials.changed() => {
-                    credentials.borrow_and_update();
-                    // Streams keep the certificate they began with.
-                    running.replicas.clear();
+                    let pem = credentials.borrow_and_update().clone();
+                    running.certify(pem.as_deref());
                     running.meet();
                 }
             }
@@ -122,6 +127,20 @@ impl Publisher {
 }
 
 impl Running {
+    /// Another certificate: streams go on, whoever is dialled from now on sees it.
+    fn certify(&mut self, pem: Option<&Pem>) {
+        let Some(pem) = pem else {
+            return;
+        };
+        let outcome = match &self.tls {
+            Some(tls) => tls.replace(&pem.ca, &pem.cert, &pem.key),
+            None => Tls::from_pem(&pem.ca, &pem.cert, &pem.key).map(|tls| self.tls = Some(tls)),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(event = "CredentialsUnusable", error = %error, "the own certificate cannot be used");
+        }
+    }
+
     /// Replicas came or went. While none can be looked up, those that are known stay.
     fn looked_up(&mut self, found: Result<BTreeSet<SocketAddr>, String>) {
         match found {
@@ -136,8 +155,7 @@ impl Running {
 
     /// Keeps streams to exactly those that were found.
     fn meet(&mut self) {
-        let pem = self.publisher.credentials.borrow().clone();
-        let Some(pem) = pem else {
+        let Some(tls) = self.tls.clone() else {
             return;
         };
         let before = self.replicas.len();
@@ -147,7 +165,7 @@ impl Running {
         let known: BTreeSet<SocketAddr> = self.replicas.values().map(Replica::address).collect();
         let new: Vec<SocketAddr> = self.found.difference(&known).copied().collect();
         for address in new {
-            self.start(address, &pem);
+            self.start(address, &tls);
         }
     }
 
@@ -163,13 +181,13 @@ impl Running {
         }
     }
 
-    fn start(&mut self, address: SocketAddr, pem: &Pem) {
+    fn start(&mut self, address: SocketAddr, tls: &Tls) {
         let id = self.next;
         self.next += 1;
         let started = Replica::start(
             id,
             address,
-            pem,
+            tls,
             self.publisher.epoch,
             Arc::clone(&self.hashes),
             self.news.clone(),

@@ -120,6 +120,7 @@ pub async fn run(args: &Args, stop: CancellationToken) -> Result<(), RunError> {
         Keeper {
             client: clients.common.clone(),
             settings: settings.clone(),
+            stores: Arc::clone(&stores),
             authority: authority.clone(),
             roles: roles.clone(),
             credentials,

@@ -17,6 +17,7 @@ pub mod objects;
 pub mod plan;
 pub mod problem;
 pub mod records;
+pub mod rotation;
 pub mod tenant;
 pub mod validate;
 

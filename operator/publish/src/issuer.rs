@@ -64,6 +64,8 @@ pub struct Subject {
 pub struct Issuer {
     issuer: rcgen::Issuer<'static, KeyPair>,
     pem: String,
+    /// What certificates come with: itself, and what else is to be trusted.
+    trusted: String,
 }
 
 /// Clocks differ: certificates hold from a day earlier.
@@ -95,7 +97,15 @@ impl Issuer {
         let pem = params.self_signed(&key).map_err(make)?.pem();
         let key_pem = key.serialize_pem();
         let issuer = rcgen::Issuer::new(params, key);
-        Ok((Self { issuer, pem }, key_pem))
+        let trusted = pem.clone();
+        Ok((
+            Self {
+                issuer,
+                pem,
+                trusted,
+            },
+            key_pem,
+        ))
     }
 
     /// A CA that was kept, or that somebody else supplies.
@@ -108,7 +118,20 @@ impl Issuer {
         Ok(Self {
             issuer,
             pem: cert.to_owned(),
+            trusted: cert.to_owned(),
         })
+    }
+
+    /// The same, whose certificates come with these authorities to trust.
+    #[must_use]
+    pub fn trusting(self, trusted: String) -> Self {
+        Self { trusted, ..self }
+    }
+
+    /// The authorities that its certificates come with.
+    #[must_use]
+    pub fn trusted(&self) -> &str {
+        &self.trusted
     }
 
     /// The CA's certificate.
@@ -150,7 +173,7 @@ impl Issuer {
         set_validity(&mut params, now, life);
         let cert = params.signed_by(&key, &self.issuer).map_err(make)?;
         Ok(Pem {
-            ca: self.pem.clone(),
+            ca: self.trusted.clone(),
             cert: cert.pem(),
             key: key.serialize_pem(),
         })
@@ -216,6 +239,16 @@ pub fn covers(cert: &str, subject: &Subject) -> bool {
         .cloned()
         .chain(ips);
     names.is_some_and(|names| wanted.into_iter().all(|name| names.contains(&name)))
+}
+
+/// Whether a certificate was signed by a CA's key.
+#[must_use]
+pub fn is_signed_by(cert: &str, ca: &str) -> bool {
+    let signed = with_certificate(ca, |ca| {
+        let key = ca.public_key();
+        with_certificate(cert, |cert| Some(cert.verify_signature(Some(key)).is_ok()))
+    });
+    signed.unwrap_or(false)
 }
 
 fn text_of(name: &x509_parser::extensions::GeneralName<'_>) -> Option<String> {

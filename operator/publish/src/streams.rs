@@ -14,20 +14,20 @@ use plenum_proto::v1::{
     AcceptingOrder, MoveOrder, ObserveRequest, Publication, PublicationAck,
     directory_client::DirectoryClient, observation, publication::Item,
 };
+use plenum_shell::tls::{self, Connector};
+pub use plenum_shell::{
+    identity::CONTROL_PLANE_DNS,
+    tls::{Tls, TlsError},
+};
 use tokio::{
     sync::{Mutex, mpsc},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 
-use crate::{
-    convert::{self, HashError, Hashes},
-    issuer::Pem,
-};
+use crate::convert::{self, HashError, Hashes};
 
-/// DNS name in every certificate of the control plane, whatever address is dialled.
-pub const CONTROL_PLANE_DNS: &str = "control-plane.plenum.internal";
 /// First wait before a stream is begun anew.
 const RETRY_MIN: Duration = Duration::from_millis(30);
 /// Longest wait.
@@ -124,34 +124,39 @@ pub type SharedHashes = Arc<Mutex<Hashes>>;
 #[derive(Clone)]
 pub struct Dial {
     endpoint: Endpoint,
+    connector: Connector,
 }
 
-/// The certificates cannot be used.
+/// It cannot be dialled.
 #[derive(Debug, thiserror::Error)]
-#[error("certificates for the control plane: {0}")]
-pub struct DialError(#[from] tonic::transport::Error);
+pub enum DialError {
+    /// Where to.
+    #[error("address of the control plane: {0}")]
+    Address(#[from] tonic::transport::Error),
+    /// With which certificate.
+    #[error("certificates for the control plane: {0}")]
+    Tls(#[from] TlsError),
+}
 
 impl Dial {
-    /// With the own certificate and the CA.
+    /// With the own certificate and the authorities, as they are at the moment of each connection.
     ///
     /// # Errors
     /// [`DialError`].
-    pub fn new(address: SocketAddr, pem: &Pem) -> Result<Self, DialError> {
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&pem.ca))
-            .identity(Identity::from_pem(&pem.cert, &pem.key))
-            .domain_name(CONTROL_PLANE_DNS);
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(tls)?
+    pub fn new(address: SocketAddr, tls: &Tls) -> Result<Self, DialError> {
+        let endpoint = tls::endpoint(&address.to_string())?
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true);
-        Ok(Self { endpoint })
+        Ok(Self {
+            endpoint,
+            connector: tls.connector(CONTROL_PLANE_DNS)?,
+        })
     }
 
     async fn client(&self) -> Result<DirectoryClient<Channel>, String> {
-        match timeout(CONNECT, self.endpoint.connect()).await {
+        match timeout(CONNECT, self.connector.clone().connect(&self.endpoint)).await {
             Ok(Ok(channel)) => Ok(DirectoryClient::new(channel)),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err("no answer".to_owned()),

@@ -240,6 +240,24 @@ impl Tls {
         Ok(Self::of(None, Current::of(files, Path::new(""))?))
     }
 
+    /// Uses other PEM from the next handshake on. What cannot be used leaves the former in use.
+    ///
+    /// # Errors
+    /// [`TlsError`] with the file that would hold the part.
+    pub fn replace(&self, ca: &str, certificate: &str, key: &str) -> Result<(), TlsError> {
+        let next = Self::from_pem(ca, certificate, key)?;
+        let next = Arc::into_inner(next.0).map(|inner| inner.current.into_inner());
+        if let Some(next) = next {
+            *self
+                .0
+                .current
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) =
+                next.unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
     fn of(directory: Option<PathBuf>, current: Current) -> Self {
         Self(Arc::new(Inner {
             directory,

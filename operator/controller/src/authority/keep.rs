@@ -7,7 +7,7 @@ use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, ResourceExt as _, api::PostParams};
-use operator_core::labels;
+use operator_core::{labels, rotation::Phase};
 use plenum_publish::issuer::{IssueError, Issuer};
 use plenum_shell::identity::CONTROL_PLANE_DNS;
 use tokio::{
@@ -15,18 +15,20 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Authority, AuthorityError, CA_LIFE, Pem, Subject};
-use crate::{context::Settings, lease::Role, ssa::api_reason};
+use super::{Authority, AuthorityError, CA_LIFE, Pem, Subject, rotate::Kept};
+use crate::{context::Settings, lease::Role, ssa::api_reason, stores::Stores};
 use plenum_api::names::MANAGER_OPERATOR;
 
 /// Secret with the CA.
-const CA: &str = "plenum-ca";
+pub(super) const CA: &str = "plenum-ca";
 /// Secret with the certificate of the control plane.
-const CONTROL_PLANE: &str = "plenum-control-plane-tls";
+pub(super) const CONTROL_PLANE: &str = "plenum-control-plane-tls";
 /// Secret with the certificate of the gateway.
-const GATEWAY: &str = "plenum-gateway-tls";
+pub(super) const GATEWAY: &str = "plenum-gateway-tls";
 /// How often they are looked at.
 const LOOK: Duration = Duration::from_secs(60);
+/// How soon at the earliest while a CA takes the place of another.
+const RETRY_ROTATING: Duration = Duration::from_millis(500);
 /// How soon after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 /// Longest call.
@@ -34,7 +36,7 @@ const CALL: Duration = Duration::from_secs(10);
 
 /// Why the Secrets are not as they should be.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+pub(super) enum KeepError {
     /// The API server.
     #[error("Secret {name}: {source}")]
     Api {
@@ -48,6 +50,11 @@ enum KeepError {
     /// There is none, and another process makes it.
     #[error("Secret {CA} is not there yet; the leader makes it")]
     Absent,
+    /// A new one is wanted, and parts trust what others wrote.
+    #[error(
+        "a new CA is wanted, and the control plane's certificate is not the operator's (controlPlane.tls.existingSecret): replace the CA together with that Secret"
+    )]
+    Foreign,
     /// What it holds cannot be used.
     #[error("Secret {CA} has no usable tls.crt and tls.key: {0}; remove it, and a new CA is made")]
     Unusable(String),
@@ -65,6 +72,7 @@ impl KeepError {
             Self::Api { source, .. } => api_reason(source),
             Self::Late(_) => "ApiServerUnreachable",
             Self::Absent => "CaAbsent",
+            Self::Foreign => "CaForeign",
             Self::Unusable(_) => "CaUnusable",
             Self::Issue(_) => "CertificateNotMade",
             Self::Authority(error) => error.reason(),
@@ -78,6 +86,8 @@ pub struct Keeper {
     pub client: Client,
     /// Surroundings.
     pub settings: Settings,
+    /// Media nodes, whose certificates have to follow before a CA goes.
+    pub stores: Arc<Stores>,
     /// The issuer.
     pub authority: Authority,
     /// Only a leader writes.
@@ -93,9 +103,13 @@ impl Keeper {
         loop {
             let role = *self.roles.borrow_and_update();
             let wait = match self.look(matches!(role, Role::Leading { .. })).await {
-                Ok(()) => {
+                Ok(Phase::Steady) => {
                     failing = None;
                     LOOK
+                }
+                Ok(_) => {
+                    failing = None;
+                    (self.settings.authority_spread / 20).clamp(RETRY_ROTATING, LOOK / 2)
                 }
                 Err(error) => {
                     let reason = error.reason();
@@ -115,8 +129,8 @@ impl Keeper {
         }
     }
 
-    async fn look(&self, leads: bool) -> Result<(), KeepError> {
-        self.ca(leads).await?;
+    async fn look(&self, leads: bool) -> Result<Phase, KeepError> {
+        let (phase, blocked) = self.ca(leads).await?;
         let own = Subject {
             name: "the operator".to_owned(),
             spiffe: Some(self.authority.spiffe("operator")),
@@ -134,33 +148,46 @@ impl Keeper {
                 spiffe: Some(self.authority.spiffe("control-plane")),
                 ..Subject::default()
             };
-            self.certificate(CONTROL_PLANE, &control_plane).await?;
+            if self.settings.issue_control_plane_certificate {
+                self.certificate(CONTROL_PLANE, &control_plane).await?;
+            }
             if self.settings.issue_gateway_certificate {
                 let gateway = gateway(&self.settings);
                 self.certificate(GATEWAY, &gateway).await?;
             }
         }
-        Ok(())
+        blocked.map_or(Ok(phase), Err)
     }
 
-    async fn ca(&self, leads: bool) -> Result<(), KeepError> {
-        let secret = match self.read(CA).await? {
+    /// How far the CA is, and what keeps a new one from coming.
+    async fn ca(&self, leads: bool) -> Result<(Phase, Option<KeepError>), KeepError> {
+        let mut secret = match self.read(CA).await? {
             Some(secret) => secret,
             None if leads => self.make_ca().await?,
             None => return Err(KeepError::Absent),
         };
-        let (cert, key) = (text(&secret, "tls.crt"), text(&secret, "tls.key"));
-        if self.authority.ca().is_some_and(|known| known == cert) {
-            return Ok(());
+        let mut blocked = None;
+        if leads {
+            match self.rotate(secret.clone()).await {
+                Ok(rotated) => secret = rotated,
+                // The present one serves on.
+                Err(error) => blocked = Some(error),
+            }
         }
-        let issuer = Issuer::read(&cert, &key)
+        let kept = Kept::of(&secret);
+        let (phase, trusted) = (kept.phase(), kept.trusted());
+        let known = |known: String| known == trusted;
+        if self.authority.ca().is_some_and(known) {
+            return Ok((phase, blocked));
+        }
+        let issuer = Issuer::read(&kept.cert, &kept.key)
             .map_err(|error| KeepError::Unusable(crate::driver::chain(&error)))?;
-        self.authority.use_ca(issuer);
+        self.authority.use_ca(issuer.trusting(trusted));
         tracing::info!(
             event = "AuthorityReady",
             "the CA of the installation is in use"
         );
-        Ok(())
+        Ok((phase, blocked))
     }
 
     async fn make_ca(&self) -> Result<Secret, KeepError> {
@@ -229,11 +256,11 @@ impl Keeper {
         Ok(())
     }
 
-    fn api(&self) -> Api<Secret> {
+    pub(super) fn api(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.settings.namespace)
     }
 
-    async fn read(&self, name: &'static str) -> Result<Option<Secret>, KeepError> {
+    pub(super) async fn read(&self, name: &'static str) -> Result<Option<Secret>, KeepError> {
         in_time(name, self.api().get_opt(name)).await
     }
 
@@ -277,14 +304,14 @@ fn gateway(settings: &Settings) -> Subject {
     }
 }
 
-fn text(secret: &Secret, key: &str) -> String {
+pub(super) fn text(secret: &Secret, key: &str) -> String {
     let value = secret.data.as_ref().and_then(|data| data.get(key));
     value.map_or_else(String::new, |value| {
         String::from_utf8_lossy(&value.0).into_owned()
     })
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     name: &'static str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, KeepError> {

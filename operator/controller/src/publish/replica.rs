@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 
 use plenum_publish::{
-    issuer::Pem,
     live::{Ack, Acks, Observed},
     streams::{self, Dial, DialError, News, SharedHashes, Teller, Wish},
 };
+use plenum_shell::tls::Tls;
 use tokio::{sync::mpsc, task::JoinSet};
 
 /// Wishes on their way to one replica.
@@ -27,12 +27,12 @@ impl Replica {
     pub(super) fn start(
         id: usize,
         address: SocketAddr,
-        pem: &Pem,
+        tls: &Tls,
         epoch: u64,
         hashes: SharedHashes,
         news: mpsc::Sender<(usize, News)>,
     ) -> Result<Self, DialError> {
-        let dial = Dial::new(address, pem)?;
+        let dial = Dial::new(address, tls)?;
         let (wishes, wished) = mpsc::channel(QUEUE);
         let teller = Teller {
             replica: id,

@@ -42,6 +42,7 @@ const CASES: &[(&str, Case)] = cases![
     one_of_two_leads_and_the_other_follows_a_leader_that_is_killed_or_told_to_stop,
     a_leader_that_slept_past_its_lease_follows_when_it_wakes,
     the_leader_makes_a_ca_and_certificates_and_leaves_alone_what_is_not_its_own,
+    an_authority_gives_way_to_another_and_is_trusted_until_nobody_shows_its_certificates,
     what_is_declared_reaches_every_control_plane_that_comes_and_goes,
     without_an_api_server_the_process_lives_unready_and_goes_on_where_it_was,
 ];
@@ -370,4 +371,77 @@ async fn the_leader_makes_a_ca_and_certificates_and_leaves_alone_what_is_not_its
         "it was not due"
     );
     second.terminate().await
+}
+
+/// Asked for by an annotation; the streams to the control plane go on meanwhile.
+async fn an_authority_gives_way_to_another_and_is_trusted_until_nobody_shows_its_certificates(
+    place: Place,
+) -> Result<()> {
+    let only = place.operator("only", &["--authority-spread", "2"]).await?;
+    only.event("CertificateIssued").await?;
+    let former = text(&place.secret("plenum-ca").await?, "tls.crt")?;
+    let ask = json!({ "metadata": { "annotations": { "plenum.dev/rotate-authority": "now" } } });
+    let ask = kube::api::Patch::Merge(ask);
+    let secrets = place.secrets();
+    secrets
+        .patch("plenum-ca", &Default::default(), &ask)
+        .await?;
+    // What the control plane was given, in the order in which it was.
+    let mut given: Vec<(String, String)> = Vec::new();
+    let end = Instant::now() + 3 * operator::PATIENCE;
+    while only.events("AuthorityRetired").is_empty()
+        || given
+            .last()
+            .is_none_or(|(ca, _)| ca.matches("BEGIN").count() != 1)
+    {
+        let secret = place.secret("plenum-control-plane-tls").await?;
+        let now = (text(&secret, "ca.crt")?, text(&secret, "tls.crt")?);
+        if given.last() != Some(&now) {
+            given.push(now);
+        }
+        ensure!(
+            Instant::now() < end,
+            "{} steps: {}",
+            given.len(),
+            only.log()
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+    let ca = place.secret("plenum-ca").await?;
+    let new = text(&ca, "tls.crt")?;
+    ensure!(new != former, "it is another one");
+    let steps: Vec<(bool, bool, bool)> = given
+        .iter()
+        .map(|(trusted, leaf)| {
+            (
+                trusted.contains(former.trim()),
+                trusted.contains(new.trim()),
+                issuer::is_signed_by(leaf, &new),
+            )
+        })
+        .collect();
+    ensure!(
+        steps
+            == [
+                (true, false, false),
+                (true, true, false),
+                (true, true, true),
+                (false, true, true),
+            ],
+        "trusts the former, trusts the new, is of the new: {steps:?}"
+    );
+    for key in ["next.crt", "next.key", "former.crt"] {
+        ensure!(
+            !ca.data.as_ref().is_some_and(|data| data.contains_key(key)),
+            "{key} is left"
+        );
+    }
+    for event in [
+        "AuthorityIntroduced",
+        "AuthorityReplaced",
+        "AuthorityRetired",
+    ] {
+        ensure!(only.events(event).len() == 1, "{event}");
+    }
+    only.terminate().await
 }

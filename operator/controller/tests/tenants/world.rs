@@ -427,6 +427,8 @@ fn settings() -> Settings {
         cluster_domain: "cluster.local".to_owned(),
     }
 }
+        issue_control_plane_certificate: true,
+        authority_spread: operator_core::rotation::SPREAD,
 
 /// Namespaces, the chart's roles, a class and a pool.
 async fn install(server: &ApiServer) -> Result<()> {

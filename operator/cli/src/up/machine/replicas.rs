@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use plenum_publish::{
     issuer::Subject,
     live::{Acks, Observed, acks_of as joined_acks},
-    streams::{self, CONTROL_PLANE_DNS, Dial, SharedHashes, Teller, Wish},
+    streams::{self, CONTROL_PLANE_DNS, Dial, SharedHashes, Teller, Tls, Wish},
 };
 use tokio::sync::mpsc;
 
@@ -86,6 +86,7 @@ pub(super) fn start(
         ..Subject::default()
     };
     let operator = authority.make(&operator)?;
+    let operator = Tls::from_pem(&operator.ca, &operator.cert, &operator.key)?;
     let hashes = SharedHashes::default();
     let mut replicas = Vec::new();
     for (index, (http, grpc)) in options.replicas.iter().zip(&grpc_all).enumerate() {
