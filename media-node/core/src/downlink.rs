@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: EUPL-1.2
-//! What one participant's path can carry.
+//! What one participant's path can carry, and who gets how much of it.
 
+pub mod allocator;
 pub mod estimator;

@@ -13,6 +13,10 @@ pub const SUBSCRIPTIONS_MAX: usize = 65_536;
 pub const PUBLICATIONS_PER_TRANSPORT_MAX: usize = 16;
 /// Simulcast layers per publication.
 pub const ENCODINGS_MAX: usize = 3;
+/// Films that one participant is given at once; more than any page shows.
+pub const SUBSCRIPTIONS_PER_TRANSPORT_MAX: usize = 256;
+/// Qualities of one film: encodings times temporal layers.
+pub const RUNGS_MAX: usize = ENCODINGS_MAX * 3;
 /// Payload types per m-section.
 pub const PAYLOADS_MAX: usize = 32;
 /// Paths a transport may have proved at once: candidates of both families, of several interfaces, UDP and TCP.
