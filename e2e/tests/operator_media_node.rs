@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::cluster::ApiServer;
+use e2e::health::{Kstatus, expect, kstatus};
 use jiff::{Timestamp, ToSpan as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, ServiceAccount};
 use kube::{
@@ -395,6 +396,7 @@ async fn nodes_come_serve_and_go_only_when_they_are_empty() -> Result<()> {
     };
     a_node_gets_a_certificate_one_pod_and_addresses(&world).await?;
     a_settled_node_is_not_written_again(&world).await?;
+    flux_and_argo_cd_take_a_settled_pool_for_done(&world).await?;
     unschedulable_takes_no_rooms_and_can_be_taken_back(&world).await?;
     a_drain_is_taken_back_until_it_is_announced(&world).await?;
     cordoning_a_machine_drains_what_it_carries(&world).await?;
@@ -438,6 +440,18 @@ async fn a_node_gets_a_certificate_one_pod_and_addresses(world: &World) -> Resul
         ensure!(secret.metadata.owner_references.unwrap_or_default()[0].uid == uid);
     }
     Ok(())
+}
+
+async fn flux_and_argo_cd_take_a_settled_pool_for_done(world: &World) -> Result<()> {
+    for node in world.wait_for_serving(2).await? {
+        expect(&node, Kstatus::Current, "Healthy")?;
+    }
+    let pool = || async { Ok::<_, anyhow::Error>(world.api::<MediaPool>().get("a").await?) };
+    until("the pool is done", || async {
+        Ok(kstatus(&serde_json::to_value(pool().await?)?) == Kstatus::Current)
+    })
+    .await?;
+    expect(&pool().await?, Kstatus::Current, "Healthy")
 }
 
 async fn a_settled_node_is_not_written_again(world: &World) -> Result<()> {
@@ -593,6 +607,7 @@ async fn deleting_a_node_is_a_drain(world: &World) -> Result<()> {
         pod.metadata.deletion_timestamp.is_none(),
         "the pod goes before its rooms"
     );
+    expect(&world.node(&name).await?, Kstatus::Terminating, "Healthy")?;
     world.set_rooms(&node, 0);
     until("the node is gone", || async {
         Ok(world.api::<MediaNode>().get_opt(&name).await?.is_none())
@@ -628,6 +643,11 @@ async fn a_lost_pod_is_lost_and_its_node_gets_no_second_one(world: &World) -> Re
         Ok(reason_of(&world.node(&name).await?, "Ready") == "PodLost")
     })
     .await?;
+    expect(
+        &world.node(&name).await?,
+        Kstatus::InProgress,
+        "Progressing",
+    )?;
     ensure!(
         world
             .endpoints
@@ -700,6 +720,7 @@ async fn a_window_empties_a_machine_one_node_at_a_time(world: &World) -> Result<
         ensure!(machine_of(&node) == "m2", "a pod came back to the machine");
     }
     let window: MaintenanceWindow = Api::all(world.client.clone()).get("rack").await?;
+    expect(&window, Kstatus::Current, "Healthy")?;
     let status = window.status.context("a status")?;
     ensure!(
         status.phase.map(|phase| phase.as_str()) == Some("Active"),

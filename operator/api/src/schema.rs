@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! The resource definitions as they are installed.
 //!
-//! Two things are changed after the derive. `nullable` goes: without it an API server prunes an explicit `null` before
+//! Some things are changed after the derive. `nullable` goes: without it an API server prunes an explicit `null` before
 //! defaulting, so `x: null` means "not set", as people expect of a manifest. And the formats `uint8` to `uint64` go,
 //! because Kubernetes knows none of them; the bounds say the same.
 
@@ -78,6 +78,10 @@ fn finish(kind: &'static str, mut definition: CustomResourceDefinition) -> Entry
     // Names of objects and namespaces end up in DNS; the bound also lets rules over the name stay within their budget.
     if let Some(metadata) = schema.pointer_mut("/properties/metadata") {
         *metadata = serde_json::json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": 253 } } });
+    }
+    // A new object has no status, and without one kstatus (Flux, Helm) takes it for done. No generation is 0: "not looked at yet".
+    if let Some(status) = schema.pointer_mut("/properties/status") {
+        status["default"] = serde_json::json!({ "observedGeneration": 0 });
     }
     validation.open_api_v3_schema = Some(
         serde_json::from_value(schema.clone())

@@ -154,7 +154,12 @@ async fn reconcile(
             Ok(driver::settled())
         };
     }
-    if pool.status.is_none() {
+    // What an API server gives a new object says nothing but that nobody has looked at it.
+    if pool
+        .status
+        .as_ref()
+        .is_none_or(|status| status.selector.is_none())
+    {
         let status = first(pool.meta().generation, &name.name, context.time().0);
         apply_status(&context.client, &*pool, &status).await?;
     }

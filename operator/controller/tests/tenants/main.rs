@@ -5,6 +5,8 @@
 
 #[path = "conferences.rs"]
 mod conferences;
+#[path = "gitops.rs"]
+mod gitops;
 #[path = "namespaces.rs"]
 mod namespaces;
 #[path = "world.rs"]
@@ -43,6 +45,8 @@ const CASES: &[(&str, Case)] = cases![
     conferences::a_missing_key_is_told_with_its_field_and_gone_when_it_comes,
     conferences::a_meeting_costs_three_writes_of_its_status,
     conferences::a_conference_that_is_over_is_collected,
+    gitops::flux_and_argo_cd_see_what_the_conditions_say,
+    gitops::what_a_newer_version_declared_is_kept_and_told,
     conferences::an_operator_with_nothing_to_do_writes_nothing,
 ];
     windows::a_media_node_is_published_with_the_window_that_will_empty_it,

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) control: Arc<Control>,
     /// May do everything.
     pub(crate) client: Client,
+    /// What the operator watches.
+    pub(crate) stores: Arc<Stores>,
     _tasks: JoinSet<()>,
     _watches: JoinSet<()>,
 }
@@ -202,7 +204,7 @@ impl World {
         let context = Arc::new(Context {
             client: operator.clone(),
             settings,
-            stores,
+            stores: Arc::clone(&stores),
             planned: planned.clone(),
             live,
             endpoints,
@@ -223,6 +225,7 @@ impl World {
             server,
             control,
             client,
+            stores,
             _tasks: tasks,
             _watches: watches,
         }))

@@ -54,7 +54,7 @@ pub(crate) fn hindrances(object: &Value) -> Vec<Hindrance> {
             status: "False".to_owned(),
             reason: "NotObserved".to_owned(),
             message: match observed {
-                None => "the operator has not looked at it yet; does it run?".to_owned(),
+                None | Some(0) => "the operator has not looked at it yet; does it run?".to_owned(),
                 Some(observed) => format!(
                     "the operator has seen generation {observed} of {generation}; does it run?"
                 ),
