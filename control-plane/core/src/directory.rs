@@ -335,7 +335,7 @@ impl Directory {
         Ok(true)
     }
 
-    /// A record of this uid was refused before it could be read: it is not omitted from the snapshot.
+    /// A record of this uid was refused before it could be read, or its publisher cannot make it now: it is not omitted from the snapshot.
     pub fn refuse(&mut self, kind: RecordKind, uid: &Uid) {
         if let Some(snapshot) = self
             .stream

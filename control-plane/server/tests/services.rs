@@ -36,7 +36,7 @@ use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::observation::Item as Seen;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{
-    Frame, NodeHello, NodeReport, Publication, RecordKind, RoomEvent, RoomKey, SessionStart,
+    Frame, NodeHello, NodeReport, Publication, RecordKind, Retraction, RoomEvent, RoomKey, SessionStart,
     admin_request, session_down,
 };
 use tonic::Code;
@@ -173,6 +173,27 @@ async fn a_snapshot_is_shown_whole_and_retracts_what_it_omits() {
             .conference_of_room(&key("class"))
             .is_none()
     );
+
+    // A publisher that cannot make a record now keeps what was published of it; one that is gone goes.
+    let mut keeps = Publisher::connect(&replica, 1).await;
+    let keep = |kind: RecordKind, uid: &str| {
+        Item::Keep(Retraction {
+            kind: kind.into(),
+            uid: uid.to_owned(),
+        })
+    };
+    let (tenant, never) = (operator::tenant().uid, "never-published");
+    keeps
+        .snapshot(vec![
+            keep(RecordKind::Tenant, &tenant),
+            keep(RecordKind::Conference, "c-council"),
+            keep(RecordKind::Conference, never),
+        ])
+        .await;
+    let view = replica.plane.view();
+    assert!(view.conference_of_room(&key("council")).is_some());
+    assert_eq!(view.tenants().count(), 1);
+    drop(keeps);
 
     // A broken record among good ones: its answer names the field, the last good one stays.
     let mut again = Publisher::connect(&replica, 1).await;

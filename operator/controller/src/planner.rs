@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use operator_core::calendar::Calendar;
-use operator_core::{Generated, Name, ObjectKey, Objects, Plan, Problem};
+use operator_core::{Generated, Name, ObjectKey, Objects, Plan, Problem, RecordKind};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -48,6 +48,8 @@ pub struct Planned {
     pub warnings: BTreeMap<ObjectKey, Vec<Problem>>,
     /// Objects that are right and wait for a Secret that the operator itself makes.
     pub waiting: BTreeSet<ObjectKey>,
+    /// While it is assembled: what stays published without a record.
+    kept: BTreeSet<(RecordKind, String)>,
     /// The valid objects, with the Secrets they name.
     pub objects: Arc<Objects>,
     /// Link keys and generated passwords.

@@ -4,7 +4,10 @@
 mod nodes;
 mod policy;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use plenum_api::{
     MediaPoolSpec, Tenant,
@@ -114,6 +117,8 @@ pub struct Plan {
     pub conferences: BTreeMap<String, ConferenceRecord>,
     /// Nodes.
     pub nodes: BTreeMap<String, NodeRecord>,
+    /// Objects that are there and whose record cannot be made now: what was published of them before stays.
+    pub kept: BTreeSet<(RecordKind, String)>,
 }
 
 /// Why there is no plan.
@@ -610,6 +615,15 @@ pub fn diff<'a>(old: &Plan, new: &'a Plan) -> Diff<'a> {
     );
     gone(&old.nodes, &new.nodes, RecordKind::Node, &mut diff);
     gone(&old.tenants, &new.tenants, RecordKind::Tenant, &mut diff);
+    // What was kept may be there still, and goes with its object.
+    let published = |(kind, uid): &(RecordKind, String)| match kind {
+        RecordKind::Tenant => new.tenants.contains_key(uid),
+        RecordKind::Conference => new.conferences.contains_key(uid),
+        RecordKind::Node => new.nodes.contains_key(uid),
+    };
+    let left = old.kept.iter().filter(|key| !published(key));
+    diff.retract.extend(left.cloned());
+    diff.retract.retain(|key| !new.kept.contains(key));
     let tenants = new.tenants.values();
     let tenants = tenants.filter(|record| {
         old.tenants

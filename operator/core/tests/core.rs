@@ -3,7 +3,7 @@
 
 mod town;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use operator_core::{
     AbsentOpenerKeys, Confidential, Generated, Name, NodeEndpoint, Objects, Plan, Record,
@@ -465,6 +465,36 @@ proptest! {
         let unchanged = before.iter().filter(|(name, suspended)| after.get(*name) == Some(*suspended)).count();
         let published = diff(&old, &new).publish.iter().filter(|record| matches!(record, Record::Conference(_))).count();
         prop_assert_eq!(published, after.len() - unchanged);
+    }
+
+    #[test]
+    fn what_is_kept_is_retracted_with_its_object_and_not_before(
+        before in rooms(), after in rooms(), waits in prop::collection::btree_set("[a-f]", 0..6),
+    ) {
+        let all = planned(&town_with(&before, 1));
+        let uid = |name: &String| {
+            let mut records = all.conferences.values();
+            records.find(|record| record.name == *name).map(|record| record.uid.clone())
+        };
+        // Some of them cannot be made for a while.
+        let kept: BTreeSet<(RecordKind, String)> =
+            waits.iter().filter_map(uid).map(|uid| (RecordKind::Conference, uid)).collect();
+        let mut some = all.clone();
+        some.conferences.retain(|uid, _| !kept.contains(&(RecordKind::Conference, uid.clone())));
+        some.kept = kept.clone();
+        let retracted = diff(&all, &some).retract;
+        prop_assert!(retracted.is_empty(), "{retracted:?}");
+        let new = planned(&town_with(&after, 1));
+        let retracted: BTreeSet<_> = diff(&some, &new).retract.into_iter().collect();
+        let gone: BTreeSet<_> = all
+            .conferences
+            .keys()
+            .filter(|uid| !new.conferences.contains_key(*uid))
+            .map(|uid| (RecordKind::Conference, uid.clone()))
+            .collect();
+        prop_assert_eq!(retracted, gone);
+        let again = diff(&some, &all);
+        prop_assert_eq!(again.publish.len(), kept.len());
     }
 
     #[test]

@@ -128,15 +128,25 @@ pub fn item(record: Record<'_>, hashes: &Hashes) -> Item {
 /// A retraction as an item of the stream.
 #[must_use]
 pub fn retraction(kind: RecordKind, uid: &str) -> Item {
+    Item::Retract(reference(kind, uid))
+}
+
+/// What was published of a record before stays.
+#[must_use]
+pub fn keep(kind: RecordKind, uid: &str) -> Item {
+    Item::Keep(reference(kind, uid))
+}
+
+fn reference(kind: RecordKind, uid: &str) -> v1::Retraction {
     let kind = match kind {
         RecordKind::Tenant => v1::RecordKind::Tenant,
         RecordKind::Conference => v1::RecordKind::Conference,
         RecordKind::Node => v1::RecordKind::Node,
     };
-    Item::Retract(v1::Retraction {
+    v1::Retraction {
         kind: kind.into(),
         uid: uid.to_owned(),
-    })
+    }
 }
 
 fn tenant(record: &TenantRecord) -> v1::TenantRecord {

@@ -296,6 +296,9 @@ impl Publisher {
             self.send(send, convert::item(record, &self.hashes), None)
                 .await?;
         }
+        for (kind, uid) in &plan.kept {
+            self.send(send, convert::keep(*kind, uid), None).await?;
+        }
         self.send(send, Item::EndOfSnapshot(true), None).await?;
         while let Some(order) = self.pending.pop_front() {
             self.send(send, order, None).await?;

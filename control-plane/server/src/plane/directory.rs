@@ -22,8 +22,8 @@ const MARKS_MAX: u32 = 3;
 pub(crate) enum Change {
     /// A record.
     Put(Box<Record>),
-    /// A record that could not be read: in a snapshot it is not omitted.
-    Unreadable(RecordKind, Uid),
+    /// A record that could not be read, or not be made: in a snapshot it is not omitted.
+    Keep(RecordKind, Uid),
     /// The end of one.
     Retract(RecordKind, Uid),
     /// The end of the snapshot.
@@ -77,7 +77,7 @@ impl Plane {
         directory.hear(stream, epoch, self.0.clock.now())?;
         Ok(match change {
             Change::Put(record) => directory.put(*record).map(|_| ()),
-            Change::Unreadable(kind, uid) => {
+            Change::Keep(kind, uid) => {
                 directory.refuse(kind, &uid);
                 Ok(())
             }

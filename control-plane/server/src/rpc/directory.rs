@@ -243,7 +243,7 @@ impl Publisher {
                 ) {
                     // Its own refusal is what counts.
                     let _ = plane
-                        .publish(stream, epoch, Change::Unreadable(kind, uid))
+                        .publish(stream, epoch, Change::Keep(kind, uid))
                         .map_err(fenced)?;
                 }
                 self.refuse(&mut ack, error.reason(), &error);
@@ -288,7 +288,7 @@ fn blank_ack(item: &Item) -> PublicationAck {
             record.uid.clone(),
             record.revision.clone(),
         ),
-        Item::Retract(retract) => (
+        Item::Retract(retract) | Item::Keep(retract) => (
             convert::record_kind(retract.kind).ok(),
             retract.uid.clone(),
             String::new(),
@@ -318,6 +318,10 @@ fn read(item: Item) -> Result<Asked, ConvertError> {
         Item::Retract(retract) => Asked::Change(Change::Retract(
             convert::record_kind(retract.kind)?,
             convert::uid("uid", &retract.uid)?,
+        )),
+        Item::Keep(keep) => Asked::Change(Change::Keep(
+            convert::record_kind(keep.kind)?,
+            convert::uid("uid", &keep.uid)?,
         )),
         Item::EndOfSnapshot(true) => Asked::Change(Change::EndOfSnapshot),
         Item::EndOfSnapshot(false) => Asked::Nothing,

@@ -10,14 +10,14 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use operator_core::{
     AbsentOpenerKeys, Confidential, DeclaredNode, Generated, Name, NodeEndpoint, ObjectKey,
-    Objects, Problem,
+    Objects, Problem, RecordKind,
     calendar::{Calendar, Place},
     objects::namespace_of,
     plan,
     plan::node_record,
     tenant, validate, wants,
 };
-use plenum_api::{MediaNode, MediaPool, Reason, names};
+use plenum_api::{Conference, MediaNode, MediaPool, Reason, names};
 
 use super::Planned;
 use crate::{context::Settings, media_node::endpoint_in, stores::Stores};
@@ -60,9 +60,13 @@ impl Snapshot {
             objects.pools.insert(name_of(&*pool), (*pool).clone());
         }
         for conference in stores.conferences.all() {
-            objects
-                .conferences
-                .insert(name_of(&*conference), (*conference).clone());
+            // Ten thousand times: the status is the larger half, and no plan is made of it.
+            let declared = Conference {
+                metadata: conference.metadata.clone(),
+                spec: conference.spec.clone(),
+                status: None,
+            };
+            objects.conferences.insert(name_of(&*conference), declared);
         }
         let labelled = stores.namespaces.all().into_iter().filter_map(|namespace| {
             let tenant = namespace.labels().get(names::LABEL_TENANT)?.clone();
@@ -202,6 +206,7 @@ pub fn assemble(snapshot: Snapshot) -> Option<Planned> {
         }
     }
     planned.plan.nodes = node_records(&pools, &nodes);
+    planned.plan.kept = std::mem::take(&mut planned.kept);
     orphans(&objects, &mut planned);
     planned.objects = Arc::new(objects);
     Some(planned)
@@ -382,6 +387,11 @@ fn leave_out(objects: &mut Objects, planned: &mut Planned, key: ObjectKey, why: 
             leave_out(objects, planned, conference, why);
         }
     }
+    if matches!(why, Why::Waits)
+        && let Some(kept) = kept(objects, &key)
+    {
+        planned.kept.insert(kept);
+    }
     remove(objects, &key);
     objects.unreadable.insert(key.clone());
     match why {
@@ -418,6 +428,27 @@ fn key(kind: &str, name: Name) -> ObjectKey {
         kind: kind.to_owned(),
         name,
     }
+}
+
+/// What is known of an object that waits stays published; one that is on its way out has nothing to wait for.
+fn kept(objects: &Objects, key: &ObjectKey) -> Option<(RecordKind, String)> {
+    let (kind, metadata) = match key.kind.as_str() {
+        "Tenant" => (
+            RecordKind::Tenant,
+            &objects.tenants.get(&key.name.name)?.metadata,
+        ),
+        "Conference" => (
+            RecordKind::Conference,
+            &objects.conferences.get(&key.name)?.metadata,
+        ),
+        _ => return None,
+    };
+    let tenant = objects.tenant_of(&key.name.namespace);
+    let tenant_leaves =
+        tenant.is_some_and(|(_, tenant)| tenant.metadata.deletion_timestamp.is_some());
+    let leaving = metadata.deletion_timestamp.is_some() || tenant_leaves;
+    let uid = metadata.uid.clone().filter(|_| !leaving)?;
+    Some((kind, uid))
 }
 
 fn remove(objects: &mut Objects, key: &ObjectKey) {

@@ -47,6 +47,8 @@ const CASES: &[(&str, Case)] = cases![
     conferences::a_conference_that_is_over_is_collected,
     gitops::flux_and_argo_cd_see_what_the_conditions_say,
     gitops::what_a_newer_version_declared_is_kept_and_told,
+    namespaces::a_forced_deletion_waits_for_its_grace_and_no_longer,
+    windows::a_media_node_is_published_with_the_window_that_will_empty_it,
     conferences::an_operator_with_nothing_to_do_writes_nothing,
 ];
     windows::a_media_node_is_published_with_the_window_that_will_empty_it,

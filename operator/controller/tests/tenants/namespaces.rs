@@ -355,3 +355,61 @@ pub(crate) async fn a_forced_deletion_takes_the_namespace_along(world: &World) -
     ensure!(namespace.is_none(), "{namespace:?}");
     Ok(())
 }
+
+/// The control plane never says that the rooms are closed.
+pub(crate) async fn a_forced_deletion_waits_for_its_grace_and_no_longer(
+    world: &World,
+) -> Result<()> {
+    let spec = json!({ "namespace": { "deletionPolicy": "Delete" } });
+    world.ready_tenant("stuck", spec).await?;
+    world
+        .conference("tenant-stuck", "council", json!({}))
+        .await?;
+    world.control.usage("stuck", 1, 3);
+    let tenants = Api::<Tenant>::all(world.client.clone());
+    let annotate = |key: &str, value: &str| {
+        let patch = json!({ "metadata": { "annotations": { key: value } } });
+        let tenants = tenants.clone();
+        async move {
+            tenants
+                .patch("stuck", &PatchParams::default(), &Patch::Merge(patch))
+                .await
+        }
+    };
+    annotate("plenum.dev/force-delete", "true").await?;
+    tenants.delete("stuck", &DeleteParams::default()).await?;
+    eventually("that its rooms are being closed", || async {
+        let tenant = tenants.get("stuck").await?;
+        let conditions = tenant
+            .status
+            .map(|status| status.conditions)
+            .unwrap_or_default();
+        let ready = find(&conditions, ConditionType::Ready).cloned();
+        Ok(match ready {
+            Some(ready) if ready.message.contains("being closed") => Ok(()),
+            other => Err(other),
+        })
+    })
+    .await?;
+    // Within the grace it waits, whatever makes it look.
+    world.put_forward(60);
+    annotate("test/look", "1").await?;
+    world.quiet().await?;
+    ensure!(tenants.get_opt("stuck").await?.is_some(), "too early");
+    let namespaces = Api::<Namespace>::all(world.client.clone());
+    let namespace = namespaces.get("tenant-stuck").await?;
+    ensure!(namespace.metadata.deletion_timestamp.is_none(), "too early");
+    world.put_forward(121);
+    annotate("test/look", "2").await?;
+    let gone = eventually("the end of the tenant", || async {
+        Ok(match tenants.get_opt("stuck").await? {
+            None => Ok(()),
+            Some(tenant) => Err(tenant.status),
+        })
+    })
+    .await;
+    world.put_forward(0);
+    gone?;
+    ensure!(namespaces.get_opt("tenant-stuck").await?.is_none());
+    Ok(())
+}

@@ -7,13 +7,16 @@ use std::{
     fmt::Debug,
     future::Future,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use e2e::cluster::{ApiServer, AuditEntry, Identity};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
@@ -49,6 +52,13 @@ pub(crate) const SYSTEM: &str = "plenum-system";
 pub(crate) const OPERATOR: &str = "system:serviceaccount:plenum-system:plenum-operator";
 /// Address of the pages.
 pub(crate) const URL: &str = "https://meet.town.example";
+
+/// Seconds that the operator's clock is ahead.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+fn now() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(AHEAD.load(Ordering::Relaxed))
+}
 
 /// Everything.
 pub(crate) struct World {
@@ -192,6 +202,7 @@ impl World {
             endpoints: endpoints.clone(),
             secrets: Secrets::new(operator.clone()),
             metrics: metrics.clone(),
+            now,
             planned: planned_to,
         };
             now: Timestamp::now,
@@ -212,7 +223,7 @@ impl World {
             authority: Authority::default(),
             events: Events::new(operator, "plenum-operator-test", metrics.clone()),
             metrics,
-            now: Timestamp::now,
+            now,
         });
         context.stores.ready().await;
         let mut tasks = JoinSet::new();
@@ -230,6 +241,11 @@ impl World {
             _watches: watches,
         }))
     }
+    /// Lets the operator believe that it is so much later, from its next look on.
+    pub(crate) fn put_forward(&self, seconds: i64) {
+        AHEAD.store(seconds, Ordering::Relaxed);
+    }
+
 
     /// Applies a manifest as somebody who may do everything.
     pub(crate) async fn apply<K>(&self, manifest: Value) -> Result<K>

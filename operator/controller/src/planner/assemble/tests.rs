@@ -167,6 +167,51 @@ fn what_waits_for_a_secret_of_the_operators_own_is_not_wrong() {
 }
 
 #[test]
+fn what_waits_stays_published_and_what_leaves_does_not() {
+    let kept = |change: &dyn Fn(&mut Snapshot)| {
+        let mut snapshot = two_towns();
+        change(&mut snapshot);
+        let planned = assemble(snapshot).expect("a plan");
+        planned.plan.kept.into_iter().collect::<Vec<_>>()
+    };
+    let north = [
+        (RecordKind::Tenant, "Tenant--north".to_owned()),
+        (
+            RecordKind::Conference,
+            "Conference-tenant-north-council".to_owned(),
+        ),
+    ];
+    // Nobody knows whether it is there: after a start whose reads fail, or because it was deleted a moment ago.
+    let link_key = Name::new("tenant-north", tenant::LINK_KEY_SECRET);
+    let unknown = |snapshot: &mut Snapshot| {
+        snapshot.objects.secrets.remove(&link_key);
+        snapshot.unknown_secrets.insert(link_key.clone());
+    };
+    let absent = |snapshot: &mut Snapshot| drop(snapshot.objects.secrets.remove(&link_key));
+    assert_eq!(kept(&unknown), north);
+    assert_eq!(kept(&absent), north);
+    assert_eq!(kept(&|_| {}), []);
+    // Whose object is wrong was left out on purpose.
+    assert_eq!(
+        kept(&|snapshot| drop(
+            snapshot
+                .objects
+                .secrets
+                .remove(&Name::new("tenant-north", "backend"))
+        )),
+        []
+    );
+    let leaving = kept(&|snapshot| {
+        unknown(snapshot);
+        let tenant = snapshot.objects.tenants.get_mut("north").expect("a tenant");
+        tenant.metadata.deletion_timestamp = Some(
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+        );
+    });
+    assert_eq!(leaving, [], "and its conferences with it");
+}
+
+#[test]
 fn nothing_is_concluded_before_it_is_known_whether_a_secret_is_there() {
     let mut snapshot = two_towns();
     let name = Name::new("tenant-north", "backend");
