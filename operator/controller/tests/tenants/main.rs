@@ -9,10 +9,10 @@ mod conferences;
 mod gitops;
 #[path = "namespaces.rs"]
 mod namespaces;
-#[path = "world.rs"]
-mod world;
 #[path = "windows.rs"]
 mod windows;
+#[path = "world.rs"]
+mod world;
 
 use std::{future::Future, pin::Pin, process::ExitCode, sync::Arc};
 
@@ -51,7 +51,6 @@ const CASES: &[(&str, Case)] = cases![
     windows::a_media_node_is_published_with_the_window_that_will_empty_it,
     conferences::an_operator_with_nothing_to_do_writes_nothing,
 ];
-    windows::a_media_node_is_published_with_the_window_that_will_empty_it,
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

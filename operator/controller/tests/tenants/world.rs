@@ -113,13 +113,13 @@ impl Control {
         self.speak();
     }
 
-    /// What the planner makes of everything, for failures.
-    fn plan(&self) -> String {
     /// What is published of a media node.
     pub(crate) fn node(&self, uid: &str) -> Option<NodeRecord> {
         self.planned.borrow().plan.nodes.get(uid).cloned()
     }
 
+    /// What the planner makes of everything, for failures.
+    fn plan(&self) -> String {
         let planned = self.planned.borrow();
         format!(
             "planned: {}, waiting: {:?}, problems: {:?}, records: {:?}",
@@ -205,7 +205,6 @@ impl World {
             now,
             planned: planned_to,
         };
-            now: Timestamp::now,
         let control = Arc::new(Control {
             planned: planned.clone(),
             live: live_to,
@@ -241,11 +240,11 @@ impl World {
             _watches: watches,
         }))
     }
+
     /// Lets the operator believe that it is so much later, from its next look on.
     pub(crate) fn put_forward(&self, seconds: i64) {
         AHEAD.store(seconds, Ordering::Relaxed);
     }
-
 
     /// Applies a manifest as somebody who may do everything.
     pub(crate) async fn apply<K>(&self, manifest: Value) -> Result<K>
@@ -443,11 +442,11 @@ fn settings() -> Settings {
         gateway_url: URL.to_owned(),
         gateway_dns: Vec::new(),
         issue_gateway_certificate: false,
+        issue_control_plane_certificate: true,
+        authority_spread: operator_core::rotation::SPREAD,
         cluster_domain: "cluster.local".to_owned(),
     }
 }
-        issue_control_plane_certificate: true,
-        authority_spread: operator_core::rotation::SPREAD,
 
 /// Namespaces, the chart's roles, a class and a pool.
 async fn install(server: &ApiServer) -> Result<()> {
