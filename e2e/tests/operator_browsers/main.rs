@@ -7,6 +7,7 @@ mod browsers;
 mod people;
 mod release;
 mod rolling;
+mod uninstall;
 
 use anyhow::Result;
 use e2e::installed::{self, Installed};
@@ -43,7 +44,8 @@ async fn life(installed: &Installed) -> Result<()> {
     let mut people = People::enter(installed).await?;
     let done = release::upgrade_and_rollback(installed, &mut people).await;
     people.leave().await;
-    done
+    done?;
+    uninstall::leaves_what_is_said(installed).await
 }
 
 /// The example, with rooms that are no objects, with drains that wait for seconds, and with a window that does not open during a test.

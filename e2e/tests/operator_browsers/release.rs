@@ -18,7 +18,9 @@ use crate::values;
 const SECOND: &str = "0.99.0";
 const PARTS: [&str; 4] = ["operator", "control-plane", "media-node", "tools"];
 /// Secrets that Helm makes once: whoever made them anew would end all calls.
-const MADE_ONCE: [&str; 3] = ["plenum-installation-key", "plenum-seal-key", "plenum-redis"];
+const MADE_ONCE: [&str; 2] = ["plenum-installation-key", "plenum-seal-key"];
+/// Likewise, but it goes with the demonstration's Redis.
+const PASSWORD: &str = "plenum-redis";
 /// Two nodes are emptied, one after the other, and three processes of debug builds begin: three times what it takes on two cores.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -43,7 +45,7 @@ pub(crate) async fn upgrade_and_rollback(installed: &Installed, people: &mut Peo
             node.tag(&format!("{image}:dev"), &format!("{image}:dev2"))?;
         }
     }
-    let keys = keys(installed).await?;
+    let keys = (keys(installed).await?, secret(installed, PASSWORD).await?);
     let media = media_pods(installed).await?;
 
     // Media nodes wait for a window of maintenance, everything else rolls.
@@ -62,7 +64,11 @@ pub(crate) async fn upgrade_and_rollback(installed: &Installed, people: &mut Peo
     );
     people.kept_media("upgrade", from).await?;
     people.meet("upgraded").await?;
-    ensure!(keys == self::keys(installed).await?, "a key was made anew");
+    let now = (
+        self::keys(installed).await?,
+        secret(installed, PASSWORD).await?,
+    );
+    ensure!(keys == now, "a key was made anew");
 
     // Then they may be replaced: by the rules of their pool.
     let from = people.now();
@@ -85,7 +91,11 @@ pub(crate) async fn upgrade_and_rollback(installed: &Installed, people: &mut Peo
         .moved("rollback, media nodes replaced with it", from)
         .await?;
     people.meet("rolled-back").await?;
-    ensure!(keys == self::keys(installed).await?, "a key was made anew");
+    let now = (
+        self::keys(installed).await?,
+        secret(installed, PASSWORD).await?,
+    );
+    ensure!(keys == now, "a key was made anew");
     let history = helm(installed, &["history", "plenum"])?;
     ensure!(
         history.contains("Rollback to 1") && history.contains(SECOND),
@@ -195,15 +205,20 @@ async fn media_pods(installed: &Installed) -> Result<Vec<String>> {
     Ok(uids)
 }
 
+/// What Helm made once and keeps.
 async fn keys(installed: &Installed) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for name in MADE_ONCE {
-        let get = format!("-n plenum-system get secret {name} -o jsonpath={{.data}}");
-        let data = installed.kubectl(&get).await?;
-        ensure!(data.len() > 10, "{name} holds nothing");
-        all.push(data);
+        all.push(secret(installed, name).await?);
     }
     Ok(all)
+}
+
+async fn secret(installed: &Installed, name: &str) -> Result<String> {
+    let get = format!("-n plenum-system get secret {name} -o jsonpath={{.data}}");
+    let data = installed.kubectl(&get).await?;
+    ensure!(data.len() > 10, "{name} holds nothing");
+    Ok(data)
 }
 
 fn helm_command(words: &[&str]) -> Result<Command> {
