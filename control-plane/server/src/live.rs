@@ -4,6 +4,7 @@
 //! Plain state with time as an argument. It survives a lost store: what nodes report is true whatever the store says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use control_core::ids::{Epoch, NodeId, RoomKey, Site, TenantName, Uid};
@@ -64,6 +65,10 @@ pub struct Load {
     pub egress_bps: u64,
     /// Packets dropped since its start.
     pub dropped_packets: u64,
+    /// Where STUN servers see it over IPv4.
+    pub seen_at_v4: Option<Ipv4Addr>,
+    /// Where STUN servers see it over IPv6.
+    pub seen_at_v6: Option<Ipv6Addr>,
 }
 
 /// A node that has been heard since this replica started.

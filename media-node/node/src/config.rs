@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use plenum_shell::telemetry;
 
+use crate::stun::SERVERS_MAX;
+
 /// Shards a node may have: the shard number is two hexadecimal digits of an ICE user fragment.
 pub const SHARDS_MAX: u8 = 64;
 /// Own addresses a node may listen on.
@@ -76,6 +78,9 @@ pub struct Args {
     /// Where `/livez`, `/readyz` and `/metrics` are served (plaintext, for the kubelet); may be the address of --metrics-listen.
     #[arg(long, value_name = "IP:PORT")]
     pub probe_listen: Option<SocketAddr>,
+    /// STUN server that is asked where others see this node, for the operator to offer; may be repeated, the first that answers counts.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub stun_server: Vec<String>,
     /// Log and traces.
     #[command(flatten)]
     pub telemetry: telemetry::Options,
@@ -117,6 +122,9 @@ pub enum ConfigError {
     /// An endpoint is not `host:port`.
     #[error("--control-plane {0}: not of the form HOST:PORT")]
     Endpoint(String),
+    /// A STUN server is not `host:port`.
+    #[error("--stun-server {0}: not of the form HOST:PORT")]
+    StunServer(String),
 }
 
 impl Args {
@@ -167,6 +175,15 @@ impl Args {
             .find(|endpoint| !is_endpoint(endpoint))
         {
             return Err(ConfigError::Endpoint(endpoint.clone()));
+        }
+        if self.stun_server.len() > SERVERS_MAX {
+            return Err(ConfigError::Count {
+                option: "--stun-server",
+                max: SERVERS_MAX,
+            });
+        }
+        if let Some(server) = self.stun_server.iter().find(|server| !is_endpoint(server)) {
+            return Err(ConfigError::StunServer(server.clone()));
         }
         if !is_uid(&self.node_uid) {
             return Err(ConfigError::Uid);
@@ -262,6 +279,10 @@ mod tests {
         assert!(matches!(args.check(), Err(ConfigError::PortRange { .. })));
         args.media_port = 0;
         assert_eq!(args.check(), Err(ConfigError::AnyPort));
+        assert!(matches!(
+            refuse(&["--stun-server", "stun.example"]),
+            ConfigError::StunServer(_)
+        ));
         args.node_uid = "a/b".into();
         args.media_port = 1;
         assert_eq!(args.check(), Err(ConfigError::Uid));

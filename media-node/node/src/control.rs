@@ -14,7 +14,7 @@ use plenum_proto::v1::node_order::Item as Order;
 use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::{NodeHello, NodeLoad, NodeReport};
 use plenum_shell::tls;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +26,7 @@ use crate::replicas::{REPLICAS_MAX, Replicas};
 use crate::reports::{Behind, Reports};
 use crate::rooms::Rooms;
 use crate::state::State;
+use crate::stun::SeenAt;
 
 /// Time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -60,6 +61,8 @@ pub struct Control {
     pub tls: Tls,
     /// Where the node's own RoomHost listens.
     pub grpc_endpoint: String,
+    /// Where others see the node.
+    pub seen_at: watch::Receiver<SeenAt>,
     /// Counted by the shards.
     pub load: Box<dyn Fn() -> LoadCounters + Send + Sync>,
 }
@@ -355,6 +358,7 @@ async fn stream(
             let accepts = control.state.standing().accepts();
             accepting = Some(accepts);
             let (rooms, participants) = control.rooms.counts();
+            let seen_at = control.seen_at.borrow().texts();
             send(Report::Load(NodeLoad {
                 accepting: accepts,
                 rooms,
@@ -364,6 +368,7 @@ async fn stream(
                 leaving_ms: control.state.standing().leaves_in(control.clock.now()),
                 unix_ms: Clock::machine_unix_ms(),
                 machine: machine.clone(),
+                seen_at,
             }))
             .await?;
         }

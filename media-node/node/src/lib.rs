@@ -26,4 +26,5 @@ pub mod rooms;
 pub mod state;
 pub mod steer;
 pub mod stream;
+pub mod stun;
 pub mod worker;

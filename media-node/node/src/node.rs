@@ -15,7 +15,7 @@ use plenum_shell::probe;
 use plenum_shell::tls::Watch;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::Server;
@@ -33,6 +33,7 @@ use crate::probes::Probes;
 use crate::reports::Reports;
 use crate::rooms::{Media, Rooms};
 use crate::state::State;
+use crate::stun::{self, SeenAt};
 use crate::worker::{self, BindError, Plan, ShardPort};
 
 /// Socket buffers asked for: a second of 60 Mbit/s that a busy shard may be late.
@@ -265,6 +266,14 @@ impl Node {
         }
         tasks.spawn(follow_facts(Arc::clone(&state), rooms.clone(), legacy));
         tasks.spawn(follow_certificates(tls.watch()));
+        let (seen, seen_at) = watch::channel(SeenAt::default());
+        if !args.stun_server.is_empty() {
+            let asking = stun::follow(args.stun_server.clone(), seen);
+            tasks.spawn(async move {
+                asking.await;
+                "the questions to STUN servers"
+            });
+        }
         let counted = shards.clone();
         let control = Control {
             state: Arc::clone(&state),
@@ -273,6 +282,7 @@ impl Node {
             clock,
             tls,
             grpc_endpoint: reachable(grpc, &args.media_address).to_string(),
+            seen_at,
             load: Box::new(move || load(&counted)),
         };
         let streams = control::watch_replicas(Arc::new(control), args.control_plane.clone());

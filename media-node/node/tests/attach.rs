@@ -423,3 +423,41 @@ async fn a_move_sends_the_people_of_every_room_elsewhere() {
     .await;
     world.node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_reports_where_a_stun_server_sees_it() {
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a socket");
+    let address = server.local_addr().expect("an address");
+    // XOR-MAPPED-ADDRESS of 203.0.113.7, as RFC 8489 §14.2 has it.
+    let answering = tokio::spawn(async move {
+        let mut request = [0; 1500];
+        while let Ok((_, from)) = server.recv_from(&mut request).await {
+            let mut answer = vec![0x01, 0x01, 0x00, 0x0c];
+            answer.extend_from_slice(&request[4..20]);
+            answer.extend_from_slice(&[0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0x00, 0x00]);
+            answer.extend([203 ^ 0x21, 0x12, 113 ^ 0xa4, 7 ^ 0x42]);
+            let _ = server.send_to(&answer, from).await;
+        }
+    });
+    let pki = Pki::new();
+    let plane = ControlPlane::start(&pki, None).await;
+    let _node = start_node(
+        &pki,
+        &Setting {
+            control_planes: vec![plane.endpoint()],
+            stun_servers: vec![address.to_string()],
+            ..Setting::default()
+        },
+    )
+    .await;
+    eventually("a report of it, before there are facts", async || {
+        plane
+            .reports()
+            .iter()
+            .any(|report| matches!(report, Report::Load(load) if load.seen_at == ["203.0.113.7"]))
+    })
+    .await;
+    answering.abort();
+}

@@ -43,6 +43,11 @@ impl Plane {
             rooms: load.rooms,
             participants: load.participants,
             egress_bps: load.egress_bps,
+            seen_at: {
+                let v4 = load.seen_at_v4.map(|ip| ip.to_string());
+                let v6 = load.seen_at_v6.map(|ip| ip.to_string());
+                v4.into_iter().chain(v6).collect()
+            },
         }
     }
 

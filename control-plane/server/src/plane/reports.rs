@@ -97,7 +97,10 @@ impl Plane {
             let mut live = self.live();
             let before = live.node(uid).and_then(|node| node.load);
             let node = live.load(uid, attachment, load)?;
-            let counts = |load: Load| (load.accepting, load.rooms, load.participants);
+            let counts = |load: Load| {
+                let seen_at = (load.seen_at_v4, load.seen_at_v6);
+                (load.accepting, load.rooms, load.participants, seen_at)
+            };
             (
                 lease_of_node(node),
                 before.map(counts) != Some(counts(load)),

@@ -313,6 +313,9 @@ impl NodeStream {
                     participants: load.participants,
                     egress_bps: load.egress_bps,
                     dropped_packets: load.dropped_packets,
+                    // What is no address is not passed on.
+                    seen_at_v4: load.seen_at.iter().find_map(|ip| ip.parse().ok()),
+                    seen_at_v6: load.seen_at.iter().find_map(|ip| ip.parse().ok()),
                 };
                 plane.hear_load(uid, attachment, load)?;
                 if !leaving.is_zero() {

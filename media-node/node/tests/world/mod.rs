@@ -92,6 +92,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) shards: u8,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) control_planes: Vec<String>,
+    pub(crate) stun_servers: Vec<String>,
 }
 
 impl Default for Setting<'_> {
@@ -101,6 +102,7 @@ impl Default for Setting<'_> {
             shards: 1,
             addresses: vec![Ipv4Addr::LOCALHOST.into()],
             control_planes: Vec::new(),
+            stun_servers: Vec::new(),
         }
     }
 }
@@ -133,6 +135,9 @@ impl Setting<'_> {
         }
         for endpoint in &self.control_planes {
             line.extend(["--control-plane".to_owned(), endpoint.clone()]);
+        }
+        for server in &self.stun_servers {
+            line.extend(["--stun-server".to_owned(), server.clone()]);
         }
         line
     }

@@ -62,6 +62,7 @@ pub(super) fn is_news(before: &Live, now: &Live, uid: &str) -> bool {
                 node.accepting,
                 bucket(node.rooms),
                 bucket(node.participants),
+                node.seen_at.clone(),
             )
         });
         (live.reachable, live.replicas, said)

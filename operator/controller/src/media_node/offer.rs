@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 //! Where a node is reached, as the control plane is told.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use k8s_openapi::api::core::v1::Service;
 use operator_core::{
@@ -62,6 +62,26 @@ pub fn endpoint_in(node: &MediaNode) -> Option<(&str, NodeEndpoint)> {
 }
 
 impl Pass {
+    /// Where STUN servers see the node. While nobody says, what it was offered at holds.
+    fn seen_at(&self) -> Vec<IpAddr> {
+        let live = self.context.live.borrow();
+        let said = live.nodes.get(&self.uid).map(|node| &node.seen_at);
+        let said: Vec<IpAddr> = said
+            .into_iter()
+            .flatten()
+            .filter_map(|ip| ip.parse().ok())
+            .collect();
+        if !said.is_empty() {
+            return said;
+        }
+        let status = self.node.status.as_ref();
+        let offered = status.map_or(&[][..], |status| &status.addresses);
+        offered
+            .iter()
+            .filter_map(|address| address.address.parse().ok())
+            .collect()
+    }
+
     /// Finds the node's addresses and says where it is; first in its status, then to the control plane.
     pub(super) async fn offer(&mut self) -> Result<(), NodeError> {
         if matches!(self.pod_state, PodState::Gone | PodState::NotMade) {
@@ -89,6 +109,7 @@ impl Pass {
             None
         };
         let ports = self.node.spec.ports;
+        let seen_at = self.seen_at();
         self.addresses = resolve(
             network,
             ports,
@@ -96,8 +117,23 @@ impl Pass {
                 machine: self.machine.as_deref(),
                 pod: Some(&pod),
                 service: service.as_ref(),
+                seen_at: &seen_at,
             },
         );
+        let asks_stun = network
+            .address_sources
+            .iter()
+            .any(|source| source.type_ == AddressSourceType::Stun);
+        if asks_stun && self.addresses.is_err() && self.context.endpoints.get(&self.uid).is_none() {
+            // What a node was told is heard only of those that are published; without an address it takes no rooms.
+            let endpoint = NodeEndpoint {
+                epoch: self.epoch(),
+                addresses: Vec::new(),
+                grpc_endpoint: grpc_endpoint(&pool.spec, ports, ip),
+                accepting: false,
+            };
+            self.context.endpoints.set(&self.uid, endpoint);
+        }
         let Ok(addresses) = &self.addresses else {
             // Machines announce themselves; Services are not watched.
             self.look_again_at(later(self.now, ADDRESS_AGAIN));

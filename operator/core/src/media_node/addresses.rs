@@ -20,6 +20,8 @@ pub struct Surroundings<'a> {
     pub pod: Option<&'a Pod>,
     /// The node's own Service.
     pub service: Option<&'a Service>,
+    /// Where STUN servers see the node.
+    pub seen_at: &'a [IpAddr],
 }
 
 /// No source yields an address that can be offered.
@@ -124,8 +126,8 @@ fn ask(source: &AddressSource, around: Surroundings<'_>) -> Vec<IpAddr> {
             .iter()
             .filter_map(|address| address.parse().ok())
             .collect(),
-        // A node behind a translator whose address nobody can say needs a server that it asks itself; the operator does not.
-        AddressSourceType::Stun => Vec::new(),
+        // The node itself asks: only its own way out crosses the translator in question.
+        AddressSourceType::Stun => around.seen_at.to_vec(),
     };
     given.into_iter().filter(can_be_offered).collect()
 }
@@ -209,7 +211,9 @@ fn explain(source: &AddressSource, ips: &[IpAddr], around: Surroundings<'_>) -> 
         }
         AddressSourceType::ServiceStatus => "the load balancer has no address yet",
         AddressSourceType::Static => "no address is written there",
-        AddressSourceType::Stun => "the operator asks no STUN server; write the address as Static",
+        AddressSourceType::Stun => {
+            "the node has not heard where the server sees it; look for NodeNotSeen in its log"
+        }
     };
     format!("{}: {why}", source.type_)
 }

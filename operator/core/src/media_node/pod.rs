@@ -323,7 +323,7 @@ fn arguments(spec: &MediaPoolSpec, node: &MediaNode, settings: &PodSettings<'_>)
         "[::]"
     };
     let uid = node.metadata.uid.as_deref().unwrap_or_default();
-    vec![
+    let mut all = vec![
         format!("--grpc-listen={any}:{}", own.grpc),
         format!("--metrics-listen={any}:{}", own.probes),
         format!("--tls-dir={TLS_DIR}"),
@@ -334,7 +334,14 @@ fn arguments(spec: &MediaPoolSpec, node: &MediaNode, settings: &PodSettings<'_>)
         format!("--ports={}", spec.network.mux),
         format!("--shards={}", shards(spec, node.spec.ports)),
         "--log-format=json".to_owned(),
-    ]
+    ];
+    let servers = spec
+        .network
+        .address_sources
+        .iter()
+        .filter_map(|source| source.server.as_ref());
+    all.extend(servers.map(|server| format!("--stun-server={server}")));
+    all
 }
 
 /// As many as the pool wants and the node has ports for: those of a node never change.

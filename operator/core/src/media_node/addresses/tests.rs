@@ -43,6 +43,7 @@ fn offers(sources: Value, service: Option<&Service>) -> Result<Vec<String>, Vec<
         machine: Some(&machine),
         pod: Some(&pod),
         service,
+        seen_at: &[],
     };
     resolve(&network(sources), PORTS, around)
         .map(|all| all.into_iter().map(|one| one.address).collect())
@@ -135,9 +136,32 @@ fn without_an_address_every_source_says_why() {
     assert_eq!(tried.len(), 3);
     assert!(tried[0].contains("example.org/bad"), "{tried:?}");
     assert!(tried[1].contains("host name only"), "{tried:?}");
-    assert!(tried[2].contains("Static"), "{tried:?}");
+    assert!(tried[2].contains("NodeNotSeen"), "{tried:?}");
     let tried = offers(sources, None).expect_err("nothing to offer");
     assert!(tried[1].contains("no Service yet"), "{tried:?}");
+}
+
+#[test]
+fn what_a_stun_server_sees_is_offered_where_no_source_before_it_yields_any() {
+    let seen = ["203.0.113.7".parse().expect("an address")];
+    let machine = machine();
+    let around = Surroundings {
+        machine: Some(&machine),
+        seen_at: &seen,
+        ..Surroundings::default()
+    };
+    let stun = json!({ "type": "Stun", "server": "stun.example.org:3478" });
+    let of = |sources: Value| {
+        let offered = resolve(&network(sources), PORTS, around).expect("an address");
+        let texts = offered.into_iter().map(|offered| offered.address);
+        texts.collect::<Vec<String>>()
+    };
+    assert_eq!(of(json!([stun])), ["203.0.113.7"]);
+    assert_eq!(of(json!([{ "type": "PodIP" }, stun])), ["203.0.113.7"]);
+    assert_eq!(
+        of(json!([{ "type": "NodeLabel", "key": "example.org/ip" }, stun])),
+        ["198.51.100.1"]
+    );
 }
 
 #[test]
