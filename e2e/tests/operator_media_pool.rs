@@ -13,6 +13,7 @@ use e2e::cluster::ApiServer;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod, Service},
+    events::v1::Event,
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
@@ -147,7 +148,7 @@ impl Media<'_> {
         let pods: Api<Pod> = self.api();
         for node in self.nodes().await? {
             let name = node.name_any();
-            if node.status.is_some() || node.spec.pool_ref.name != pool {
+            if !is_unborn(&node) || node.spec.pool_ref.name != pool {
                 continue;
             }
             let protected = pods
@@ -283,6 +284,12 @@ impl Media<'_> {
     }
 }
 
+/// Whether the node never had a pod.
+fn is_unborn(node: &MediaNode) -> bool {
+    let status = node.status.as_ref();
+    status.is_none_or(|status| status.pod_uid.is_none())
+}
+
 fn now() -> String {
     Timestamp::from_second(Timestamp::now().as_second())
         .unwrap_or_default()
@@ -400,14 +407,14 @@ async fn the_settled_pool_is_not_written_again(media: &Media<'_>) -> Result<()> 
     .await?;
     let before = writes(media)?;
     // Equal reports make every pool be looked at again, and a label on the pool too.
+    let seen = reads(media)?;
     let label = json!({ "metadata": { "labels": { "looked": "at" } } });
     media
         .api::<MediaPool>()
         .patch("a", &PatchParams::default(), &Patch::Merge(label))
         .await?;
-    let seen = reads(media)?;
-    media.report(&nodes, |_| 0);
     until("it was looked at twice", || async {
+        media.report(&nodes, |_| 0);
         Ok(reads(media)? >= seen + 2)
     })
     .await?;
@@ -503,11 +510,7 @@ async fn a_new_image_comes(media: &Media<'_>) -> Result<()> {
     for round in [&empty, &full] {
         // One more at a time, and the budget covers it before it is there.
         until("a node of the new revision", || async {
-            Ok(media
-                .nodes()
-                .await?
-                .iter()
-                .any(|node| node.status.is_none()))
+            Ok(media.nodes().await?.iter().any(is_unborn))
         })
         .await?;
         let serving = media
@@ -609,7 +612,53 @@ async fn services_and_the_number_of_nodes_are_what_the_api_server_makes_of_them(
         return Ok(());
     };
     node_ports_of_others_are_left_alone(&world.media("ports").await?).await?;
+    a_budget_of_somebody_else_is_told_on_the_pool(&world.media("foreign").await?).await?;
     the_autoscaler_writes_scale_and_yields_to_another(&world.media("scaled").await?).await
+}
+
+/// And it is true: the API server evicts nothing then, not even what has drained.
+async fn a_budget_of_somebody_else_is_told_on_the_pool(media: &Media<'_>) -> Result<()> {
+    let theirs: PodDisruptionBudget = serde_json::from_value(json!({
+        "metadata": { "name": "everything" }, "spec": { "maxUnavailable": 1, "selector": {} },
+    }))?;
+    let budgets = media.api::<PodDisruptionBudget>();
+    budgets.create(&PostParams::default(), &theirs).await?;
+    let spec = json!({ "replicas": 1, "network": { "type": "None" } });
+    media.declare("f", spec).await?;
+    until("a node", || async { Ok(media.nodes().await?.len() == 1) }).await?;
+    ensure!(
+        media.condition("f", "Evictable").await? != "False",
+        "no pod yet"
+    );
+    media.bring_up("f").await?;
+    until("the pool names it", || async {
+        Ok(media.condition("f", "Evictable").await? == "False")
+    })
+    .await?;
+    let pod = media.nodes().await?.remove(0).name_any();
+    let error = media.evicts(&pod).await.err().context("it is evicted")?;
+    ensure!(
+        format!("{error:#}").contains("more than one PodDisruptionBudget"),
+        "{error:#}"
+    );
+    until("an Event says so", || async {
+        let events = media.api::<Event>().list(&ListParams::default()).await?;
+        Ok(events.items.iter().any(|event| {
+            event.reason.as_deref() == Some("ForeignBudget")
+                && event
+                    .note
+                    .as_ref()
+                    .is_some_and(|note| note.contains("everything"))
+        }))
+    })
+    .await?;
+    budgets
+        .delete("everything", &DeleteParams::default())
+        .await?;
+    until("it is said no more", || async {
+        Ok(media.condition("f", "Evictable").await? == "True")
+    })
+    .await
 }
 
 async fn node_ports_of_others_are_left_alone(media: &Media<'_>) -> Result<()> {

@@ -39,6 +39,8 @@ choice! {
         AddressesResolved,
         /// An update of the pool waits for something.
         UpdateBlocked,
+        /// Kubernetes evicts pods of the pool once they have drained, because one budget alone selects them.
+        Evictable,
         /// The media node takes new rooms.
         Accepting,
         /// The media node has no rooms and takes none.
@@ -113,6 +115,8 @@ choice! {
         NoCapacity,
         /// Capacity is there.
         CapacityHeld,
+        /// A disruption budget of somebody else selects media pods: Kubernetes evicts none that two budgets select.
+        ForeignBudget,
         /// A setting makes drains slow or impossible.
         TooFewNodes,
         /// No source yields an address that can be offered.

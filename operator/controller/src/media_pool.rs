@@ -26,7 +26,8 @@ use operator_core::{
     },
 };
 use plenum_api::{
-    MediaNode, MediaPool, Reason,
+    ConditionStatus, ConditionType, MediaNode, MediaPool, Reason,
+    conditions::find,
     media_pool::MediaPoolStatus,
     names::{FINALIZER_POOL, LABEL_POOL, MANAGER_OPERATOR},
 };
@@ -200,6 +201,11 @@ impl Pass<'_> {
         budget::lower(self, &view).await?;
         self.tell(&view, &steps, &revision, (desired, cause), refused)
             .await?;
+        // Whoever takes away a budget of others wants to see that it helped.
+        let foreign = self.memory.foreign_budgets(self.name, self.now).flatten();
+        if foreign.is_some_and(|names| !names.is_empty()) {
+            return Ok(Action::requeue(memory::FOREIGN_EVERY));
+        }
         Ok(self.again(&steps))
     }
 
@@ -284,6 +290,7 @@ impl Pass<'_> {
                     .as_ref()
                     .map(|(reason, message)| (*reason, message.as_str()))
             });
+        let foreign_budgets = budget::foreign(self).await;
         let facts = Facts {
             pool: &self.name.name,
             generation: self.pool.meta().generation,
@@ -296,6 +303,7 @@ impl Pass<'_> {
             used,
             addressed: view.addressed(),
             unaddressed: view.unaddressed(),
+            foreign_budgets: foreign_budgets.as_deref(),
             stalled,
             deleting: self.pool.meta().deletion_timestamp.is_some(),
         };
@@ -332,6 +340,17 @@ impl Pass<'_> {
                 .events
                 .publish(self.pool, Reason::Progressing, note)
                 .await;
+        }
+        let foreign = |status: &MediaPoolStatus| {
+            find(&status.conditions, ConditionType::Evictable)
+                .filter(|said| said.status == ConditionStatus::False)
+                .map(|said| said.message.clone())
+        };
+        if let Some(message) = foreign(new)
+            && old.and_then(foreign).as_ref() != Some(&message)
+        {
+            let reason = Reason::ForeignBudget;
+            self.context.events.warn(self.pool, reason, message).await;
         }
         let revision = old.and_then(|old| old.revision.as_ref());
         if revision.is_some() && revision != new.revision.as_ref() {

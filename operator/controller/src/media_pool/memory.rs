@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -47,6 +48,8 @@ struct Remembered {
     /// Whether there may be Services; unknown at first.
     no_services: bool,
     usage_written: Option<Timestamp>,
+    /// Budgets of others over the pool's pods, and when they were looked for.
+    foreign_budgets: Option<(Timestamp, Option<Vec<String>>)>,
     decision: Option<Decision>,
     history: History,
 }
@@ -153,6 +156,25 @@ impl Memory {
         })
     }
 
+    /// What was found a moment ago; `None` where it is time to look again.
+    pub(super) fn foreign_budgets(
+        &self,
+        pool: &Name,
+        now: Timestamp,
+    ) -> Option<Option<Vec<String>>> {
+        self.with(pool, |of| {
+            let (at, found) = of.foreign_budgets.clone()?;
+            let foreign = found.as_ref().is_some_and(|names| !names.is_empty());
+            let age = now.duration_since(at);
+            let fresh = age < BUDGETS_EVERY && !(foreign && age.unsigned_abs() >= FOREIGN_EVERY);
+            fresh.then_some(found)
+        })
+    }
+
+    pub(super) fn found_budgets(&self, pool: &Name, now: Timestamp, found: Option<Vec<String>>) {
+        self.with(pool, |of| of.foreign_budgets = Some((now, found)));
+    }
+
     pub(super) fn decision(&self, pool: &Name) -> Option<Decision> {
         self.with(pool, |of| of.decision)
     }
@@ -189,6 +211,10 @@ impl Memory {
 
 /// A watch that is further behind than this is broken, and its next listing shows what there is.
 const UNSEEN_MAX: SignedDuration = SignedDuration::from_secs(120);
+/// How often budgets of others are looked for: a list of the namespace each time.
+const BUDGETS_EVERY: SignedDuration = SignedDuration::from_secs(60);
+/// The same while some were found.
+pub(super) const FOREIGN_EVERY: Duration = Duration::from_secs(10);
 const USAGE_EVERY: SignedDuration = SignedDuration::from_secs(30);
 /// Others give ports back as well.
 const STRANGE_FOR: SignedDuration = SignedDuration::from_mins(10);

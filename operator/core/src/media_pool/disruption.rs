@@ -5,6 +5,8 @@
 //! eviction too many rather than too few. An integer needs no look at whoever controls the pods, so the disruption
 //! controller's `expected` and `desired` never depend on `/scale`.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -92,6 +94,54 @@ pub fn budget(pool: &Name, min_available: u32) -> PodDisruptionBudget {
     }
 }
 
+/// Names of budgets that select pods of a pool and are not the pool's own, in order. `pods` are the labels of its pods.
+#[must_use]
+pub fn foreign<'a>(
+    pool: &Name,
+    budgets: impl IntoIterator<Item = &'a PodDisruptionBudget>,
+    pods: &[&BTreeMap<String, String>],
+) -> Vec<String> {
+    let mut names: Vec<String> = budgets
+        .into_iter()
+        .filter_map(|budget| Some((budget.metadata.name.as_deref()?, budget.spec.as_ref()?)))
+        .filter(|(name, _)| *name != pool.name)
+        // Of the Eviction API's own way: no selector selects nothing, an empty one everything.
+        .filter(|(_, spec)| {
+            spec.selector
+                .as_ref()
+                .is_some_and(|selector| pods.iter().any(|labels| selects(selector, labels)))
+        })
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    names.sort();
+    names.truncate(FOREIGN_MAX);
+    names
+}
+
+/// Budgets of others that are told.
+const FOREIGN_MAX: usize = 8;
+
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let wanted = selector.match_labels.iter().flatten();
+    let mut asked = selector.match_expressions.iter().flatten();
+    wanted
+        .into_iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
+        && asked.all(|asked| {
+            let found = labels.get(&asked.key);
+            let listed =
+                found.is_some_and(|value| asked.values.iter().flatten().any(|one| one == value));
+            match asked.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => found.is_some(),
+                "DoesNotExist" => found.is_none(),
+                // The API server knows no other.
+                _ => false,
+            }
+        })
+}
+
 /// The number that a budget holds.
 #[must_use]
 pub fn held(budget: &PodDisruptionBudget) -> Option<u32> {
@@ -122,6 +172,62 @@ mod tests {
         assert_eq!(change(Some(3), 4), Change::Raise);
         assert_eq!(change(Some(4), 3), Change::Lower);
         assert_eq!(change(Some(3), 3), Change::Keep);
+    }
+
+    #[test]
+    fn a_budget_of_somebody_else_is_foreign_where_it_selects_a_pod_of_the_pool() {
+        let pool = Name::new("media", "a");
+        let pod: BTreeMap<String, String> = [
+            (names::LABEL_POOL.to_owned(), "a".to_owned()),
+            (
+                "app.kubernetes.io/name".to_owned(),
+                "plenum-media-node".to_owned(),
+            ),
+        ]
+        .into();
+        let named = |name: &str, selector: serde_json::Value| -> PodDisruptionBudget {
+            serde_json::from_value(serde_json::json!({
+                "metadata": { "name": name }, "spec": { "maxUnavailable": 1, "selector": selector },
+            }))
+            .expect("a budget")
+        };
+        let of = |selector: serde_json::Value| {
+            foreign(&pool, [&named("theirs", selector)], &[&pod]).len() == 1
+        };
+        use serde_json::json;
+        for all in [
+            json!({}),
+            json!({ "matchLabels": { names::LABEL_POOL: "a" } }),
+            json!({ "matchExpressions": [{ "key": names::LABEL_POOL, "operator": "Exists" }] }),
+            json!({ "matchExpressions": [{ "key": names::LABEL_POOL, "operator": "In", "values": ["b", "a"] }] }),
+            json!({ "matchExpressions": [{ "key": "tier", "operator": "NotIn", "values": ["web"] }] }),
+        ] {
+            assert!(of(all.clone()), "{all}");
+        }
+        for none in [
+            json!({ "matchLabels": { names::LABEL_POOL: "b" } }),
+            json!({ "matchLabels": { names::LABEL_POOL: "a", "tier": "web" } }),
+            json!({ "matchExpressions": [{ "key": names::LABEL_POOL, "operator": "DoesNotExist" }] }),
+        ] {
+            assert!(!of(none.clone()), "{none}");
+        }
+        let mut without = named("theirs", json!({}));
+        if let Some(spec) = &mut without.spec {
+            spec.selector = None;
+        }
+        assert!(foreign(&pool, [&without], &[&pod]).is_empty());
+        assert!(
+            foreign(&pool, [&budget(&pool, 1)], &[&pod]).is_empty(),
+            "its own"
+        );
+        let many: Vec<PodDisruptionBudget> = (0..20)
+            .map(|n| named(&format!("b{n:02}"), json!({})))
+            .collect();
+        assert_eq!(foreign(&pool, &many, &[&pod]).len(), FOREIGN_MAX);
+        assert!(
+            foreign(&pool, &many, &[]).is_empty(),
+            "no pod, nothing to evict"
+        );
     }
 
     #[test]

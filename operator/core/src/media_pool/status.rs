@@ -40,6 +40,8 @@ pub struct Facts<'a> {
     pub addressed: u32,
     /// Nodes for which no source yields an address.
     pub unaddressed: u32,
+    /// Budgets of others that select pods of the pool; `None` where nobody could look.
+    pub foreign_budgets: Option<&'a [String]>,
     /// What somebody has to change first.
     pub stalled: Option<(Reason, &'a str)>,
     /// Whether the pool is being deleted.
@@ -56,7 +58,8 @@ pub fn status(
 ) -> MediaPoolStatus {
     let mut status = present.cloned().unwrap_or_default();
     let scaled = present.is_some_and(|present| {
-        present.observed_generation.is_some() && present.desired_replicas != facts.desired
+        present.observed_generation.is_some_and(|seen| seen > 0)
+            && present.desired_replicas != facts.desired
     });
     if scaled {
         status.last_scale = Some(LastScale {
@@ -134,6 +137,7 @@ fn conditions_of(spec: &MediaPoolSpec, facts: &Facts<'_>, now: Timestamp) -> Vec
         capacity_available(facts),
         addresses_resolved(facts),
         update_blocked(facts),
+        evictable(facts),
     ]
     .into_iter()
     .map(|(type_, status, reason, message)| {
@@ -298,6 +302,30 @@ fn addresses_resolved(facts: &Facts<'_>) -> Verdict {
             ),
         )
     }
+}
+
+fn evictable(facts: &Facts<'_>) -> Verdict {
+    let (status, reason, message) = match facts.foreign_budgets {
+        None => (
+            ConditionStatus::Unknown,
+            Reason::Progressing,
+            "the disruption budgets of the namespace could not be read".to_owned(),
+        ),
+        Some([]) => (
+            ConditionStatus::True,
+            Reason::Reconciled,
+            "no other budget selects its pods".to_owned(),
+        ),
+        Some(names) => (
+            ConditionStatus::False,
+            Reason::ForeignBudget,
+            format!(
+                "PodDisruptionBudget {} selects its pods too, and Kubernetes evicts none that two budgets select: kubectl drain would wait for ever; delete it or narrow its selector, the pool has a budget of its own",
+                names.join(", ")
+            ),
+        ),
+    };
+    (ConditionType::Evictable, status, reason, message)
 }
 
 fn update_blocked(facts: &Facts<'_>) -> Verdict {
