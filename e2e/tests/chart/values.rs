@@ -172,3 +172,41 @@ fn the_schema_and_the_defaults_have_the_same_values() -> Result<()> {
     let text = std::fs::read_to_string(chart::folder().join("values.yaml"))?;
     compare("", &schema()?, &serde_saphyr::from_str(&text)?)
 }
+
+/// What is not the operator's it does not issue: no certificate of that name, and no right to renew one is used.
+#[test]
+fn certificates_of_ones_own_are_left_alone_by_the_operator() -> Result<()> {
+    let Some(helm) = Helm::find()? else {
+        return Ok(());
+    };
+    let own = "controlPlane.tls.existingSecret=grpc-of-ours";
+    for (args, foreign) in [(&[][..], false), (&["--set", own][..], true)] {
+        let all = chart::documents(&helm.render(args)?)?;
+        let deployment = |name: &str| {
+            let mut deployments = all
+                .iter()
+                .filter(|document| document.kind() == "Deployment");
+            deployments
+                .find(|document| document.text_at("/metadata/name") == Some(name))
+                .map(|document| document.text.as_str())
+                .unwrap_or_default()
+        };
+        let operator = deployment("plenum-operator");
+        ensure!(operator.contains("--site="), "the operator is rendered");
+        ensure!(
+            operator.contains("--foreign-control-plane-certificate") == foreign,
+            "{args:?}"
+        );
+        let secret = if foreign {
+            "grpc-of-ours"
+        } else {
+            "plenum-control-plane-tls"
+        };
+        let mounted = format!("secretName: {secret}");
+        ensure!(
+            deployment("plenum-control-plane").contains(&mounted),
+            "{args:?}"
+        );
+    }
+    Ok(())
+}
