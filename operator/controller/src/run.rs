@@ -258,10 +258,23 @@ impl Lead {
 }
 
 fn start(controllers: &mut JoinSet<()>, context: &Arc<Context>) {
-    controllers.spawn(tenant::run(Arc::clone(context)));
-    controllers.spawn(class::run(Arc::clone(context)));
-    controllers.spawn(conference::run(Arc::clone(context)));
+    controllers.spawn(once_planned(Arc::clone(context), tenant::run));
+    controllers.spawn(once_planned(Arc::clone(context), class::run));
+    controllers.spawn(once_planned(Arc::clone(context), conference::run));
     controllers.spawn(media_pool::run(Arc::clone(context)));
     controllers.spawn(media_node::run(Arc::clone(context)));
     controllers.spawn(maintenance::run(Arc::clone(context)));
+}
+
+/// Runs a controller whose statuses say what was planned. Before the Secrets were read once, a plan finds keys missing that are there: a
+/// start would tell that of every object, and take it back a second later.
+async fn once_planned<F>(context: Arc<Context>, run: fn(Arc<Context>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let mut planned = context.planned.clone();
+    // The planner ends with the process.
+    if planned.wait_for(|planned| planned.ready).await.is_ok() {
+        run(context).await;
+    }
 }
