@@ -14,7 +14,10 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Node, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::DeserializeGuard,
@@ -31,7 +34,7 @@ use plenum_api::{
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-use crate::telemetry::Metrics;
+use crate::{media_node::endpoint_in, telemetry::Metrics};
 
 /// Changes that a slow subscriber may be behind before it is given everything again.
 const CHANGES: usize = 4096;
@@ -52,16 +55,48 @@ pub trait Watched:
     fn prune(&mut self) {
         self.meta_mut().managed_fields = None;
     }
+
+    /// Whether this object plans as it did before: a status that the operator itself wrote, or a machine that says that it lives, makes
+    /// no new plan.
+    fn plans_as(&self, before: &Self) -> bool {
+        let seen = |meta: &ObjectMeta| {
+            (
+                meta.uid.clone(),
+                meta.generation,
+                meta.deletion_timestamp.clone(),
+            )
+        };
+        let (meta, old) = (self.meta(), before.meta());
+        seen(meta) == seen(old) && meta.labels == old.labels && meta.annotations == old.annotations
+    }
 }
 
 impl Watched for Tenant {}
 impl Watched for ConferenceClass {}
 impl Watched for Conference {}
 impl Watched for MediaPool {}
-impl Watched for MediaNode {}
+impl Watched for MediaNode {
+    fn plans_as(&self, before: &Self) -> bool {
+        let seen = |node: &Self| {
+            let status = node.status.as_ref();
+            (
+                node.metadata.uid.clone(),
+                node.spec.clone(),
+                status.and_then(|status| status.node_name.clone()),
+                endpoint_in(node).map(|(_, endpoint)| endpoint),
+            )
+        };
+        seen(self) == seen(before)
+    }
+}
 impl Watched for MaintenanceWindow {}
 impl Watched for Namespace {}
-impl Watched for Pod {}
+impl Watched for Pod {
+    /// What a plan knows of pods, controllers write into their nodes' statuses.
+    fn plans_as(&self, _: &Self) -> bool {
+        true
+    }
+}
 impl Watched for Node {
     fn prune(&mut self) {
         self.metadata.managed_fields = None;
@@ -324,14 +359,22 @@ impl<K: Watched> Follower<K> {
             }
             Event::InitDone => self.listed(),
             Event::Apply(guard) => {
-                let key = key_of(&guard);
-                self.common.lock().remove(&key);
-                if let Some(object) = self.read(guard) {
+                let was_unreadable = self.common.lock().remove(&key_of(&guard)).is_some();
+                let object = self.read(guard);
+                self.common.lock().extend(self.unreadable.drain(..));
+                let plans_as_before = object.as_ref().is_some_and(|object| {
+                    let before = self.store.get(&object.to_object_ref(()));
+                    !was_unreadable && before.is_some_and(|before| object.plans_as(&before))
+                });
+                if let Some(object) = object {
                     self.writer
                         .apply_watcher_event(&Event::Apply(object.clone()));
-                    self.tell(Arc::new(object));
+                    // Nobody needs to listen.
+                    let _ = self.changes.send(Arc::new(object));
                 }
-                self.common.lock().extend(self.unreadable.drain(..));
+                if !plans_as_before {
+                    self.wake();
+                }
             }
             Event::Delete(guard) => {
                 self.common.lock().remove(&key_of(&guard));
@@ -422,3 +465,6 @@ fn reference<K: Watched>(guard: &DeserializeGuard<K>) -> ObjectRef<K> {
     key.namespace = guard.meta().namespace.clone();
     key
 }
+
+#[cfg(test)]
+mod tests;
