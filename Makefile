@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-control check crds web build images install test-web test-rust test-go e2e screenshots clean-e2e FORCE
+.PHONY: help run test test-long bench bench-control check crds web build images install test-web test-rust test-go e2e screenshots clean-e2e FORCE
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WEB := control-plane/web
@@ -19,6 +19,9 @@ run: $(WEB)/dist/index.html ## Builds what is missing and runs the quickstart: p
 
 test: export PLENUM_KUBERNETES = required
 test: install kubernetes test-web test-rust test-go e2e ## Runs everything that must hold: rules, units, pages, browsers, SDK
+
+test-long: install kubernetes $(WEB)/dist/index.html ## What takes longer: scale, long outages, other versions of Kubernetes; hours
+	.ci/long $(STEPS)
 
 bench: ## Prints the figures of docs/benchmarks.md
 	cargo bench --locked --package media-sim --bench forward
