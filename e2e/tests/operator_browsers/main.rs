@@ -20,8 +20,8 @@ fn an_installation_lives_under_calls() -> Result<()> {
     installed::run(
         "an_installation_lives_under_calls",
         &values(),
-        async |installed| {
-            let done = life(&installed).await;
+        async |mut installed| {
+            let done = life(&mut installed).await;
             (installed, done)
         },
     )
@@ -37,7 +37,7 @@ fn values() -> Value {
     })
 }
 
-async fn life(installed: &Installed) -> Result<()> {
+async fn life(installed: &mut Installed) -> Result<()> {
     installed.declare(declared).await?;
     release::test(installed)?;
     browsers::meet(installed).await?;
@@ -45,7 +45,8 @@ async fn life(installed: &Installed) -> Result<()> {
     let done = release::upgrade_and_rollback(installed, &mut people).await;
     people.leave().await;
     done?;
-    uninstall::leaves_what_is_said(installed).await
+    uninstall::leaves_what_is_said(installed).await?;
+    uninstall::begins_again_and_ends_for_good(installed).await
 }
 
 /// The example, with rooms that are no objects, with drains that wait for seconds, and with a window that does not open during a test.

@@ -206,7 +206,7 @@ async fn media_pods(installed: &Installed) -> Result<Vec<String>> {
 }
 
 /// What Helm made once and keeps.
-async fn keys(installed: &Installed) -> Result<Vec<String>> {
+pub(crate) async fn keys(installed: &Installed) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for name in MADE_ONCE {
         all.push(secret(installed, name).await?);

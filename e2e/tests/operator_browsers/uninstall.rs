@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::installed::Installed;
 use serde_json::Value;
 
-use crate::release::helm;
+use crate::release::{self, helm};
+use crate::{declared, values};
 
 /// What is not looked at: what Kubernetes makes by itself, and what it tells of what happened.
 const KUBERNETES: [&str; 4] = [
@@ -34,6 +35,41 @@ pub(crate) async fn leaves_what_is_said(installed: &Installed) -> Result<()> {
     for object in ["tenant.plenum.dev/city", "conference.plenum.dev/council"] {
         ensure!(declared.contains(object), "{object} is gone: {declared}");
     }
+    Ok(())
+}
+
+/// A new installation goes on with what was left: its keys, its authority, what was declared. Then all of it is removed for good.
+pub(crate) async fn begins_again_and_ends_for_good(installed: &mut Installed) -> Result<()> {
+    let keys = release::keys(installed).await?;
+    // As docs/install.md says: an API server that has lost the last binding with parameters finds no parameters again.
+    installed.cluster.api_mut().kill();
+    installed.cluster.api_mut().run().await?;
+    let values = installed.values(&values());
+    installed.helm(&["install", "plenum"], &[], &values)?;
+    steps(
+        installed,
+        &["-n plenum-system wait deployment --all --for=condition=Available --timeout=180s"],
+    )
+    .await?;
+    // The pool went by hand; the rest of it is there.
+    installed.declare(declared).await?;
+    ensure!(
+        keys == release::keys(installed).await?,
+        "a new installation made keys anew"
+    );
+    let end = [
+        "delete tenant --all --timeout=120s",
+        "delete mediapool --all -A --timeout=120s",
+    ];
+    steps(installed, &end).await?;
+    uninstall(installed)?;
+    let rest = [
+        "delete crd -l app.kubernetes.io/part-of=plenum --timeout=120s",
+        "delete namespace media plenum-system tenant-city --timeout=120s",
+    ];
+    steps(installed, &rest).await?;
+    until_left(installed, &BTreeSet::new()).await?;
+    println!("nothing is left");
     Ok(())
 }
 
