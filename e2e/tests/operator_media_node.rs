@@ -58,6 +58,8 @@ struct ControlPlane {
     rooms: BTreeMap<String, u32>,
     /// Nodes whose rooms were to move.
     moves: Vec<String>,
+    /// Where STUN servers see every node.
+    seen_at: Vec<String>,
 }
 
 type Shared = Arc<Mutex<ControlPlane>>;
@@ -262,6 +264,7 @@ async fn reports(control_plane: Shared, endpoints: Endpoints, live: watch::Sende
                     registered: true,
                     accepting: ordered.unwrap_or(endpoint.accepting),
                     rooms: known.rooms.get(&uid).copied().unwrap_or(0),
+                    seen_at: known.seen_at.clone(),
                     ..NodeState::default()
                 };
                 (uid, state)
@@ -402,7 +405,58 @@ async fn nodes_come_serve_and_go_only_when_they_are_empty() -> Result<()> {
     cordoning_a_machine_drains_what_it_carries(&world).await?;
     deleting_a_node_is_a_drain(&world).await?;
     a_lost_pod_is_lost_and_its_node_gets_no_second_one(&world).await?;
-    a_window_empties_a_machine_one_node_at_a_time(&world).await
+    a_window_empties_a_machine_one_node_at_a_time(&world).await?;
+    a_node_is_offered_where_a_stun_server_sees_it(&world).await
+}
+
+/// And takes no rooms before.
+async fn a_node_is_offered_where_a_stun_server_sees_it(world: &World) -> Result<()> {
+    let pool = json!({
+        "apiVersion": "plenum.dev/v1alpha1", "kind": "MediaPool",
+        "metadata": { "name": "s", "namespace": NAMESPACE },
+        "spec": {
+            "replicas": 1,
+            "network": {
+                "type": "None", "ipFamilies": ["IPv4"],
+                "addressSources": [{ "type": "Stun", "server": "stun.test:3478" }],
+            },
+            "template": { "image": "registry.test/media-node:1" },
+        },
+    });
+    let params = PatchParams::apply("gitops").force();
+    world
+        .api::<MediaPool>()
+        .patch("s", &params, &Patch::Apply(pool))
+        .await?;
+    let own = || async {
+        let all = world.nodes().await?.into_iter();
+        let own = all.filter(|node| node.spec.pool_ref.name == "s");
+        Ok::<_, anyhow::Error>(own.last())
+    };
+    until("nobody knows its address", || async {
+        let node = own().await?;
+        Ok(node.is_some_and(|node| reason_of(&node, "Ready") == "NoPublicAddress"))
+    })
+    .await?;
+    let node = own().await?.context("a node")?;
+    ensure!(!says(&node, "Accepting", "True"));
+    let pod: Pod = world.api().get(&node.name_any()).await?;
+    let args = serde_json::to_string(&pod.spec)?;
+    ensure!(args.contains("--stun-server=stun.test:3478"), "{args}");
+    lock(&world.control_plane).seen_at = vec!["203.0.113.7".to_owned()];
+    until("it is offered where it is seen", || async {
+        let node = own().await?.context("a node")?;
+        let offered = node.status.iter().flat_map(|status| &status.addresses);
+        let offered: Vec<&str> = offered.map(|offered| offered.address.as_str()).collect();
+        Ok(offered == ["203.0.113.7"] && says(&node, "Accepting", "True"))
+    })
+    .await?;
+    // Nobody says it any more: what was offered holds.
+    lock(&world.control_plane).seen_at.clear();
+    sleep(Duration::from_secs(1)).await;
+    let node = own().await?.context("a node")?;
+    ensure!(says(&node, "Ready", "True"), "{:?}", node.status);
+    Ok(())
 }
 
 async fn a_node_gets_a_certificate_one_pod_and_addresses(world: &World) -> Result<()> {

@@ -75,10 +75,10 @@ async fn told(town: &Town, hold: Hold) {
                 let mut seen = operator::observe(replica).await;
                 while let Ok(Some(message)) = seen.message().await {
                     match message.item {
-                        Some(Observed::Conference(state)) if state.uid == "c-lecture" => {
-                            if state.hold() == hold {
-                                return;
-                            }
+                        Some(Observed::Conference(state))
+                            if state.uid == "c-lecture" && state.hold() == hold =>
+                        {
+                            return;
                         }
                         Some(Observed::EndOfSnapshot(_)) => break,
                         _ => {}

@@ -180,7 +180,10 @@ impl Keeper {
     /// Whether every certificate comes with exactly this to trust, and so was issued in this phase.
     async fn is_spread(&self, trusted: &str) -> Result<bool, KeepError> {
         let carries = |secret: &Secret| text(secret, TRUSTED) == trusted;
-        let mut own = vec![CONTROL_PLANE];
+        let mut own = Vec::new();
+        if self.settings.issue_control_plane_certificate {
+            own.push(CONTROL_PLANE);
+        }
         if self.settings.issue_gateway_certificate {
             own.push(GATEWAY);
         }
