@@ -140,7 +140,9 @@ impl People {
         let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (room, person) in self.crowd.people() {
             let record = person.record();
-            let node = record.sid.as_deref().and_then(|sid| sid.split('_').nth(2));
+            // Who was sent away and is not back yet is nowhere.
+            let sid = record.sid.as_deref().filter(|_| record.connected);
+            let node = sid.and_then(|sid| sid.split('_').nth(2));
             if let Some(node) = node {
                 let place = places.entry(room.to_owned()).or_default();
                 place.insert(node.to_owned());
@@ -218,8 +220,10 @@ impl People {
         let stayed = self
             .crowd
             .figures_of(from, to, |room| !moved.contains(room));
-        self.row(&format!("{what}: the others"), from, &stayed);
-        self.whole(what, &stayed)?;
+        if stayed.due > 0 {
+            self.row(&format!("{what}: the others"), from, &stayed);
+            self.whole(what, &stayed)?;
+        }
         ensure!(
             whole.gave_up == 0 && whole.without.is_empty(),
             "{what}: somebody is gone: {}",

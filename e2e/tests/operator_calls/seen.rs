@@ -12,6 +12,7 @@ use kube::{Api, ResourceExt as _};
 use operator_core::digest;
 use plenum_api::MediaNode;
 use plenum_api::conditions::ConditionStatus;
+use plenum_api::media_node::DrainPhase;
 
 use crate::people::LIVENESS;
 
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) accepting: bool,
     /// Whether it is to be emptied or to go.
     pub(crate) leaving: bool,
+    /// Whether it is empty and only its pod is still to go.
+    pub(crate) drained: bool,
 }
 
 /// All media nodes; those whose pod is gone are kept for ten minutes, so that people see why, and are left out.
@@ -65,6 +68,9 @@ impl Node {
             revision: node.spec.revision.clone(),
             accepting,
             leaving: node.spec.drain.is_some() || node.metadata.deletion_timestamp.is_some(),
+            drained: status
+                .drain
+                .is_some_and(|drain| drain.phase == DrainPhase::Drained),
         }
     }
 }

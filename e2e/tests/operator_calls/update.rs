@@ -46,7 +46,7 @@ pub(crate) async fn image(installed: &Installed, people: &mut People) -> Result<
     loop {
         refused += evict_all(&evictor).await?;
         let now = nodes(installed).await?;
-        most = most.max(now.len());
+        most = most.max(now.iter().filter(|node| !node.drained).count());
         for node in now.iter().filter(|node| node.leaving) {
             if asked.contains(&node.name) {
                 continue;
