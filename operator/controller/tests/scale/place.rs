@@ -81,13 +81,14 @@ impl Place {
             return Ok(None);
         };
         let client = server.client();
-        let mut scheduler = Command::from(server.programs().kubernetes("kube-scheduler")?);
+        let mut scheduler = bound(server.programs().path("kubernetes")?);
         scheduler
+            .arg("kube-scheduler")
             .arg("--kubeconfig")
             .arg(server.kubeconfig())
             .args(["--leader-elect=false", "--secure-port=0"])
             .args(["--kube-api-qps=500", "--kube-api-burst=1000"]);
-        let mut kubelets = Command::new(kwok.path("kwok")?);
+        let mut kubelets = bound(kwok.path("kwok")?);
         kubelets
             .arg("--kubeconfig")
             .arg(server.kubeconfig())
@@ -149,7 +150,7 @@ impl Place {
     pub(crate) async fn operator(&self) -> Result<Operator> {
         let log = self.server.folder().join("operator.log");
         let kubeconfig = self.server.kubeconfig_of(&OPERATOR)?;
-        let mut child = Command::new(&self.program)
+        let mut child = bound(&self.program)
             .args(["--namespace", SYSTEM, "--pod-name", "operator-0"])
             .args(["--control-plane", &self.directory.to_string()])
             .args(["--probe-listen", "127.0.0.1:0"])
@@ -365,9 +366,7 @@ impl Place {
     pub(crate) fn written_since(&self, skip: usize) -> Result<BTreeMap<String, usize>> {
         let all = self.server.audit()?;
         let own = all.iter().filter(|entry| {
-            entry.user.username == OPERATOR.user
-                && entry.is_write()
-                && entry.resource() != "leases"
+            entry.user.username == OPERATOR.user && entry.is_write() && entry.resource() != "leases"
         });
         let mut counts = BTreeMap::new();
         for entry in own.skip(skip) {
@@ -427,7 +426,14 @@ fn release() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Starts a program that ends with the test.
+/// A program that the kernel ends with the test, however that ends.
+fn bound(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// Starts a program beside the API server.
 fn beside(server: &ApiServer, name: &str, mut command: Command) -> Result<Child> {
     let log = File::create(server.folder().join(format!("{name}.log")))?;
     command
