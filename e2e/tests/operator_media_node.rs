@@ -430,8 +430,8 @@ async fn a_node_is_offered_where_a_stun_server_sees_it(world: &World) -> Result<
         .await?;
     let own = || async {
         let all = world.nodes().await?.into_iter();
-        let own = all.filter(|node| node.spec.pool_ref.name == "s");
-        Ok::<_, anyhow::Error>(own.last())
+        let mut own = all.filter(|node| node.spec.pool_ref.name == "s");
+        Ok::<_, anyhow::Error>(own.next_back())
     };
     until("nobody knows its address", || async {
         let node = own().await?;

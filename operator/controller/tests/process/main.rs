@@ -411,12 +411,13 @@ async fn the_leader_makes_a_ca_and_certificates_and_leaves_alone_what_is_not_its
     second.terminate().await
 }
 
-/// Asked for by an annotation; the streams to the control plane go on meanwhile.
+/// Asked for by an annotation, and seen by whoever leads next.
 async fn an_authority_gives_way_to_another_and_is_trusted_until_nobody_shows_its_certificates(
     place: Place,
 ) -> Result<()> {
-    let only = place.operator("only", &["--authority-spread", "2"]).await?;
-    only.event("CertificateIssued").await?;
+    let first = place.operator("first", &[]).await?;
+    first.event("CertificateIssued").await?;
+    first.terminate().await?;
     let former = text(&place.secret("plenum-ca").await?, "tls.crt")?;
     let ask = json!({ "metadata": { "annotations": { "plenum.dev/rotate-authority": "now" } } });
     let ask = kube::api::Patch::Merge(ask);
@@ -424,8 +425,12 @@ async fn an_authority_gives_way_to_another_and_is_trusted_until_nobody_shows_its
     secrets
         .patch("plenum-ca", &Default::default(), &ask)
         .await?;
+    let issued = place.secret("plenum-control-plane-tls").await?;
+    let only = place
+        .operator("second", &["--authority-spread", "2"])
+        .await?;
     // What the control plane was given, in the order in which it was.
-    let mut given: Vec<(String, String)> = Vec::new();
+    let mut given = vec![(text(&issued, "ca.crt")?, text(&issued, "tls.crt")?)];
     let end = Instant::now() + 3 * operator::PATIENCE;
     while only.events("AuthorityRetired").is_empty()
         || given
