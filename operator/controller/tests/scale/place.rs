@@ -95,7 +95,7 @@ impl Place {
             .arg("--config")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scale/stages.yaml"))
             .args(["--manage-all-nodes=true", "--cidr=10.97.0.0/16"])
-            .args(["--node-lease-duration-seconds=120", "--server-address="]);
+            .args(["--node-lease-duration-seconds=40", "--server-address="]);
         let beside = vec![
             beside(&server, "scheduler", scheduler)?,
             beside(&server, "kwok", kubelets)?,
