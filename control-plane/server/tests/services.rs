@@ -36,8 +36,8 @@ use plenum_proto::v1::node_report::Item as Report;
 use plenum_proto::v1::observation::Item as Seen;
 use plenum_proto::v1::publication::Item;
 use plenum_proto::v1::{
-    Frame, NodeHello, NodeReport, Publication, RecordKind, Retraction, RoomEvent, RoomKey, SessionStart,
-    admin_request, session_down,
+    Frame, NodeHello, NodeReport, Publication, RecordKind, Retraction, RoomEvent, RoomKey,
+    SessionStart, admin_request, session_down,
 };
 use tonic::Code;
 

@@ -193,7 +193,9 @@ impl Room {
                 self.with_roster(now, |roster, context| roster.notice(context, moves_at));
             }
             Input::Maintenance(begins_at) => {
-                self.with_roster(now, |roster, context| roster.maintenance(context, begins_at));
+                self.with_roster(now, |roster, context| {
+                    roster.maintenance(context, begins_at)
+                });
             }
         }
         self.settle(now, frequent);

@@ -49,7 +49,11 @@ impl Roster {
 
     /// Tells who has just come, if there is anything to tell.
     pub(super) fn notice_to(&self, context: &mut Context<'_>, member: MemberId) {
-        if self.moves_at_unix_ms.or(self.maintenance_at_unix_ms).is_some() {
+        if self
+            .moves_at_unix_ms
+            .or(self.maintenance_at_unix_ms)
+            .is_some()
+        {
             self.tell_move(context, &[member]);
         }
     }
