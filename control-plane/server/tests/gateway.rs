@@ -10,6 +10,8 @@ mod hostile;
 mod http;
 #[path = "gateway/node.rs"]
 mod node;
+#[path = "gateway/orders.rs"]
+mod orders;
 #[path = "gateway/pages.rs"]
 mod pages;
 #[path = "gateway/quota.rs"]

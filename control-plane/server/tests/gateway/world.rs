@@ -529,7 +529,21 @@ fn records() -> Vec<Item> {
         }],
         acknowledge: false,
     }];
-    let node = NodeFacts {
+    vec![
+        Item::Tenant(town()),
+        Item::Tenant(lab()),
+        Item::Conference(council),
+        Item::Conference(conference("lobby", LOBBY, LobbyRule::LobbyGuests, true)),
+        Item::Conference(later),
+        Item::Conference(closed),
+        Item::Conference(conference("staff", STAFF, LobbyRule::LobbyOff, false)),
+        Item::Node(node_facts()),
+    ]
+}
+
+/// Facts of the node, as an operator publishes them.
+pub(crate) fn node_facts() -> NodeFacts {
+    NodeFacts {
         uid: NODE_UID.into(),
         node_id: NODE_ID.into(),
         site: SITE.into(),
@@ -544,15 +558,5 @@ fn records() -> Vec<Item> {
         accepting: true,
         revision: "1".into(),
         ..NodeFacts::default()
-    };
-    vec![
-        Item::Tenant(town()),
-        Item::Tenant(lab()),
-        Item::Conference(council),
-        Item::Conference(conference("lobby", LOBBY, LobbyRule::LobbyGuests, true)),
-        Item::Conference(later),
-        Item::Conference(closed),
-        Item::Conference(conference("staff", STAFF, LobbyRule::LobbyOff, false)),
-        Item::Node(node),
-    ]
+    }
 }
