@@ -86,22 +86,19 @@ fn by_schedule(conference: &Conference, now: UnixMillis) -> Opening {
     };
     let before = i64::try_from(schedule.open_before.as_millis()).unwrap_or(0);
     let after = i64::try_from(schedule.close_after.as_millis()).unwrap_or(0);
+    // One more nanosecond, because a window that begins at the end of the searched span is not in it.
+    let soon = shift(now, before);
+    let soon = soon
+        .checked_add(SignedDuration::from_nanos(1))
+        .unwrap_or(soon);
     // The window that is open with its margins closes at the latest one of those that overlap.
     let closes = schedule
         .windows
-        .windows_between(shift(now, -after), shift(now, before), WINDOWS_LOOKED_AT)
+        .windows_between(shift(now, -after), soon, WINDOWS_LOOKED_AT)
         .into_iter()
         .filter(|window| shift(window.opens, -before) <= now && now < shift(window.closes, after))
         .map(|window| shift(window.closes, after))
         .max();
-    // A window whose margin begins exactly now starts at the end of the searched span.
-    let closes = closes.or_else(|| {
-        schedule
-            .windows
-            .next_window(now)
-            .filter(|window| shift(window.opens, -before) <= now)
-            .map(|window| shift(window.closes, after))
-    });
     if let Some(closes) = closes {
         return Opening::Allowed {
             closes_at: Some(UnixMillis(closes.as_millisecond())),
@@ -239,6 +236,35 @@ mod tests {
             }
         );
         assert_eq!(opening("2026-09-08T07:10:00Z"), Opening::Over);
+    }
+
+    #[test]
+    fn a_window_without_margins_opens_in_its_first_moment() {
+        let tenant = tenant("t");
+        let mut conference = conference("t", "c");
+        conference.schedule = Some(ConferenceSchedule {
+            open_before: Duration::ZERO,
+            close_after: Duration::ZERO,
+            ..weekly()
+        });
+        let opening = |text| opening(&tenant, &conference, at(text));
+        for (opens, closes) in [
+            ("2026-09-01T06:00:00Z", "2026-09-01T07:00:00Z"),
+            // Of the last one nothing would be left to come.
+            ("2026-09-08T06:00:00Z", "2026-09-08T07:00:00Z"),
+        ] {
+            let open = Opening::Allowed {
+                closes_at: Some(at(closes)),
+            };
+            assert_eq!(opening(opens), open, "{opens}");
+            assert_ne!(opening(closes), open, "{closes}");
+        }
+        assert_eq!(
+            opening("2026-09-08T05:59:59.999Z"),
+            Opening::NotYet {
+                opens_at: at("2026-09-08T06:00:00Z")
+            }
+        );
     }
 
     #[test]
