@@ -122,8 +122,16 @@ pub fn api_reason(error: &kube::Error) -> &'static str {
             500..=599 => "ApiServerError",
             _ => "ApiError",
         },
+        // The own client refuses it; the API server may be well.
+        kube::Error::Service(error) if is_not_leading(&**error) => "NotLeading",
         _ => "ApiServerUnreachable",
     }
+}
+
+/// Layers between the fence and the caller may wrap what it says.
+fn is_not_leading(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.is::<crate::client::NotLeading>())
 }
 
 /// Brings a child into the declared shape, by force: nobody else writes the fields that are named. Reads it first, and writes only when
@@ -369,6 +377,14 @@ mod tests {
         assert!(!holds(&is, &wanted));
         is["spec"] = json!({});
         assert!(!holds(&is, &wanted));
+    }
+
+    #[test]
+    fn a_write_that_is_not_begun_is_not_laid_on_the_api_server() {
+        let service = |error| api_reason(&kube::Error::Service(error));
+        assert_eq!(service(Box::new(crate::client::NotLeading)), "NotLeading");
+        let away = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(service(Box::new(away)), "ApiServerUnreachable");
     }
 
     #[test]
