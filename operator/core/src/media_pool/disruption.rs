@@ -11,7 +11,7 @@ use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
-use plenum_api::{MediaPoolSpec, media_pool::Protect, names};
+use plenum_api::{MediaPoolSpec, Selector, media_pool::Protect, names};
 
 use super::metadata;
 use crate::objects::Name;
@@ -109,7 +109,8 @@ pub fn foreign<'a>(
         .filter(|(_, spec)| {
             spec.selector
                 .as_ref()
-                .is_some_and(|selector| pods.iter().any(|labels| selects(selector, labels)))
+                .and_then(own)
+                .is_some_and(|selector| pods.iter().any(|labels| selector.matches(labels)))
         })
         .map(|(name, _)| name.to_owned())
         .collect();
@@ -121,25 +122,10 @@ pub fn foreign<'a>(
 /// Budgets of others that are told.
 const FOREIGN_MAX: usize = 8;
 
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let wanted = selector.match_labels.iter().flatten();
-    let mut asked = selector.match_expressions.iter().flatten();
-    wanted
-        .into_iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
-        && asked.all(|asked| {
-            let found = labels.get(&asked.key);
-            let listed =
-                found.is_some_and(|value| asked.values.iter().flatten().any(|one| one == value));
-            match asked.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => found.is_some(),
-                "DoesNotExist" => found.is_none(),
-                // The API server knows no other.
-                _ => false,
-            }
-        })
+/// Kubernetes' selector as one of the API's own, which have the same shape; `None` for an operator that the API server does not know
+/// either.
+fn own(selector: &LabelSelector) -> Option<Selector> {
+    serde_json::from_value(serde_json::to_value(selector).ok()?).ok()
 }
 
 /// The number that a budget holds.
