@@ -14,7 +14,7 @@ use crate::chart::{self, Helm};
 use crate::cluster::{Cluster, Programs, in_cluster_namespace};
 use crate::system::is_inside;
 
-pub use people::{CONFERENCE, KEY, MACHINE, plain, token, token_to};
+pub use people::{CONFERENCE, MACHINE, plain, token, token_to};
 
 /// The gateway's port of the nodes.
 pub const NODE_PORT: u16 = 30443;

@@ -12,7 +12,7 @@ use e2e::http;
 use e2e::processes::Process;
 use e2e::redis::Redis;
 use e2e::system::{GATEWAY, Setup, System};
-use plenum_load::crowd::{Crowd, Figures, Shape, Spread};
+use plenum_load::crowd::{Crowd, Figures, Shape, Spread, Undisturbed};
 use plenum_load::person::record::{Kind, Millis};
 use plenum_load::person::retry::Policy;
 use serde_json::{Value, json};
@@ -155,8 +155,8 @@ pub(crate) struct Lab {
     pub(crate) crowd: Crowd,
     /// What the crowd looks like.
     pub(crate) shape: Shape,
-    /// Missing and due frames of the undisturbed begin.
-    quiet: (u64, u64),
+    /// What the undisturbed begin cost.
+    quiet: Undisturbed,
 }
 
 /// Runs a case: system, store, crowd, then `body`, and everything ends in good order.
@@ -193,7 +193,7 @@ pub(crate) fn run_with(
         redis,
         crowd: Crowd::default(),
         shape,
-        quiet: (0, 0),
+        quiet: Undisturbed::default(),
     };
     let done = runtime.block_on(async {
         lab.fill().await?;
@@ -230,7 +230,7 @@ impl Lab {
         let from = self.crowd.now();
         tokio::time::sleep(Duration::from_secs(10)).await;
         let figures = self.settled(from).await;
-        self.quiet = (figures.missing, figures.due);
+        self.quiet = figures.undisturbed();
         self.figure("undisturbed_missing", figures.missing, "frames");
         Ok(())
     }
@@ -290,16 +290,9 @@ impl Lab {
     /// Media went on without a gap: no frame is missing beyond what the same people lost undisturbed, which is normally none.
     pub(crate) fn without_a_gap(&self, what: &str, figures: &Figures) -> Result<()> {
         self.show(what, figures);
-        let (missing, due) = self.quiet;
-        let allowed = (missing * figures.due).checked_div(due).unwrap_or(0);
-        ensure!(
-            figures.missing <= allowed,
-            "{what}: {} of {} frames are missing, undisturbed it would be {allowed}: {:#?}",
-            figures.missing,
-            figures.due,
-            figures.worst
-        );
-        Ok(())
+        figures
+            .no_worse_than(self.quiet)
+            .with_context(|| what.to_owned())
     }
 
     /// Somebody new enters a room through `gateways`, and gets every track.

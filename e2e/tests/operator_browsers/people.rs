@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::installed::{Installed, MACHINE, plain, token_to};
-use plenum_load::crowd::{Crowd, Figures, Shape};
+use plenum_load::crowd::{Crowd, Figures, Shape, Undisturbed};
 use plenum_load::person::record::Millis;
 use plenum_load::person::retry::Policy;
 
@@ -19,7 +19,7 @@ pub(crate) struct People {
     crowd: Crowd,
     gateways: [String; 1],
     /// Missing and due frames while nothing happened.
-    undisturbed: (u64, u64),
+    undisturbed: Undisturbed,
 }
 
 impl People {
@@ -34,13 +34,13 @@ impl People {
         let mut people = Self {
             crowd,
             gateways,
-            undisturbed: (0, 0),
+            undisturbed: Undisturbed::default(),
         };
         people.whole("everybody gets in").await?;
         let from = people.crowd.now();
         tokio::time::sleep(QUIET).await;
         let figures = people.settled(from).await;
-        people.undisturbed = (figures.missing, figures.due);
+        people.undisturbed = figures.undisturbed();
         show("undisturbed", &figures);
         Ok(people)
     }
@@ -71,16 +71,9 @@ impl People {
             "{what}: nobody's replica ended: {}",
             self.crowd.story(from)
         );
-        let (missing, due) = self.undisturbed;
-        let allowed = (missing * figures.due).checked_div(due).unwrap_or(0);
-        ensure!(
-            figures.missing <= allowed,
-            "{what}: {} of {} frames are missing, undisturbed it would be {allowed}: {:#?}",
-            figures.missing,
-            figures.due,
-            figures.worst
-        );
-        Ok(())
+        figures
+            .no_worse_than(self.undisturbed)
+            .with_context(|| what.to_owned())
     }
 
     /// Rooms moved to other media nodes: everybody came again and gets everybody.

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::installed::{CONFERENCE, Installed, MACHINE, plain, token, token_to};
-use plenum_load::crowd::{Crowd, Figures, Shape};
+use plenum_load::crowd::{Crowd, Figures, Shape, Undisturbed};
 use plenum_load::person::record::{Happened, Kind, Millis};
 use plenum_load::person::retry::Policy;
 
@@ -20,8 +20,8 @@ pub(crate) struct People {
     crowd: Crowd,
     shape: Shape,
     gateways: Vec<String>,
-    /// Missing and due frames of the undisturbed begin.
-    quiet: (u64, u64),
+    /// What the begin cost, in which nothing was done.
+    quiet: Undisturbed,
     rows: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl People {
                 address: MACHINE,
             },
             gateways: vec![gateway],
-            quiet: (0, 0),
+            quiet: Undisturbed::default(),
             rows: Vec::new(),
         };
         let (crowd, shape, gateways) = (&mut people.crowd, &people.shape, &people.gateways);
@@ -66,7 +66,7 @@ impl People {
         let from = people.now();
         tokio::time::sleep(Duration::from_secs(10)).await;
         let figures = people.settled(from).await;
-        people.quiet = (figures.missing, figures.due);
+        people.quiet = figures.undisturbed();
         people.row("nothing", from, &figures);
         Ok(people)
     }
@@ -182,16 +182,9 @@ impl People {
     }
 
     fn whole(&self, what: &str, figures: &Figures) -> Result<()> {
-        let (missing, due) = self.quiet;
-        let allowed = (missing * figures.due).checked_div(due).unwrap_or(0);
-        ensure!(
-            figures.missing <= allowed,
-            "{what}: {} of {} frames are missing, undisturbed it would be {allowed}: {:#?}",
-            figures.missing,
-            figures.due,
-            figures.worst
-        );
-        Ok(())
+        figures
+            .no_worse_than(self.quiet)
+            .with_context(|| what.to_owned())
     }
 
     /// Some rooms moved, as a reconnect of everybody in them: all of them are whole again, nobody gave up, and the others missed

@@ -95,6 +95,45 @@ pub struct Figures {
     pub signalling: Spread,
 }
 
+/// What people lost while nothing happened to them: what a machine loses by itself, which is normally nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undisturbed {
+    missing: u64,
+    due: u64,
+}
+
+/// More is missing than the same people lost undisturbed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "{missing} of {due} frames are missing, undisturbed it would be {allowed}: {worst:#?}",
+    allowed = .1, missing = .0.missing, due = .0.due, worst = .0.worst
+)]
+pub struct Lost(Box<Figures>, u64);
+
+impl Figures {
+    /// These figures as what nothing costs.
+    #[must_use]
+    pub fn undisturbed(&self) -> Undisturbed {
+        Undisturbed {
+            missing: self.missing,
+            due: self.due,
+        }
+    }
+
+    /// No larger share of frames is missing than there was `undisturbed`.
+    ///
+    /// # Errors
+    /// [`Lost`] otherwise, with the worst tracks.
+    pub fn no_worse_than(&self, undisturbed: Undisturbed) -> Result<(), Lost> {
+        let Undisturbed { missing, due } = undisturbed;
+        let allowed = (missing * self.due).checked_div(due).unwrap_or(0);
+        if self.missing > allowed {
+            return Err(Lost(Box::new(self.clone()), allowed));
+        }
+        Ok(())
+    }
+}
+
 /// Tracks named with the figures.
 const WORST: usize = 8;
 
@@ -369,5 +408,29 @@ mod tests {
         assert_eq!(spread.p99, Duration::from_millis(198));
         assert_eq!(spread.worst, Duration::from_millis(200));
         assert_eq!(Spread::of(Vec::new()), Spread::default());
+    }
+
+    #[test]
+    fn as_many_may_be_missing_as_the_machine_loses_by_itself() {
+        let figures = |missing, due| Figures {
+            missing,
+            due,
+            ..Figures::default()
+        };
+        let quiet = figures(0, 1_000).undisturbed();
+        assert!(figures(0, 500).no_worse_than(quiet).is_ok());
+        let lost = figures(1, 500).no_worse_than(quiet).expect_err("one more");
+        assert!(
+            lost.to_string()
+                .starts_with("1 of 500 frames are missing, undisturbed it would be 0"),
+            "{lost}"
+        );
+        let noisy = figures(10, 1_000).undisturbed();
+        assert!(figures(5, 500).no_worse_than(noisy).is_ok());
+        assert!(figures(6, 500).no_worse_than(noisy).is_err());
+        // Nothing was due: nothing is known of the machine.
+        let nothing = Undisturbed::default();
+        assert!(figures(0, 500).no_worse_than(nothing).is_ok());
+        assert!(figures(1, 500).no_worse_than(nothing).is_err());
     }
 }
