@@ -13,10 +13,7 @@ use kube::{
         ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
     },
 };
-use plenum_api::{
-    ConditionStatus, ConditionType, Conference, ConferenceClass, MediaPool, Tenant,
-    conditions::find,
-};
+use plenum_api::{ConditionStatus, ConditionType, Conference, ConferenceClass, MediaPool, Tenant};
 use serde_json::{Value, json};
 
 use crate::world::{World, conference_manifest, eventually};
@@ -76,24 +73,12 @@ pub(crate) async fn flux_and_argo_cd_see_what_the_conditions_say(world: &World) 
     world.control.usage("seen", 1, 2);
     let tenants = Api::<Tenant>::all(world.client.clone());
     tenants.delete("seen", &DeleteParams::default()).await?;
-    let tenant = eventually("RoomsActive", || async {
-        let tenant = tenants.get("seen").await?;
-        let status = tenant.status.clone().unwrap_or_default();
-        let reason =
-            find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason.clone());
-        let waits = reason.as_deref() == Some("RoomsActive");
-        Ok(if waits { Ok(tenant) } else { Err(reason) })
-    })
-    .await?;
+    let tenant = world
+        .tenant_says("seen", "RoomsActive", |ready| ready.reason == "RoomsActive")
+        .await?;
     expect(&tenant, Kstatus::Terminating, "Progressing")?;
     world.control.usage("seen", 0, 0);
-    eventually("the end of the tenant", || async {
-        Ok(match tenants.get_opt("seen").await? {
-            None => Ok(()),
-            Some(tenant) => Err(tenant.status),
-        })
-    })
-    .await
+    world.tenant_ends("seen").await
 }
 
 /// As after a downgrade: the definitions know more than this operator. A field that it does not know stays where it is while the operator

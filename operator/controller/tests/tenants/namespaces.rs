@@ -267,27 +267,11 @@ pub(crate) async fn a_tenant_with_active_rooms_stays_until_they_are_over_and_its
     world.control.usage("busy", 1, 3);
     let tenants = Api::<Tenant>::all(world.client.clone());
     tenants.delete("busy", &DeleteParams::default()).await?;
-    eventually("RoomsActive", || async {
-        let tenant = tenants.get("busy").await?;
-        let conditions = tenant
-            .status
-            .map(|status| status.conditions)
-            .unwrap_or_default();
-        let ready = find(&conditions, ConditionType::Ready).cloned();
-        Ok(match ready {
-            Some(ready) if ready.reason == "RoomsActive" => Ok(()),
-            other => Err(other),
-        })
-    })
-    .await?;
+    world
+        .tenant_says("busy", "RoomsActive", |ready| ready.reason == "RoomsActive")
+        .await?;
     world.control.usage("busy", 0, 0);
-    eventually("the end of the tenant", || async {
-        Ok(match tenants.get_opt("busy").await? {
-            None => Ok(()),
-            Some(tenant) => Err(tenant.status),
-        })
-    })
-    .await?;
+    world.tenant_ends("busy").await?;
     let namespace = Api::<Namespace>::all(world.client.clone())
         .get("tenant-busy")
         .await?;
@@ -342,13 +326,7 @@ pub(crate) async fn a_forced_deletion_takes_the_namespace_along(world: &World) -
         .await?;
     // The control plane closes the rooms.
     world.control.usage("gone", 0, 0);
-    eventually("the end of the tenant", || async {
-        Ok(match tenants.get_opt("gone").await? {
-            None => Ok(()),
-            Some(tenant) => Err(tenant.status),
-        })
-    })
-    .await?;
+    world.tenant_ends("gone").await?;
     let namespace = Api::<Namespace>::all(world.client.clone())
         .get_opt("tenant-gone")
         .await?;
@@ -378,19 +356,11 @@ pub(crate) async fn a_forced_deletion_waits_for_its_grace_and_no_longer(
     };
     annotate("plenum.dev/force-delete", "true").await?;
     tenants.delete("stuck", &DeleteParams::default()).await?;
-    eventually("that its rooms are being closed", || async {
-        let tenant = tenants.get("stuck").await?;
-        let conditions = tenant
-            .status
-            .map(|status| status.conditions)
-            .unwrap_or_default();
-        let ready = find(&conditions, ConditionType::Ready).cloned();
-        Ok(match ready {
-            Some(ready) if ready.message.contains("being closed") => Ok(()),
-            other => Err(other),
+    world
+        .tenant_says("stuck", "that its rooms are being closed", |ready| {
+            ready.message.contains("being closed")
         })
-    })
-    .await?;
+        .await?;
     // Within the grace it waits, whatever makes it look.
     world.put_forward(60);
     annotate("test/look", "1").await?;
@@ -401,13 +371,7 @@ pub(crate) async fn a_forced_deletion_waits_for_its_grace_and_no_longer(
     ensure!(namespace.metadata.deletion_timestamp.is_none(), "too early");
     world.put_forward(121);
     annotate("test/look", "2").await?;
-    let gone = eventually("the end of the tenant", || async {
-        Ok(match tenants.get_opt("stuck").await? {
-            None => Ok(()),
-            Some(tenant) => Err(tenant.status),
-        })
-    })
-    .await;
+    let gone = world.tenant_ends("stuck").await;
     world.put_forward(0);
     gone?;
     ensure!(namespaces.get_opt("tenant-stuck").await?.is_none());

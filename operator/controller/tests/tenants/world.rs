@@ -322,6 +322,42 @@ impl World {
         .await
     }
 
+    /// Waits until what a tenant says of being ready is this.
+    pub(crate) async fn tenant_says(
+        &self,
+        name: &str,
+        what: &str,
+        said: impl Fn(&Condition) -> bool,
+    ) -> Result<Tenant> {
+        let api = Api::<Tenant>::all(self.client.clone());
+        eventually(what, || async {
+            let tenant = api.get(name).await?;
+            let conditions = tenant
+                .status
+                .as_ref()
+                .map_or(&[][..], |status| &status.conditions);
+            let ready = find(conditions, ConditionType::Ready).cloned();
+            Ok(if ready.as_ref().is_some_and(&said) {
+                Ok(tenant)
+            } else {
+                Err(ready)
+            })
+        })
+        .await
+    }
+
+    /// Waits until a tenant is gone.
+    pub(crate) async fn tenant_ends(&self, name: &str) -> Result<()> {
+        let api = Api::<Tenant>::all(self.client.clone());
+        eventually("the end of the tenant", || async {
+            Ok(match api.get_opt(name).await? {
+                None => Ok(()),
+                Some(tenant) => Err(tenant.status),
+            })
+        })
+        .await
+    }
+
     /// Waits for a condition of a conference.
     pub(crate) async fn conference_is(
         &self,
