@@ -11,8 +11,8 @@ use super::estimator::Bitrate;
 use crate::limits::{RUNGS_MAX, SUBSCRIPTIONS_PER_TRANSPORT_MAX};
 use crate::time::Timestamp;
 
-/// A rung is entered when so much more than it costs is free, in percent.
-const HEADROOM_PERCENT: u64 = 10;
+/// A rung is entered when this share of what it costs is free besides.
+const HEADROOM: f64 = 0.1;
 /// A film goes up this long after its last change, at the earliest.
 const REST: Duration = Duration::from_millis(1_500);
 /// After it had to go down soon after it went up, it waits twice as long as the last time, at most this.
@@ -127,6 +127,7 @@ impl Standing {
         self.rung
     }
 
+    /// What is shown for the first time needs no rest: a black tile is worse than a change.
     fn may_rise(&self, now: Timestamp) -> bool {
         self.changed_at
             .is_none_or(|changed| now.since(changed) >= self.rest.unwrap_or(REST))
@@ -226,12 +227,8 @@ fn share(
             let rises = height > claim.standing.height;
             if rises {
                 let one_at_a_time = height == claim.standing.height + 1;
-                let headroom = claim
-                    .ladder
-                    .rate(height)
-                    .scaled(HEADROOM_PERCENT as f64 / 100.0);
-                // What is shown for the first time needs no rest: a black tile is worse than a change.
-                let rested = claim.standing.changed_at.is_none() || claim.standing.may_rise(now);
+                let headroom = claim.ladder.rate(height).scaled(HEADROOM);
+                let rested = claim.standing.may_rise(now);
                 if !one_at_a_time || !rested || step + headroom > *left {
                     continue;
                 }

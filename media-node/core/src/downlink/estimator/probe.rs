@@ -113,11 +113,11 @@ impl Prober {
             self.row = FIRST.map(|times| Some(estimate * times));
         }
         let rate = match self.row {
-            [Some(rate), later] | [None, later @ Some(rate)] => {
-                self.row = [later.filter(|later| *later != rate), None];
+            [Some(rate), later] => {
+                self.row = [later, None];
                 rate
             }
-            [None, None] => {
+            [None, _] => {
                 let since = *self.quiet_since.get_or_insert(now);
                 if now.since(since) < PAUSE {
                     return None;
