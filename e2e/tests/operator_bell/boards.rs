@@ -90,6 +90,14 @@ struct Query {
     expression: String,
 }
 
+impl Query {
+    /// It asks for what does not happen when all is well.
+    fn is_declared(&self) -> bool {
+        let mut parts = NOTHING.iter().map(|(part, _)| part);
+        parts.any(|part| self.expression.contains(part))
+    }
+}
+
 /// Of the panels, with the interval that Grafana chooses: four scrapes.
 fn of_panels(scraped: Duration) -> Result<Vec<Query>> {
     let interval = format!("{}s", 4 * scraped.as_secs());
@@ -171,26 +179,33 @@ async fn everything_is_scraped(prometheus: &Prometheus) -> Result<()> {
 
 pub(crate) async fn have_data(prometheus: &Prometheus, scraped: Duration) -> Result<()> {
     everything_is_scraped(prometheus).await?;
-    let mut empty = Vec::new();
-    let (panels, alerts) = (of_panels(scraped)?, of_alerts()?);
-    let count = panels.len() + alerts.len();
-    for query in panels.into_iter().chain(alerts) {
-        if prometheus.drawn(&query.expression, scraped).await? == 0 {
-            empty.push(query);
-        }
-    }
-    figure("queries", count, "queries");
-    figure("queries_without_data", empty.len(), "queries");
-    let strange: Vec<String> = empty
-        .iter()
-        .filter(|query| {
-            let declared = NOTHING
-                .iter()
-                .any(|(part, _)| query.expression.contains(part));
-            !declared
-        })
-        .map(|query| format!("{}: {}", query.place, query.expression))
+    let queries: Vec<Query> = of_panels(scraped)?
+        .into_iter()
+        .chain(of_alerts()?)
         .collect();
+    let mut empty: Vec<&Query> = queries.iter().collect();
+    let end = Instant::now() + PATIENCE;
+    let strange = loop {
+        let mut still = Vec::new();
+        for query in empty {
+            if prometheus.drawn(&query.expression, scraped).await? == 0 {
+                still.push(query);
+            }
+        }
+        empty = still;
+        let strange: Vec<String> = empty
+            .iter()
+            .filter(|query| !query.is_declared())
+            .map(|query| format!("{}: {}", query.place, query.expression))
+            .collect();
+        if strange.is_empty() || Instant::now() > end {
+            break strange;
+        }
+        // What happened for the first time a moment ago has no rate before it was scraped twice.
+        tokio::time::sleep(scraped).await;
+    };
+    figure("queries", queries.len(), "queries");
+    figure("queries_without_data", empty.len(), "queries");
     ensure!(
         strange.is_empty(),
         "queries draw nothing although all of it ran: {strange:#?}"
